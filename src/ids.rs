@@ -1,0 +1,173 @@
+//! Names of things: the small values every layer passes around. No behaviour beyond validation.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One event loop: a thread with its sockets and its part of the topic table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}", self.0)
+    }
+}
+
+/// A connection of one shard: a slab slot, and the generation that tells its tenants apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+impl Token {
+    pub fn index(self) -> usize {
+        self.slot as usize
+    }
+
+    pub fn pack(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    pub fn unpack(packed: u64) -> Self {
+        Self { slot: packed as u32, generation: (packed >> 32) as u32 }
+    }
+}
+
+/// Milliseconds since the server's clock started. Monotonic; passed in, never read by the layers
+/// that use it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_millis() as u64))
+    }
+
+    /// Zero if `earlier` is later.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Coarse time for what every connection keeps: 64 ms a tick, so 32 bits last 8 years.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    pub const MILLIS: u64 = 64;
+
+    pub fn at(moment: Moment) -> Self {
+        Self((moment.0 / Self::MILLIS) as u32)
+    }
+
+    /// At least one tick later, so that a deadline never lies in the tick it was set in.
+    pub fn after(self, duration: Duration) -> Self {
+        let ticks = (duration.as_millis() as u64).div_ceil(Self::MILLIS).max(1);
+        Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)))
+    }
+}
+
+/// The name of a topic that passed [`check_topic_name`]; clones share the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(Arc<str>);
+
+impl TopicName {
+    /// `name` must have passed [`check_topic_name`].
+    pub fn new(name: &str) -> Self {
+        debug_assert_eq!(check_topic_name(name), Ok(()));
+        Self(Arc::from(name))
+    }
+
+    /// The part before the first `:`, whose options apply.
+    pub fn namespace(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(namespace, _)| namespace)
+    }
+}
+
+impl Deref for TopicName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Longest topic name, in bytes of UTF-8.
+pub const TOPIC_NAME_BYTES_MAX: usize = 255;
+
+/// The name that only the server speaks on.
+pub const SYSTEM_TOPIC: &str = "system";
+
+/// Why a string is not the name of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicNameError {
+    Empty,
+    /// Its length in bytes.
+    TooLong(usize),
+    ControlCharacter,
+    /// `system` belongs to the server.
+    Reserved,
+}
+
+impl fmt::Display for TopicNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a channel name needs at least one character"),
+            Self::TooLong(bytes) => write!(
+                f,
+                "a channel name of {bytes} bytes exceeds the limit of {TOPIC_NAME_BYTES_MAX}"
+            ),
+            Self::ControlCharacter => f.write_str("a channel name has no control characters"),
+            Self::Reserved => write!(f, "the channel `{SYSTEM_TOPIC}` is reserved"),
+        }
+    }
+}
+
+/// Checks the rules for a name that clients may subscribe or publish to.
+pub fn check_topic_name(name: &str) -> Result<(), TopicNameError> {
+    if name.is_empty() {
+        return Err(TopicNameError::Empty);
+    }
+    if name.len() > TOPIC_NAME_BYTES_MAX {
+        return Err(TopicNameError::TooLong(name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(TopicNameError::ControlCharacter);
+    }
+    if name == SYSTEM_TOPIC {
+        return Err(TopicNameError::Reserved);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_packing() {
+        let token = Token { slot: 7, generation: u32::MAX };
+        assert_eq!(Token::unpack(token.pack()), token);
+    }
+
+    #[test]
+    fn topic_names_follow_the_rules() {
+        assert_eq!(check_topic_name("chat:lobby"), Ok(()));
+        assert_eq!(check_topic_name("ünïcode ✓"), Ok(()));
+        assert_eq!(check_topic_name(""), Err(TopicNameError::Empty));
+        assert_eq!(check_topic_name("a\nb"), Err(TopicNameError::ControlCharacter));
+        assert_eq!(check_topic_name("a\u{85}b"), Err(TopicNameError::ControlCharacter));
+        assert_eq!(check_topic_name("system"), Err(TopicNameError::Reserved));
+        assert_eq!(check_topic_name(&"x".repeat(255)), Ok(()));
+        assert_eq!(check_topic_name(&"é".repeat(128)), Err(TopicNameError::TooLong(256)));
+    }
+}

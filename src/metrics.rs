@@ -1,0 +1,192 @@
+//! Counters of each shard: written by that shard alone, summed by whoever asks.
+//!
+//! A shard adds with a plain load and store (no locked instruction); a reader may see a value that
+//! is a moment old, never a torn one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// What is counted. The names are stable: logs and metrics use them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Counter {
+            pub const ALL: &[Counter] = &[$(Counter::$variant,)+];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted from the kernel.
+    ConnectionsAccepted = "connections_accepted",
+    /// Connections whose last event has been seen.
+    ConnectionsClosed = "connections_closed",
+    /// Connections turned away at the connection limit.
+    ConnectionLimit = "conn_limit",
+    /// Times that accepting paused because the process or the system had no descriptors left.
+    AcceptPaused = "accept_paused",
+    /// Upgrades answered with 101.
+    Upgrades = "upgrades",
+    /// Plain HTTP requests answered with 200.
+    HttpRequests = "http_requests",
+    /// Bytes received.
+    BytesReceived = "bytes_received",
+    /// Bytes accepted by sockets.
+    BytesSent = "bytes_sent",
+    /// WebSocket messages received.
+    MessagesReceived = "messages_received",
+    /// Publications taken from this shard's clients.
+    Publications = "publications",
+    /// Publications queued for a subscriber.
+    Deliveries = "deliveries",
+    /// Publications refused because a shard could not take more.
+    BacklogFull = "backlog_full",
+    /// Publications dropped by `drop_oldest`.
+    DroppedOldest = "dropped_oldest",
+    /// Publications dropped by `drop_newest`.
+    DroppedNewest = "dropped_newest",
+    /// Publications replaced by a newer one of their channel by `conflate`.
+    Conflated = "conflated",
+    /// Connections closed with 4002.
+    SlowConsumer = "slow_consumer",
+    /// Times that receiving from a connection paused because it did not read its replies.
+    ReceivePaused = "receive_paused",
+    /// Pongs replaced by a newer one before they could leave.
+    PongsReplaced = "pongs_replaced",
+    /// Heartbeat pings sent.
+    HeartbeatsSent = "heartbeats_sent",
+    /// Connections closed with 4004.
+    NoHeartbeat = "no_heartbeat",
+    /// Connections dropped because they did not answer a Close in time.
+    CloseTimeout = "close_timeout",
+    /// Client messages answered with an error.
+    MessagesRejected = "messages_rejected",
+    /// Subscriptions refused at the limit of the connection or the topic table.
+    SubscriptionLimit = "sub_limit",
+    /// Publications refused by the rate limit.
+    RateLimited = "rate_limited",
+    /// Connections closed (1008) after too many refused messages.
+    TooManyErrors = "too_many_errors",
+    /// Connections closed (1008) for too many control frames.
+    ControlFlood = "control_flood",
+    /// Connections closed (1008) for empty fragments without end or a message that stays open.
+    FragmentAbuse = "fragment_abuse",
+    /// Client frames without a mask (1002).
+    Unmasked = "unmasked",
+    /// Frame lengths that RFC 6455 forbids (1002).
+    BadLength = "bad_length",
+    /// Messages over `max_message_size` (1009).
+    TooBig = "too_big",
+    /// Invalid UTF-8 in a text message or close reason (1007).
+    Utf8 = "utf8",
+    /// Every other breach of RFC 6455 (1002).
+    ProtocolError = "protocol_error",
+    /// Heads over `max_head_size` or `max_head_fields` (431).
+    HeadTooLarge = "head_too_large",
+    /// Heads that were not complete in time (408).
+    HandshakeTimeout = "handshake_timeout",
+    /// Every other refused request (4xx).
+    BadRequest = "bad_request",
+    /// Log lines held back by the limit per reason.
+    LogSuppressed = "log_suppressed",
+}
+
+impl Counter {
+    /// The counter of that name, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|counter| counter.name() == name)
+    }
+}
+
+/// The counters of one shard, on cache lines of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    counters: [AtomicU64; Counter::ALL.len()],
+    /// When the shard last began a turn, in milliseconds of the server's clock.
+    last_turn: AtomicU64,
+}
+
+impl Default for ShardMetrics {
+    fn default() -> Self {
+        Self { counters: std::array::from_fn(|_| AtomicU64::new(0)), last_turn: AtomicU64::new(0) }
+    }
+}
+
+impl ShardMetrics {
+    /// Only the shard that owns the counters may call this.
+    pub fn add(&self, counter: Counter, count: u64) {
+        let cell = &self.counters[counter as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    pub fn value(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
+    }
+
+    pub fn note_turn(&self, millis: u64) {
+        self.last_turn.store(millis, Ordering::Relaxed);
+    }
+
+    pub fn last_turn(&self) -> u64 {
+        self.last_turn.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of all shards.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    shards: Arc<[ShardMetrics]>,
+}
+
+impl Metrics {
+    pub fn new(shards: usize) -> Self {
+        Self { shards: (0..shards).map(|_| ShardMetrics::default()).collect() }
+    }
+
+    pub fn shards(&self) -> &[ShardMetrics] {
+        &self.shards
+    }
+
+    pub fn total(&self, counter: Counter) -> u64 {
+        self.shards.iter().map(|shard| shard.value(counter)).sum()
+    }
+
+    /// Open connections, as far as the shards have told.
+    pub fn connections(&self) -> u64 {
+        let closed = self.total(Counter::ConnectionsClosed);
+        self.total(Counter::ConnectionsAccepted).saturating_sub(closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_sum_the_shards() {
+        let metrics = Metrics::new(2);
+        metrics.shards()[0].add(Counter::Deliveries, 3);
+        metrics.shards()[1].add(Counter::Deliveries, 4);
+        assert_eq!(metrics.total(Counter::Deliveries), 7);
+        assert_eq!(metrics.total(Counter::Publications), 0);
+    }
+
+    #[test]
+    fn every_counter_is_found_by_its_name() {
+        for &counter in Counter::ALL {
+            assert_eq!(Counter::named(counter.name()), Some(counter));
+        }
+    }
+}
