@@ -1,0 +1,212 @@
+//! What a key holds: the place in [`Config`], how it is written, and its bounds.
+
+use super::values;
+use super::{Config, LogFormat, LogLevel, SlowConsumer};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The place of a value in [`Config`], what may be written there, and its bounds.
+pub enum Field {
+    Address(fn(&mut Config) -> &mut SocketAddr),
+    Switch(fn(&mut Config) -> &mut bool),
+    Count(fn(&mut Config) -> &mut dyn Number, RangeInclusive<u64>),
+    Size(fn(&mut Config) -> &mut dyn Number, RangeInclusive<u64>),
+    Time(fn(&mut Config) -> &mut Duration, RangeInclusive<Duration>),
+    Path(fn(&mut Config) -> &mut Option<String>),
+    Choice(fn(&mut Config) -> &mut dyn Choice),
+}
+
+/// Whole numbers of any width. An `Option` writes its `None` as 0.
+pub trait Number {
+    fn load(&self) -> u64;
+    /// `number` is within the bounds of the key, which fit the type.
+    fn store(&mut self, number: u64);
+}
+
+/// An enumeration with a name for each variant.
+pub trait Choice {
+    fn names(&self) -> &'static [&'static str];
+    /// The variant's place in `names`.
+    fn index(&self) -> usize;
+    fn choose(&mut self, index: usize);
+}
+
+impl Field {
+    /// Puts what was written into its place. The error is half a sentence: what is wrong with it.
+    pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        match self {
+            Self::Address(at) => *at(config) = values::parse_address(text)?,
+            Self::Switch(at) => {
+                *at(config) = match text {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    _ => return Err("neither".to_string()),
+                }
+            }
+            Self::Count(at, range) => {
+                let number = text.trim().parse().map_err(|_| "not a whole number".to_string())?;
+                at(config).store(within(range, number)?);
+            }
+            Self::Size(at, range) => at(config).store(within(range, values::parse_size(text)?)?),
+            Self::Time(at, range) => *at(config) = within(range, values::parse_duration(text)?)?,
+            Self::Path(at) => *at(config) = values::parse_path(text)?,
+            Self::Choice(at) => {
+                let choice = at(config);
+                let index = choice.names().iter().position(|name| *name == text);
+                choice.choose(index.ok_or_else(|| "unknown name".to_string())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The value as it is written in the file. The configuration does not change; only the places
+    /// are mutable.
+    pub fn show(&self, config: &mut Config) -> String {
+        match self {
+            Self::Address(at) => format!("\"{}\"", at(config)),
+            Self::Switch(at) => at(config).to_string(),
+            Self::Count(at, _) => at(config).load().to_string(),
+            Self::Size(at, _) => {
+                let text = values::show_size(at(config).load());
+                if text.ends_with('B') { format!("\"{text}\"") } else { text }
+            }
+            Self::Time(at, _) => format!("\"{}\"", values::show_duration(*at(config))),
+            // No path holds a character that TOML would escape.
+            Self::Path(at) => format!("\"{}\"", at(config).as_deref().unwrap_or_default()),
+            Self::Choice(at) => {
+                let choice = at(config);
+                format!("\"{}\"", choice.names()[choice.index()])
+            }
+        }
+    }
+
+    /// What may be written, for error messages and help.
+    pub fn expected(&self) -> String {
+        match self {
+            Self::Address(_) => {
+                r#"an address such as "127.0.0.1:8080" or "[::1]:8080""#.to_string()
+            }
+            Self::Switch(_) => "true or false".to_string(),
+            Self::Count(_, range) => {
+                format!("a whole number from {} to {}", range.start(), range.end())
+            }
+            Self::Size(_, range) => format!(
+                r#"a size from {} to {}, such as 65536, "64KiB" (1024) or "64KB" (1000)"#,
+                values::show_size(*range.start()),
+                values::show_size(*range.end())
+            ),
+            Self::Time(_, range) => format!(
+                r#"a duration from {} to {}, such as "500ms", "25s" or "1m30s""#,
+                values::show_duration(*range.start()),
+                values::show_duration(*range.end())
+            ),
+            Self::Path(_) => r#"a path such as "/echo", or "" for none"#.to_string(),
+            Self::Choice(_) => format!("one of {}", self.choices().join(", ")),
+        }
+    }
+
+    /// The names to choose from; empty for what is not a choice.
+    pub fn choices(&self) -> &'static [&'static str] {
+        match self {
+            Self::Choice(at) => at(&mut Config::default()).names(),
+            Self::Address(_)
+            | Self::Switch(_)
+            | Self::Count(..)
+            | Self::Size(..)
+            | Self::Time(..)
+            | Self::Path(_) => &[],
+        }
+    }
+
+    /// The word for a value in a usage line.
+    pub fn value_name(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "ADDRESS",
+            Self::Switch(_) => "true|false",
+            Self::Count(..) => "N",
+            Self::Size(..) => "SIZE",
+            Self::Time(..) => "TIME",
+            Self::Path(_) => "PATH",
+            Self::Choice(_) => "NAME",
+        }
+    }
+}
+
+fn within<T: PartialOrd>(range: &RangeInclusive<T>, value: T) -> Result<T, String> {
+    if range.contains(&value) { Ok(value) } else { Err("out of range".to_string()) }
+}
+
+impl Number for u32 {
+    fn load(&self) -> u64 {
+        u64::from(*self)
+    }
+
+    fn store(&mut self, number: u64) {
+        *self = u32::try_from(number).unwrap_or(u32::MAX);
+    }
+}
+
+impl Number for usize {
+    fn load(&self) -> u64 {
+        *self as u64
+    }
+
+    fn store(&mut self, number: u64) {
+        *self = usize::try_from(number).unwrap_or(usize::MAX);
+    }
+}
+
+impl Number for Option<u16> {
+    fn load(&self) -> u64 {
+        self.map_or(0, u64::from)
+    }
+
+    fn store(&mut self, number: u64) {
+        *self = (number > 0).then(|| u16::try_from(number).unwrap_or(u16::MAX));
+    }
+}
+
+impl Number for Option<usize> {
+    fn load(&self) -> u64 {
+        self.map_or(0, |number| number as u64)
+    }
+
+    fn store(&mut self, number: u64) {
+        *self = (number > 0).then(|| usize::try_from(number).unwrap_or(usize::MAX));
+    }
+}
+
+/// Gives an enumeration its names, in one place.
+macro_rules! choice {
+    ($type:ident { $($variant:ident = $name:literal),* $(,)? }) => {
+        impl Choice for $type {
+            fn names(&self) -> &'static [&'static str] {
+                &[$($name),*]
+            }
+
+            fn index(&self) -> usize {
+                *self as usize
+            }
+
+            fn choose(&mut self, index: usize) {
+                *self = [$(Self::$variant),*][index];
+            }
+        }
+    };
+}
+
+choice!(SlowConsumer {
+    DropOldest = "drop_oldest",
+    DropNewest = "drop_newest",
+    Conflate = "conflate",
+    Disconnect = "disconnect",
+});
+choice!(LogLevel {
+    Error = "error",
+    Warn = "warn",
+    Info = "info",
+    Debug = "debug",
+    Trace = "trace",
+});
+choice!(LogFormat { Auto = "auto", Text = "text", Json = "json" });

@@ -1,0 +1,260 @@
+//! Every key of the configuration, said once: its name, its flag, its help, and the field it fills.
+//!
+//! Reading the file, the environment and the flags, `stentor config`, the suggestions for wrong
+//! keys and the help texts all go by this list.
+
+use super::Config;
+use super::field::Field;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The sections of the file, in the order they are printed.
+pub const SECTIONS: [&str; 7] =
+    ["server", "limits", "heartbeat", "channels", NAMESPACES, "diagnostics", "log"];
+
+/// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
+pub const NAMESPACES: &str = "namespaces";
+
+/// What the name of every environment variable of ours starts with.
+pub const ENVIRONMENT_PREFIX: &str = "STENTOR_";
+
+pub struct Key {
+    /// `section.name`
+    pub path: &'static str,
+    /// The long flag without its dashes. The other keys are reached with `--set`.
+    pub flag: Option<&'static str>,
+    /// One line for people, without a full stop.
+    pub help: &'static str,
+    pub field: Field,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// What a slot number can tell apart.
+const CONNECTIONS_MAX: u64 = u32::MAX as u64;
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+const RATE: RangeInclusive<u64> = 0..=1_000_000;
+const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
+
+use Field::{Address, Choice, Count, Path, Size, Switch, Time};
+
+/// In the order they are printed; the keys of one section stand together.
+pub static KEYS: [Key; 28] = [
+    Key {
+        path: "server.listen",
+        flag: Some("listen"),
+        help: "Where to listen; :9000 is port 9000 of 127.0.0.1",
+        field: Address(|c| &mut c.server.listen),
+    },
+    Key {
+        path: "server.shards",
+        flag: Some("shards"),
+        help: "Event loops, each a thread; 0: one for each core",
+        field: Count(|c| &mut c.server.shards, 0..=1024),
+    },
+    Key {
+        path: "server.pin",
+        flag: Some("pin"),
+        help: "Bind each shard's thread to a core",
+        field: Switch(|c| &mut c.server.pin),
+    },
+    Key {
+        path: "server.insecure",
+        flag: Some("insecure"),
+        help: "Allow listening off loopback without authentication",
+        field: Switch(|c| &mut c.server.insecure),
+    },
+    Key {
+        path: "server.shutdown_timeout",
+        flag: Some("shutdown-timeout"),
+        help: "From SIGTERM until open connections are dropped",
+        field: Time(|c| &mut c.server.shutdown_timeout, TIMEOUT),
+    },
+    Key {
+        path: "limits.max_connections",
+        flag: Some("max-connections"),
+        help: "Open connections; 0: what the open-file limit allows",
+        field: Count(|c| &mut c.limits.max_connections, 0..=CONNECTIONS_MAX),
+    },
+    Key {
+        path: "limits.max_message_size",
+        flag: Some("max-message-size"),
+        help: "Bytes of one message, all its fragments together",
+        field: Size(|c| &mut c.limits.max_message_size, 1..=GIB),
+    },
+    Key {
+        path: "limits.max_head_size",
+        flag: None,
+        help: "Size of one HTTP request head",
+        field: Size(|c| &mut c.limits.max_head_size, 512..=MIB),
+    },
+    Key {
+        path: "limits.max_head_fields",
+        flag: None,
+        help: "Header fields of one HTTP request head",
+        field: Count(|c| &mut c.limits.max_head_fields, 8..=1024),
+    },
+    Key {
+        path: "limits.handshake_timeout",
+        flag: None,
+        help: "From accept to the last byte of the HTTP request head",
+        field: Time(|c| &mut c.limits.handshake_timeout, TIMEOUT),
+    },
+    Key {
+        path: "limits.close_timeout",
+        flag: None,
+        help: "From our Close frame to the end of the connection",
+        field: Time(|c| &mut c.limits.close_timeout, TIMEOUT),
+    },
+    Key {
+        path: "limits.message_timeout",
+        flag: None,
+        help: "From the first to the last byte of one message",
+        field: Time(|c| &mut c.limits.message_timeout, TIMEOUT),
+    },
+    Key {
+        path: "limits.max_empty_fragments",
+        flag: None,
+        help: "Continuation frames without payload in one message",
+        field: Count(|c| &mut c.limits.max_empty_fragments, 0..=1_000_000),
+    },
+    Key {
+        path: "limits.control_frame_rate",
+        flag: None,
+        help: "Control frames a second from one connection, averaged over 5 s; 0: no limit",
+        field: Count(|c| &mut c.limits.control_frame_rate, RATE),
+    },
+    Key {
+        path: "limits.max_subscriptions",
+        flag: None,
+        help: "Subscriptions of one connection",
+        field: Count(|c| &mut c.limits.max_subscriptions, 1..=10_000_000),
+    },
+    Key {
+        path: "limits.max_errors",
+        flag: None,
+        help: "Refused messages in a heartbeat interval before a connection is closed",
+        field: Count(|c| &mut c.limits.max_errors, 1..=1_000_000),
+    },
+    Key {
+        path: "limits.publish_rate",
+        flag: None,
+        help: "Publications a second from one connection; 0: no limit",
+        field: Count(|c| &mut c.limits.publish_rate, RATE),
+    },
+    Key {
+        path: "limits.publish_burst",
+        flag: None,
+        help: "Publications above publish_rate that may come at once",
+        field: Count(|c| &mut c.limits.publish_burst, 1..=1_000_000),
+    },
+    Key {
+        path: "limits.send_queue_size",
+        flag: Some("send-queue-size"),
+        help: "Bytes queued for one reader before it counts as slow",
+        field: Size(|c| &mut c.limits.send_queue_size, KIB..=GIB),
+    },
+    Key {
+        path: "limits.slow_consumer_timeout",
+        flag: None,
+        help: "Time without a byte accepted before a reader counts as slow",
+        field: Time(|c| &mut c.limits.slow_consumer_timeout, TIMEOUT),
+    },
+    Key {
+        path: "limits.max_topics",
+        flag: None,
+        help: "Channels with a subscriber, for each shard",
+        field: Count(|c| &mut c.limits.max_topics, 1..=CONNECTIONS_MAX),
+    },
+    Key {
+        path: "limits.fanout_backlog",
+        flag: None,
+        help: "Bytes of publications waiting for their fan-out, for each shard",
+        field: Size(|c| &mut c.limits.fanout_backlog, BACKLOG),
+    },
+    Key {
+        path: "limits.mesh_backlog",
+        flag: None,
+        help: "Bytes waiting to go from one shard to another",
+        field: Size(|c| &mut c.limits.mesh_backlog, BACKLOG),
+    },
+    Key {
+        path: "heartbeat.interval",
+        flag: Some("heartbeat"),
+        help: "Silence before a ping; twice that closes a connection",
+        field: Time(
+            |c| &mut c.heartbeat.interval,
+            Duration::from_millis(100)..=Duration::from_hours(1),
+        ),
+    },
+    Key {
+        path: "channels.slow_consumer",
+        flag: Some("slow-consumer"),
+        help: "For slow readers",
+        field: Choice(|c| &mut c.channels.slow_consumer),
+    },
+    Key {
+        path: "diagnostics.echo",
+        flag: Some("echo"),
+        help: "Path that returns every message unchanged; empty: none",
+        field: Path(|c| &mut c.diagnostics.echo),
+    },
+    Key {
+        path: "log.level",
+        flag: Some("log-level"),
+        help: "Least important lines logged",
+        field: Choice(|c| &mut c.log.level),
+    },
+    Key {
+        path: "log.format",
+        flag: Some("log-format"),
+        help: "Log lines (auto: text on a terminal, else JSON)",
+        field: Choice(|c| &mut c.log.format),
+    },
+];
+
+/// The key with this path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+impl Key {
+    pub fn section(&self) -> &'static str {
+        self.split().0
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.split().1
+    }
+
+    /// `STENTOR_SECTION_KEY`
+    pub fn environment_name(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.path.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Puts what was written for this key into its field. The error says what is wrong with it and
+    /// what was expected.
+    pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        self.field
+            .set(config, text)
+            .map_err(|reason| format!("{reason}; expected {}", self.field.expected()))
+    }
+
+    /// The value as it is written in the file.
+    pub fn show(&self, config: &Config) -> String {
+        self.field.show(&mut config.clone())
+    }
+
+    /// The help, with the names where there is a choice.
+    pub fn help_with_choices(&self) -> String {
+        match self.field.choices() {
+            [] => self.help.to_string(),
+            names => format!("{}: {}", self.help, names.join(", ")),
+        }
+    }
+
+    fn split(&self) -> (&'static str, &'static str) {
+        self.path.split_once('.').expect("every path in KEYS has a section, see the tests")
+    }
+}

@@ -1,0 +1,252 @@
+//! From what was written to what holds: file, then environment, then flags, each over the one
+//! before, and everything that is wrong with any of them at once.
+
+use super::keys::{self, KEYS, Key, NAMESPACES, SECTIONS};
+use super::problem::{ConfigError, Origin, Problem};
+use super::raw::{self, Entry, Value};
+use super::{ChannelOptions, Config, Namespace, values};
+use std::collections::BTreeMap;
+use std::fs;
+use std::mem;
+use std::path::PathBuf;
+
+/// Where a configuration may come from. The default is nowhere, which gives the default values.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file of `--config`. `None`: the one that `STENTOR_CONFIG` names, if any.
+    pub file: Option<PathBuf>,
+    /// Variables; those that do not concern us are passed over.
+    pub environment: BTreeMap<String, String>,
+    /// In the order they apply.
+    pub flags: Vec<Assignment>,
+}
+
+/// One flag of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// As it was typed: `--shards`, `--set server.shards`.
+    pub flag: String,
+    /// `server.shards`
+    pub path: String,
+    pub text: String,
+}
+
+/// A valid configuration, and where each value came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// Of every value that was written somewhere, by path. The others are defaults.
+    pub origins: BTreeMap<String, Origin>,
+    pub warnings: Vec<Problem>,
+}
+
+impl Sources {
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut merge = Merge::default();
+        let variable = self.environment.get(raw::CONFIG_VARIABLE).filter(|path| !path.is_empty());
+        if let Some(path) = self.file.clone().or(variable.map(PathBuf::from)) {
+            let text = fs::read_to_string(&path)
+                .map_err(|error| ConfigError::Unreadable { path: path.clone(), error })?;
+            match raw::read_toml(&path.display().to_string(), &text) {
+                Ok(entries) => merge.apply_all(entries),
+                Err(problems) => merge.problems.extend(problems),
+            }
+        }
+        if let Some(port) = self.environment.get("PORT").filter(|port| !port.is_empty()) {
+            merge.apply_port(port);
+        }
+        let variables = self.environment.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        let (entries, warnings) = raw::read_environment(variables);
+        merge.warnings.extend(warnings);
+        merge.apply_all(entries);
+        for Assignment { flag, path, text } in &self.flags {
+            merge.apply(Entry::typed(path, text, Origin::Flag(flag.clone())));
+        }
+        merge.finish()
+    }
+}
+
+impl Loaded {
+    /// Where the value at `path` came from; an option that a namespace leaves out, from `[channels]`.
+    pub fn origin(&self, path: &str) -> Origin {
+        let shared = || {
+            let (_, name) = path.strip_prefix("namespaces.")?.rsplit_once('.')?;
+            self.origins.get(&format!("channels.{name}"))
+        };
+        self.origins.get(path).or_else(shared).cloned().unwrap_or_default()
+    }
+}
+
+/// The longest name of a namespace, in bytes.
+const NAMESPACE_NAME_BYTES_MAX: usize = 64;
+
+#[derive(Default)]
+struct Merge {
+    config: Config,
+    origins: BTreeMap<String, Origin>,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    /// What was written for namespaces. They start from `[channels]`, so they come last.
+    deferred: Vec<Entry>,
+}
+
+impl Merge {
+    fn apply_all(&mut self, entries: Vec<Entry>) {
+        entries.into_iter().for_each(|entry| self.apply(entry));
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        if entry.section == NAMESPACES || entry.section.starts_with("namespaces.") {
+            self.deferred.push(entry);
+        } else if let Some(key) = keys::find(&entry.path()) {
+            let result = set(key, &mut self.config, &entry);
+            self.note(&entry, result);
+        } else {
+            self.refuse_path(&entry, KEYS.iter().map(|key| key.path.to_string()));
+        }
+    }
+
+    /// `PORT` changes only the port of what the file or the default says.
+    fn apply_port(&mut self, text: &str) {
+        let origin = Origin::Environment("PORT".to_string());
+        match text.trim().parse() {
+            Ok(port) => {
+                self.config.server.listen.set_port(port);
+                self.origins.insert("server.listen".to_string(), origin);
+            }
+            Err(_) => {
+                let text = format!("PORT = \"{text}\": expected a port from 0 to 65535");
+                self.problems.push(Problem { origin, text });
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Loaded, ConfigError> {
+        let mut namespaces = BTreeMap::new();
+        for entry in mem::take(&mut self.deferred) {
+            self.apply_to_namespace(&mut namespaces, &entry);
+        }
+        let namespaces = namespaces.into_iter();
+        self.config.namespaces =
+            namespaces.map(|(name, options)| Namespace { name, options }).collect();
+        self.check_exposure();
+        self.check_sizes();
+        if self.problems.is_empty() {
+            let Self { config, origins, warnings, .. } = self;
+            return Ok(Loaded { config, origins, warnings });
+        }
+        self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Err(ConfigError::Invalid(self.problems))
+    }
+
+    fn apply_to_namespace(
+        &mut self,
+        namespaces: &mut BTreeMap<String, ChannelOptions>,
+        entry: &Entry,
+    ) {
+        // `[namespaces.chat]` itself is an entry of the section `namespaces`.
+        let name = entry.section.strip_prefix("namespaces.").unwrap_or(&entry.name);
+        let options = namespaces.entry(name.to_string()).or_insert_with(|| {
+            if let Err(reason) = check_namespace_name(name) {
+                let text = format!("`{}` cannot name a namespace: {reason}", name.escape_debug());
+                self.problems.push(Problem { origin: entry.key_at.clone(), text });
+            }
+            self.config.channels.clone()
+        });
+        if entry.section == NAMESPACES {
+            if entry.value != Value::Table {
+                let text = format!("`{0}` is a section: write [{0}]", entry.path());
+                self.problems.push(Problem { origin: entry.key_at.clone(), text });
+            }
+        } else if let Some(key) = keys::find(&format!("channels.{}", entry.name)) {
+            let mut scratch = Config { channels: options.clone(), ..Config::default() };
+            let result = set(key, &mut scratch, entry);
+            *options = scratch.channels;
+            self.note(entry, result);
+        } else {
+            let channel_keys = KEYS.iter().filter(|key| key.section() == "channels");
+            let paths = channel_keys.map(|key| format!("{}.{}", entry.section, key.name()));
+            self.refuse_path(entry, paths);
+        }
+    }
+
+    fn note(&mut self, entry: &Entry, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.origins.insert(entry.path(), entry.value_at.clone());
+            }
+            Err(reason) => {
+                let text = format!("{} = {}: {reason}", entry.path(), entry.written);
+                self.problems.push(Problem { origin: entry.value_at.clone(), text });
+            }
+        }
+    }
+
+    /// Nothing has the entry's path; `valid` are the paths that it may be a slip for.
+    fn refuse_path(&mut self, entry: &Entry, valid: impl Iterator<Item = String>) {
+        let path = entry.path();
+        let text = if SECTIONS.contains(&path.as_str()) {
+            format!("`{path}` is a section: write [{path}]")
+        } else if entry.section.is_empty() && entry.value == Value::Table {
+            let nearest = raw::nearest(&path, SECTIONS.into_iter());
+            format!("unknown section [{path}]; the nearest valid section is [{nearest}]")
+        } else {
+            let valid: Vec<String> = valid.collect();
+            let nearest = raw::nearest(&path, valid.iter().map(String::as_str));
+            format!("unknown key `{path}`; the nearest valid key is `{nearest}`")
+        };
+        self.problems.push(Problem { origin: entry.key_at.clone(), text });
+    }
+
+    /// Nothing in this build authenticates clients, so a public address has to be asked for twice.
+    fn check_exposure(&mut self) {
+        let listen = self.config.server.listen;
+        if listen.ip().to_canonical().is_loopback() || self.config.server.insecure {
+            return;
+        }
+        let text = format!(
+            "server.listen = \"{listen}\": refused: the address is not loopback and nothing \
+             authenticates clients, so everybody who reaches it could read and publish on every \
+             channel. Listen on loopback behind a proxy that authenticates \
+             (127.0.0.1:{port}), or accept the risk with --insecure or server.insecure = true",
+            port = listen.port(),
+        );
+        let origin = self.origins.get("server.listen").cloned().unwrap_or_default();
+        self.problems.push(Problem { origin, text });
+    }
+
+    fn check_sizes(&mut self) {
+        let limits = &self.config.limits;
+        if limits.send_queue_size < limits.max_message_size {
+            let text = format!(
+                "limits.send_queue_size = {}: smaller than limits.max_message_size ({}), so the \
+                 largest messages make every reader a slow one",
+                values::show_size(limits.send_queue_size as u64),
+                values::show_size(limits.max_message_size as u64),
+            );
+            let origin = self.origins.get("limits.send_queue_size").cloned().unwrap_or_default();
+            self.warnings.push(Problem { origin, text });
+        }
+    }
+}
+
+fn set(key: &Key, config: &mut Config, entry: &Entry) -> Result<(), String> {
+    match &entry.value {
+        Value::Text(text) => key.set(config, text),
+        Value::Table => Err(format!("a table; expected {}", key.field.expected())),
+        Value::Other(kind) => Err(format!("{kind}; expected {}", key.field.expected())),
+    }
+}
+
+fn check_namespace_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("it is empty".to_string());
+    }
+    if name.len() > NAMESPACE_NAME_BYTES_MAX {
+        return Err(format!("{} bytes exceed {NAMESPACE_NAME_BYTES_MAX}", name.len()));
+    }
+    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !"_-".contains(*c)) {
+        Some(bad) => Err(format!("`{}` is not one of A-Z a-z 0-9 _ -", bad.escape_debug())),
+        None => Ok(()),
+    }
+}

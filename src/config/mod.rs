@@ -1,0 +1,208 @@
+//! What the program needs to run, already checked: the valid half of the configuration.
+//!
+//! `raw` holds what a user wrote (file, environment, flags), `keys` lists every key once, and `load`
+//! turns the one into a [`Config`] by the other; nothing below this module ever sees a value that
+//! was not checked. Every bound has its unit here.
+
+pub mod field;
+pub mod keys;
+mod load;
+mod problem;
+pub mod raw;
+mod toml_text;
+mod values;
+
+pub use load::{Assignment, Loaded, Sources};
+pub use problem::{ConfigError, Origin, Problem};
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Everything `stentor serve` obeys. [`Config::default`] is what an empty configuration means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    pub server: Server,
+    pub limits: Limits,
+    pub heartbeat: Heartbeat,
+    /// Options of channels without a namespace, and of namespaces that are not configured.
+    pub channels: ChannelOptions,
+    /// `[namespaces.NAME]`, in the order of their names.
+    pub namespaces: Vec<Namespace>,
+    pub diagnostics: Diagnostics,
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Address of the WebSocket and HTTP port. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// Event loops, 1 to 1024. `None` (written `0`): one for each core this process may use.
+    pub shards: Option<u16>,
+    /// Binds each shard's thread to a core. Default on.
+    pub pin: bool,
+    /// Allows `listen` off loopback although nothing authenticates clients. Default off.
+    pub insecure: bool,
+    /// Time from the first SIGTERM until connections that are still open are dropped. Default 10 s.
+    pub shutdown_timeout: Duration,
+}
+
+/// `[limits]`: what one peer, or all of them, may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections of the whole server. `None` (written `0`): what the open-file limit allows.
+    pub max_connections: Option<usize>,
+    /// Bytes of one message's payload, all fragments together. Default 64 KiB, at most 1 GiB.
+    pub max_message_size: usize,
+    /// Bytes of one HTTP head. Default 16 KiB.
+    pub max_head_size: usize,
+    /// Header fields of one HTTP head. Default 64.
+    pub max_head_fields: usize,
+    /// From accept to the last byte of the HTTP head, absolute. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// From our Close frame to the end of the connection. Default 5 s.
+    pub close_timeout: Duration,
+    /// From the first to the last byte of one message. Default 30 s.
+    pub message_timeout: Duration,
+    /// Continuation frames without payload in one message. Default 1,024.
+    pub max_empty_fragments: u32,
+    /// Control frames a second, averaged over 5 s. Default 50; 0: no limit.
+    pub control_frame_rate: u32,
+    /// Subscriptions of one connection. Default 1,000.
+    pub max_subscriptions: u32,
+    /// Refused messages within one heartbeat interval before a connection is closed (1008).
+    /// Default 100.
+    pub max_errors: u32,
+    /// Publications a second of one connection. Default 0: no limit.
+    pub publish_rate: u32,
+    /// Publications above the rate that may come at once. Default 100.
+    pub publish_burst: u32,
+    /// Bytes not yet accepted by the socket, per connection. Default 1 MiB.
+    pub send_queue_size: usize,
+    /// Time without a single byte accepted by a socket that has bytes queued, after which its reader
+    /// counts as slow. Default 10 s.
+    pub slow_consumer_timeout: Duration,
+    /// Topics with at least one subscriber, per shard. Default 1,000,000.
+    pub max_topics: usize,
+    /// Bytes of publications waiting for their fan-out, per shard. Default 64 MiB.
+    pub fanout_backlog: usize,
+    /// Bytes waiting to go from one shard to another. Default 64 MiB.
+    pub mesh_backlog: usize,
+}
+
+/// `[heartbeat]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// A connection that was silent for one interval is pinged, after two it is closed (4004).
+    /// Default 25 s.
+    pub interval: Duration,
+}
+
+/// `[channels]` and `[namespaces.NAME]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChannelOptions {
+    /// What happens to publications for a reader over its `send_queue_size`. Default `disconnect`.
+    pub slow_consumer: SlowConsumer,
+}
+
+/// The channels whose name starts with `name:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+    pub name: String,
+    pub options: ChannelOptions,
+}
+
+/// Policies for a slow reader of live channels. Control frames and replies are never dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlowConsumer {
+    /// The oldest publications not yet on their way make room.
+    DropOldest,
+    /// The new publication is not queued.
+    DropNewest,
+    /// Only the last publication of each channel is kept.
+    Conflate,
+    /// The connection is closed with 4002.
+    #[default]
+    Disconnect,
+}
+
+/// `[diagnostics]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// Path of an endpoint that returns every message unchanged. `None`: there is none.
+    pub echo: Option<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            shards: None,
+            pin: true,
+            insecure: false,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: None,
+            max_message_size: 64 << 10,
+            max_head_size: 16 << 10,
+            max_head_fields: 64,
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            message_timeout: Duration::from_secs(30),
+            max_empty_fragments: 1024,
+            control_frame_rate: 50,
+            max_subscriptions: 1000,
+            max_errors: 100,
+            publish_rate: 0,
+            publish_burst: 100,
+            send_queue_size: 1 << 20,
+            slow_consumer_timeout: Duration::from_secs(10),
+            max_topics: 1_000_000,
+            fanout_backlog: 64 << 20,
+            mesh_backlog: 64 << 20,
+        }
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(25) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,444 @@
+//! Files, environment and flags against what they should mean, and what is said when they mean
+//! nothing.
+
+use super::field::Field;
+use super::keys::{KEYS, SECTIONS};
+use super::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Sources that name their file `stentor.toml`, whatever folder it is in.
+struct Written {
+    folder: tempfile::TempDir,
+    sources: Sources,
+}
+
+fn file(text: &str) -> Written {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stentor.toml");
+    fs::write(&path, text).unwrap();
+    Written { folder, sources: Sources { file: Some(path), ..Sources::default() } }
+}
+
+impl Written {
+    fn environment(mut self, name: &str, text: &str) -> Self {
+        self.sources.environment.insert(name.to_string(), text.to_string());
+        self
+    }
+
+    fn flag(mut self, path: &str, text: &str) -> Self {
+        let flag = format!("--set {path}");
+        let (path, text) = (path.to_string(), text.to_string());
+        self.sources.flags.push(Assignment { flag, path, text });
+        self
+    }
+
+    fn load(&self) -> Loaded {
+        self.sources.load().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// What is wrong, a line for each, without the folder.
+    fn problems(&self) -> Vec<String> {
+        match self.sources.load() {
+            Err(ConfigError::Invalid(problems)) => {
+                problems.iter().map(|problem| self.show(problem)).collect()
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn show(&self, problem: &Problem) -> String {
+        let folder: &Path = self.folder.path();
+        problem.to_string().replace(&format!("{}/", folder.display()), "")
+    }
+}
+
+#[test]
+fn nothing_written_is_the_default() {
+    let loaded = Sources::default().load().unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.origins.is_empty() && loaded.warnings.is_empty());
+    assert_eq!(file("").load().config, Config::default());
+}
+
+#[test]
+fn every_key_is_read_from_a_file() {
+    let written = file(
+        r#"
+        [server]
+        listen = "[::1]:9000"
+        shards = 4
+        pin = false
+        insecure = true
+        shutdown_timeout = "1m30s"
+        [limits]
+        max_connections = 1_000
+        max_message_size = "1MiB"
+        max_head_size = 0x2000
+        max_head_fields = 32
+        handshake_timeout = "1s"
+        close_timeout = "2s"
+        message_timeout = "3s"
+        max_empty_fragments = 0
+        control_frame_rate = 5
+        max_subscriptions = 6
+        max_errors = 7
+        publish_rate = 8
+        publish_burst = 9
+        send_queue_size = "2MB"
+        slow_consumer_timeout = "10ms"
+        max_topics = 11
+        fanout_backlog = "12MiB"
+        mesh_backlog = "13MiB"
+        [heartbeat]
+        interval = "500ms"
+        [channels]
+        slow_consumer = "conflate"
+        [namespaces.chat]
+        slow_consumer = "drop_oldest"
+        [namespaces.prices]
+        [diagnostics]
+        echo = "/echo"
+        [log]
+        level = "debug"
+        format = "json"
+        "#,
+    );
+    let config = written.load().config;
+    let namespace = |name: &str, slow_consumer| Namespace {
+        name: name.to_string(),
+        options: ChannelOptions { slow_consumer },
+    };
+    assert_eq!(
+        config,
+        Config {
+            server: Server {
+                listen: "[::1]:9000".parse().unwrap(),
+                shards: Some(4),
+                pin: false,
+                insecure: true,
+                shutdown_timeout: Duration::from_secs(90),
+            },
+            limits: Limits {
+                max_connections: Some(1000),
+                max_message_size: 1 << 20,
+                max_head_size: 0x2000,
+                max_head_fields: 32,
+                handshake_timeout: Duration::from_secs(1),
+                close_timeout: Duration::from_secs(2),
+                message_timeout: Duration::from_secs(3),
+                max_empty_fragments: 0,
+                control_frame_rate: 5,
+                max_subscriptions: 6,
+                max_errors: 7,
+                publish_rate: 8,
+                publish_burst: 9,
+                send_queue_size: 2_000_000,
+                slow_consumer_timeout: Duration::from_millis(10),
+                max_topics: 11,
+                fanout_backlog: 12 << 20,
+                mesh_backlog: 13 << 20,
+            },
+            heartbeat: Heartbeat { interval: Duration::from_millis(500) },
+            channels: ChannelOptions { slow_consumer: SlowConsumer::Conflate },
+            namespaces: vec![
+                namespace("chat", SlowConsumer::DropOldest),
+                namespace("prices", SlowConsumer::Conflate),
+            ],
+            diagnostics: Diagnostics { echo: Some("/echo".to_string()) },
+            log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+        }
+    );
+    // A key that is missing above would still have its default, or not be in the list.
+    for key in &KEYS {
+        assert_ne!(key.show(&config), key.show(&Config::default()), "{}", key.path);
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file() {
+    let written = file("[server]\nshards = 1\npin = false\n[limits]\nmax_topics = 1\n")
+        .environment("STENTOR_SERVER_SHARDS", "2")
+        .environment("STENTOR_LIMITS_MAX_TOPICS", "2")
+        .environment("STENTOR_SERVER_INSECURE", "1")
+        .environment("STENTOR_LOG_LEVEL", "")
+        .environment("HOME", "/")
+        .flag("server.shards", "3");
+    let loaded = written.load();
+    assert_eq!(loaded.config.server.shards, Some(3));
+    assert_eq!(loaded.config.limits.max_topics, 2);
+    assert!(!loaded.config.server.pin);
+    assert_eq!(loaded.origin("server.shards").to_string(), "--set server.shards");
+    assert_eq!(loaded.origin("limits.max_topics").to_string(), "env STENTOR_LIMITS_MAX_TOPICS");
+    assert!(loaded.origin("server.pin").brief().ends_with("/stentor.toml:3"));
+    assert_eq!(loaded.origin("log.level"), Origin::Default);
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn port_changes_the_port_alone_and_yields_to_the_full_address() {
+    let listen = |written: &Written| written.load().config.server.listen.to_string();
+    let written = file("").environment("PORT", "9000");
+    assert_eq!(listen(&written), "127.0.0.1:9000");
+    assert_eq!(written.load().origin("server.listen").to_string(), "env PORT");
+    let written = file("server.listen = '[::1]:1'").environment("PORT", "9000");
+    assert_eq!(listen(&written), "[::1]:9000");
+    let written = written.environment("STENTOR_SERVER_LISTEN", "127.0.0.1:9001");
+    assert_eq!(listen(&written), "127.0.0.1:9001");
+    let written = written.environment("PORT", "http");
+    assert_eq!(written.problems(), [r#"env PORT: PORT = "http": expected a port from 0 to 65535"#]);
+}
+
+#[test]
+fn a_variable_can_name_the_file() {
+    let Written { folder, mut sources } = file("[server]\nshards = 7\n");
+    let path = sources.file.take().unwrap().display().to_string();
+    sources.environment.insert("STENTOR_CONFIG".to_string(), path);
+    assert_eq!(sources.load().unwrap().config.server.shards, Some(7));
+    sources.file = Some(PathBuf::from("/nonexistent/stentor.toml"));
+    let error = sources.load().unwrap_err().to_string();
+    assert!(
+        error.starts_with("cannot read the configuration file /nonexistent/stentor.toml: No such"),
+        "{error}"
+    );
+    drop(folder);
+}
+
+#[test]
+fn a_namespace_starts_from_the_channels_section() {
+    let written = file("[namespaces.a]\n[channels]\nslow_consumer = 'conflate'\n")
+        .flag("channels.slow_consumer", "drop_newest")
+        .flag("namespaces.b.slow_consumer", "disconnect");
+    let loaded = written.load();
+    let policies: Vec<_> = loaded
+        .config
+        .namespaces
+        .iter()
+        .map(|namespace| (namespace.name.as_str(), namespace.options.slow_consumer))
+        .collect();
+    assert_eq!(policies, [("a", SlowConsumer::DropNewest), ("b", SlowConsumer::Disconnect)]);
+    let origin = loaded.origin("namespaces.a.slow_consumer").to_string();
+    assert_eq!(origin, "--set channels.slow_consumer");
+}
+
+#[test]
+fn everything_wrong_is_said_at_once_with_its_place() {
+    let written = file(concat!(
+        "[limits]\n",
+        "max_message_size = \"64QB\"\n",
+        "  max_mesage_size = 1\n",
+        "max_topics = [1, 2]\n",
+        "max_errors = {}\n",
+        "close_timeout = 5\n",
+        "[limit]\n",
+        "max_topics = 1\n",
+        "[server]\n",
+        "max_topics = 1\n",
+        "shards = 5000\n",
+        "pin = \"maybe\"\n",
+        "[namespaces]\n",
+        "chat = 1\n",
+        "\"a b\" = {}\n",
+        "games.slow_consumr = \"conflate\"\n",
+        "news.slow_consumer = \"Conflate\"\n",
+    ))
+    .environment("STENTOR_HEARTBEAT_INTERVAL", "1ms")
+    .flag("diagnostics.echo", "/api/echo")
+    .flag("shards", "2");
+    let size = r#"a size from 1 to 1GiB, such as 65536, "64KiB" (1024) or "64KB" (1000)"#;
+    let policies = "one of drop_oldest, drop_newest, conflate, disconnect";
+    let expected = [
+        format!(
+            "stentor.toml:2:20: limits.max_message_size = \"64QB\": `QB` is not a unit of size (B, \
+             KB, KiB, MB, MiB, GB, GiB); expected {size}"
+        ),
+        "stentor.toml:3:3: unknown key `limits.max_mesage_size`; the nearest valid key is \
+         `limits.max_message_size`"
+            .to_string(),
+        "stentor.toml:4:14: limits.max_topics = [1, 2]: an array; expected a whole number from 1 to \
+         4294967295"
+            .to_string(),
+        "stentor.toml:5:14: limits.max_errors = {}: a table; expected a whole number from 1 to \
+         1000000"
+            .to_string(),
+        "stentor.toml:6:17: limits.close_timeout = 5: `5` has no unit: write `5s` for seconds or \
+         `5ms` for milliseconds; expected a duration from 1ms to 1d, such as \"500ms\", \"25s\" or \
+         \"1m30s\""
+            .to_string(),
+        "stentor.toml:7:2: unknown section [limit]; the nearest valid section is [limits]"
+            .to_string(),
+        "stentor.toml:10:1: unknown key `server.max_topics`; the nearest valid key is \
+         `limits.max_topics`"
+            .to_string(),
+        "stentor.toml:11:10: server.shards = 5000: out of range; expected a whole number from 0 to \
+         1024"
+            .to_string(),
+        "stentor.toml:12:7: server.pin = \"maybe\": neither; expected true or false".to_string(),
+        "stentor.toml:14:1: `namespaces.chat` is a section: write [namespaces.chat]".to_string(),
+        "stentor.toml:15:1: `a b` cannot name a namespace: ` ` is not one of A-Z a-z 0-9 _ -"
+            .to_string(),
+        "stentor.toml:16:7: unknown key `namespaces.games.slow_consumr`; the nearest valid key is \
+         `namespaces.games.slow_consumer`"
+            .to_string(),
+        format!(
+            "stentor.toml:17:22: namespaces.news.slow_consumer = \"Conflate\": unknown name; \
+             expected {policies}"
+        ),
+        "env STENTOR_HEARTBEAT_INTERVAL: heartbeat.interval = \"1ms\": out of range; expected a \
+         duration from 100ms to 1h, such as \"500ms\", \"25s\" or \"1m30s\""
+            .to_string(),
+        "--set diagnostics.echo: diagnostics.echo = \"/api/echo\": `/api/*` belongs to the server; \
+         expected a path such as \"/echo\", or \"\" for none"
+            .to_string(),
+        "--set shards: unknown key `shards`; the nearest valid key is `server.shards`".to_string(),
+    ];
+    assert_eq!(written.problems(), expected);
+}
+
+#[test]
+fn a_value_above_a_section_is_told_apart() {
+    assert_eq!(
+        file("limits = 5\nshards = 2\n").problems(),
+        [
+            "stentor.toml:1:1: `limits` is a section: write [limits]",
+            "stentor.toml:2:1: unknown key `shards`; the nearest valid key is `server.shards`"
+        ]
+    );
+}
+
+#[test]
+fn syntax_errors_have_line_and_column() {
+    let problems = file("[server]\nlisten = \"127.0.0.1:1\nshards = = 2\n[server]\n").problems();
+    assert!(problems[0].starts_with("stentor.toml:2:"), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.starts_with("stentor.toml:3:")), "{problems:?}");
+    let problems = file("[server]\nshards = 1\nshards = 2\n").problems();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("stentor.toml:3:1: duplicate key"), "{problems:?}");
+}
+
+#[test]
+fn a_public_address_needs_insecure() {
+    for address in ["0.0.0.0:8080", "[::]:8080", "192.168.1.1:8080"] {
+        let written = file(&format!("[server]\nlisten = \"{address}\"\n"));
+        let problems = written.problems();
+        assert_eq!(problems.len(), 1);
+        for words in [
+            &format!("stentor.toml:2:10: server.listen = \"{address}\": refused"),
+            "nothing authenticates clients",
+            "127.0.0.1:8080",
+            "--insecure",
+            "server.insecure = true",
+        ] {
+            assert!(problems[0].contains(words), "{problems:?}");
+        }
+        assert!(written.flag("server.insecure", "true").load().config.server.insecure);
+    }
+    for address in ["127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        file(&format!("[server]\nlisten = \"{address}\"\n")).load();
+    }
+}
+
+#[test]
+fn what_is_probably_a_slip_is_a_warning() {
+    let written = file("[limits]\nsend_queue_size = '32KiB'\n")
+        .environment("STENTOR_LIMIT_MAX_TOPICS", "1")
+        .environment("STENTOR_NAMESPACES_CHAT_SLOW_CONSUMER", "conflate")
+        .environment("STENTOR_CONFIG_FILE", "x");
+    let warnings = written.load().warnings;
+    let shown: Vec<_> = warnings.iter().map(|warning| written.show(warning)).collect();
+    assert_eq!(
+        shown,
+        [
+            "env STENTOR_CONFIG_FILE: ignored: it names no key; the nearest valid name is \
+             STENTOR_CONFIG",
+            "env STENTOR_LIMIT_MAX_TOPICS: ignored: it names no key; the nearest valid name is \
+             STENTOR_LIMITS_MAX_TOPICS",
+            "env STENTOR_NAMESPACES_CHAT_SLOW_CONSUMER: ignored: namespaces are set in the \
+             file, or with --set",
+            "stentor.toml:2:19: limits.send_queue_size = 32KiB: smaller than \
+             limits.max_message_size (64KiB), so the largest messages make every reader a slow one",
+        ]
+    );
+}
+
+#[test]
+fn what_is_printed_loads_the_same() {
+    let sources = [
+        file(""),
+        file("[server]\nlisten = '0.0.0.0:1'\ninsecure = true\n[namespaces.b]\n")
+            .environment("STENTOR_LIMITS_MAX_MESSAGE_SIZE", "65537")
+            .environment("STENTOR_LIMITS_MAX_CONNECTIONS", "10")
+            .flag("heartbeat.interval", "61s")
+            .flag("diagnostics.echo", "/echo")
+            .flag("namespaces.a.slow_consumer", "conflate"),
+    ];
+    for written in sources {
+        let loaded = written.load();
+        let text = loaded.to_toml();
+        let again = file(&text).load();
+        assert_eq!(again.config, loaded.config, "{text}");
+        assert!(again.warnings.is_empty());
+        // Every line of a value says where it came from.
+        assert!(text.lines().all(|line| line.contains(" = ") == line.contains("  # ")), "{text}");
+    }
+}
+
+#[test]
+fn what_is_printed_names_its_origins() {
+    let written = file("[server]\nshards = 3\n")
+        .environment("STENTOR_LIMITS_MAX_CONNECTIONS", "10")
+        .flag("limits.max_topics", "5");
+    let folder = format!("{}/", written.folder.path().display());
+    let text = written.load().to_toml().replace(&folder, "");
+    let line = |start: &str| {
+        let line = text.lines().find(|line| line.starts_with(start)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("listen"), r#"listen = "127.0.0.1:8080" # default"#);
+    assert_eq!(line("shards"), "shards = 3 # stentor.toml:2");
+    assert_eq!(
+        line("max_connections"),
+        "max_connections = 10 # env STENTOR_LIMITS_MAX_CONNECTIONS"
+    );
+    assert_eq!(line("max_topics"), "max_topics = 5 # --set limits.max_topics");
+    assert_eq!(line("max_message_size"), r#"max_message_size = "64KiB" # default"#);
+    assert_eq!(line("echo"), r#"echo = "" # default"#);
+}
+
+#[test]
+fn a_file_name_cannot_break_out_of_its_comment() {
+    let origin = Origin::File { path: "a\nb".into(), line: 1, column: 1 };
+    assert_eq!(origin.brief(), "a?b:1");
+}
+
+#[test]
+fn the_list_of_keys_is_sound() {
+    let mut sections: Vec<&str> = KEYS.iter().map(|key| key.section()).collect();
+    sections.dedup();
+    let expected: Vec<&str> =
+        SECTIONS.into_iter().filter(|section| *section != "namespaces").collect();
+    assert_eq!(
+        sections, expected,
+        "the keys of a section stand together, in the order of SECTIONS"
+    );
+    let names: BTreeMap<_, _> = KEYS.iter().map(|key| (key.environment_name(), key)).collect();
+    assert_eq!(names.len(), KEYS.len());
+    assert_eq!(names["STENTOR_LIMITS_MAX_MESSAGE_SIZE"].path, "limits.max_message_size");
+    for key in &KEYS {
+        // Its own default is within its bounds.
+        let mut config = Config::default();
+        let text = key.show(&config);
+        key.set(&mut config, text.trim_matches('"')).unwrap();
+        assert_eq!(config, Config::default(), "{}", key.path);
+        for name in key.field.choices() {
+            key.set(&mut config, name).unwrap();
+            assert_eq!(key.show(&config), format!("\"{name}\""));
+        }
+        if let Field::Count(at, range) | Field::Size(at, range) = &key.field {
+            at(&mut config).store(*range.end());
+            assert_eq!(at(&mut config).load(), *range.end(), "{} fits its field", key.path);
+        }
+        assert!(!key.help.ends_with('.') && !key.help.contains('\n'));
+    }
+}

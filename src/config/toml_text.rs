@@ -1,0 +1,46 @@
+//! A loaded configuration as a file that would load the same, each line with its origin.
+
+use super::Loaded;
+use super::keys::{KEYS, NAMESPACES, SECTIONS};
+use super::{ChannelOptions, Config};
+use std::fmt::Write;
+
+impl Loaded {
+    /// Valid TOML with every key; the comment of each line says where its value came from.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for section in SECTIONS {
+            if section == NAMESPACES {
+                for namespace in &self.config.namespaces {
+                    let section = format!("{NAMESPACES}.{}", namespace.name);
+                    self.write_options(&mut text, &section, &namespace.options);
+                }
+            } else {
+                self.write_section(&mut text, section, section, &self.config);
+            }
+        }
+        text
+    }
+
+    fn write_options(&self, text: &mut String, section: &str, options: &ChannelOptions) {
+        let config = Config { channels: options.clone(), ..Config::default() };
+        self.write_section(text, section, "channels", &config);
+    }
+
+    /// The keys of `key_section`, under the heading `section`.
+    fn write_section(&self, text: &mut String, section: &str, key_section: &str, config: &Config) {
+        let keys = KEYS.iter().filter(|key| key.section() == key_section);
+        let lines: Vec<_> = keys
+            .map(|key| {
+                let origin = self.origin(&format!("{section}.{}", key.name()));
+                (format!("{} = {}", key.name(), key.show(config)), origin.brief())
+            })
+            .collect();
+        let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{gap}[{section}]");
+        for (line, origin) in lines {
+            let _ = writeln!(text, "{line:width$}  # {origin}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Sizes, durations, addresses and paths as people write them, and back. The errors are half
+//! sentences: the caller names the key and what it expects.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Bytes in one of each unit, in the order of the help texts. KB is 1000, KiB is 1024.
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("B", 1),
+    ("KB", 1000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
+
+/// Milliseconds in one of each unit, largest first.
+const TIME_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// Paths that belong to the server itself; `*` stands for any rest.
+const RESERVED_PATHS: [&str; 8] = [
+    "/health",
+    "/metrics",
+    "/client.js",
+    "/api/*",
+    "/admin*",
+    "/demo/*",
+    "/connection/websocket",
+    "/app/*",
+];
+
+/// `65536`, `64KiB` or `64kb`: bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_number(text)?;
+    if unit.is_empty() {
+        return Ok(number);
+    }
+    let (_, bytes) = SIZE_UNITS
+        .into_iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+        .ok_or_else(|| format!("`{unit}` is not a unit of size (B, KB, KiB, MB, MiB, GB, GiB)"))?;
+    number.checked_mul(bytes).ok_or_else(|| "too large".to_string())
+}
+
+/// In the largest binary unit that divides it.
+pub fn show_size(bytes: u64) -> String {
+    for (unit, size) in [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(size) {
+            return format!("{}{unit}", bytes / size);
+        }
+    }
+    bytes.to_string()
+}
+
+/// `25s`, `500ms`, `1m30s`, `2h` or `0`. Other numbers need a unit.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut milliseconds = 0u64;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (number, tail) = split_number(rest)?;
+        let length = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit = tail[..length].trim_end();
+        if unit.is_empty() {
+            return Err(format!(
+                "`{number}` has no unit: write `{number}s` for seconds or `{number}ms` for \
+                 milliseconds"
+            ));
+        }
+        let (_, factor) = TIME_UNITS
+            .into_iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(|| format!("`{unit}` is not a unit of time (ms, s, m, h, d)"))?;
+        milliseconds = number
+            .checked_mul(factor)
+            .and_then(|part| milliseconds.checked_add(part))
+            .ok_or_else(|| "too long".to_string())?;
+        rest = &tail[length..];
+    }
+    if text.trim().is_empty() {
+        return Err("empty".to_string());
+    }
+    Ok(Duration::from_millis(milliseconds))
+}
+
+/// `1m30s`; whole milliseconds.
+pub fn show_duration(duration: Duration) -> String {
+    let mut rest = duration.as_millis() as u64;
+    let mut text = String::new();
+    for (unit, size) in TIME_UNITS {
+        if rest >= size {
+            text.push_str(&format!("{}{unit}", rest / size));
+            rest %= size;
+        }
+    }
+    if text.is_empty() { "0".to_string() } else { text }
+}
+
+/// `0.0.0.0:9000`, `[::1]:9000`, `localhost:9000`, or a port of 127.0.0.1: `:9000`, `9000`.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let local = text.strip_prefix("localhost:").or(text.strip_prefix(':')).unwrap_or(text);
+    if !local.is_empty() && local.bytes().all(|byte| byte.is_ascii_digit()) {
+        let port = local.parse().map_err(|_| format!("port {local} is above 65535"))?;
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| match text.parse::<std::net::IpAddr>() {
+        Ok(_) => "the port is missing".to_string(),
+        Err(_) => "not an IP address with a port".to_string(),
+    })
+}
+
+/// The path of an endpoint of ours, or `None` for the empty text.
+pub fn parse_path(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !text.starts_with('/') {
+        return Err("the path does not start with `/`".to_string());
+    }
+    if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic() || "?#%\"".contains(*c)) {
+        return Err(format!("`{}` cannot stand in a path", bad.escape_debug()));
+    }
+    if let Some(reserved) = reserved_by(text) {
+        return Err(format!("`{reserved}` belongs to the server"));
+    }
+    Ok(Some(text.to_string()))
+}
+
+/// The entry of [`RESERVED_PATHS`] that `path` falls under.
+fn reserved_by(path: &str) -> Option<&'static str> {
+    RESERVED_PATHS.into_iter().find(|reserved| match reserved.strip_suffix('*') {
+        Some(prefix) => format!("{path}/").starts_with(prefix),
+        None => path == *reserved,
+    })
+}
+
+/// `64 KiB` → 64 and `KiB`.
+fn split_number(text: &str) -> Result<(u64, &str), String> {
+    let text = text.trim();
+    let length = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(length);
+    if digits.is_empty() {
+        return Err(if text.is_empty() {
+            "empty".to_string()
+        } else {
+            "it does not start with a number".to_string()
+        });
+    }
+    if rest.starts_with('.') {
+        return Err("fractions are not understood: use a smaller unit".to_string());
+    }
+    let number = digits.parse().map_err(|_| format!("{digits} is too large"))?;
+    Ok((number, rest.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("65536", 65536),
+            ("64KiB", 65536),
+            ("64kib", 65536),
+            ("64KB", 64000),
+            ("64kb", 64000),
+            ("64 KiB", 65536),
+            (" 10b ", 10),
+            ("1MB", 1_000_000),
+            ("1MiB", 1 << 20),
+            ("2GiB", 2 << 30),
+            ("2GB", 2_000_000_000),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for (text, reason) in [
+            ("", "empty"),
+            ("KiB", "does not start with a number"),
+            ("-1", "does not start with a number"),
+            ("64Q", "`Q` is not a unit"),
+            ("64K", "`K` is not a unit"),
+            ("1.5MiB", "fractions"),
+            ("99999999999999999999", "too large"),
+            ("99999999999GiB", "too large"),
+        ] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("0s", 0),
+            ("25s", 25_000),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+            ("1m 30s", 90_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for (text, reason) in [
+            ("", "empty"),
+            ("25", "write `25s`"),
+            ("1m30", "`30` has no unit"),
+            ("s", "does not start with a number"),
+            ("1.5s", "fractions"),
+            ("3 weeks", "`weeks` is not a unit"),
+            ("99999999999999999d", "too long"),
+        ] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_the_same() {
+        for bytes in [0, 1, 1000, 1024, 1536, 65536, 1_000_000, 1 << 20, 1 << 30, u64::MAX] {
+            assert_eq!(parse_size(&show_size(bytes)), Ok(bytes));
+        }
+        for milliseconds in [0, 1, 999, 1000, 1001, 25_000, 90_000, 3_600_001, 86_400_000] {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+        }
+        assert_eq!(show_size(65536), "64KiB");
+        assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
+    }
+
+    #[test]
+    fn addresses_may_be_short() {
+        for (text, address) in [
+            ("0.0.0.0:9000", "0.0.0.0:9000"),
+            ("[::1]:9000", "[::1]:9000"),
+            (":9000", "127.0.0.1:9000"),
+            ("9000", "127.0.0.1:9000"),
+            ("localhost:0", "127.0.0.1:0"),
+        ] {
+            assert_eq!(parse_address(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for (text, reason) in [
+            ("", "not an IP address"),
+            (":", "not an IP address"),
+            ("127.0.0.1", "port is missing"),
+            ("::1", "port is missing"),
+            ("70000", "port 70000 is above 65535"),
+            ("example.org:80", "not an IP address"),
+        ] {
+            let error = parse_address(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn reserved_paths_are_refused() {
+        assert_eq!(parse_path(""), Ok(None));
+        assert_eq!(parse_path("/echo"), Ok(Some("/echo".to_string())));
+        assert_eq!(parse_path("/health/x"), Ok(Some("/health/x".to_string())));
+        assert_eq!(parse_path("/apis"), Ok(Some("/apis".to_string())));
+        for path in
+            ["/health", "/api", "/api/", "/api/x", "/admin", "/admins", "/app/key", "/client.js"]
+        {
+            assert!(parse_path(path).unwrap_err().contains("belongs to the server"), "{path}");
+        }
+        assert!(parse_path("echo").unwrap_err().contains("start with `/`"));
+        assert!(parse_path("/a b").unwrap_err().contains("cannot stand"));
+        assert!(parse_path("/a?b").unwrap_err().contains("`?`"));
+    }
+}
