@@ -1,0 +1,223 @@
+//! The fields of one message: reading them off the text, and the rules for each.
+
+use std::borrow::Cow;
+
+use crate::ids::{TOPIC_NAME_BYTES_MAX, check_topic_name};
+use crate::proto::command::{
+    Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Rejection, RequestId,
+};
+use crate::proto::error_code::ErrorCode;
+use crate::proto::json::{JsonError, RawString, Scanner};
+
+/// Most characters of an unknown name that an error repeats.
+const NAME_CHARS_MAX: usize = 64;
+
+/// The fields we know of one message, as JSON values.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    /// The message is a JSON value of another kind, and has no fields.
+    is_no_object: bool,
+    action: Option<&'a str>,
+    type_: Option<&'a str>,
+    channel: Option<&'a str>,
+    data: Option<&'a str>,
+    echo: Option<&'a str>,
+    id: Option<&'a str>,
+    message_id: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    /// The first field that came twice.
+    duplicate: Option<&'static str>,
+}
+
+/// Why a message is refused, before it is said whose.
+type Refused = (ErrorCode, Cow<'static, str>);
+
+impl<'a> Fields<'a> {
+    /// Reads one message, whatever it is, and leaves `scanner` behind it.
+    pub fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), JsonError> {
+        let Some(mut object) = scanner.object() else {
+            self.is_no_object = true;
+            return scanner.value().map(drop);
+        };
+        while let Some((key, value)) = object.next_member()? {
+            if !key.has_escapes() {
+                self.set(key.raw(), value);
+            } else if let Some(name) = key.decode() {
+                self.set(&name, value);
+            } // Else it is no text, and so no name that we know.
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &'a str) {
+        let (field, name) = match name {
+            "action" => (&mut self.action, "action"),
+            "channel" => (&mut self.channel, "channel"),
+            "data" => (&mut self.data, "data"),
+            "type" => (&mut self.type_, "type"),
+            "id" => (&mut self.id, "id"),
+            "echo" => (&mut self.echo, "echo"),
+            "messageId" => (&mut self.message_id, "messageId"),
+            "timestamp" => (&mut self.timestamp, "timestamp"),
+            _ => return,
+        };
+        if field.replace(value).is_some() {
+            self.duplicate.get_or_insert(name);
+        }
+    }
+
+    /// What the fields ask for, if they are all there and of their types.
+    pub fn command(&self) -> Result<Command<'a>, Rejection<'a>> {
+        self.interpret().map_err(|(code, message)| Rejection {
+            family: self.family(),
+            code,
+            message,
+            channel: self.known_channel(),
+            id: self.known_id(),
+        })
+    }
+
+    /// With both, `action` wins.
+    fn family(&self) -> Family {
+        if self.action.is_none() && self.type_.is_some() { Family::Type } else { Family::Action }
+    }
+
+    fn interpret(&self) -> Result<Command<'a>, Refused> {
+        if self.is_no_object {
+            return Err(invalid("a message must be an object"));
+        }
+        if let Some(name) = self.duplicate {
+            return Err(invalid(format!("`{name}` appears more than once")));
+        }
+        match (self.action, self.type_) {
+            (Some(action), _) => self.action_command(&decode(action, "action")?),
+            (None, Some(type_)) => self.type_command(&decode(type_, "type")?),
+            (None, None) => Err(invalid("a message needs `action` or `type`")),
+        }
+    }
+
+    fn action_command(&self, action: &str) -> Result<Command<'a>, Refused> {
+        match action {
+            "publish" => Ok(Command::Publish {
+                id: self.id()?,
+                channel: self.channel()?,
+                data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
+                echo: self.echo()?,
+                message_id: self.message_id()?,
+            }),
+            "subscribe" => Ok(Command::Subscribe { id: self.id()?, channel: self.channel()? }),
+            "unsubscribe" => Ok(Command::Unsubscribe { id: self.id()?, channel: self.channel()? }),
+            unknown => {
+                let message = format!("unknown action `{}`", displayed_name(unknown));
+                Err((ErrorCode::UnknownAction, Cow::Owned(message)))
+            }
+        }
+    }
+
+    fn type_command(&self, type_: &str) -> Result<Command<'a>, Refused> {
+        match type_ {
+            "ping" => Ok(Command::Ping { id: self.id()?, timestamp: self.timestamp()? }),
+            "pong" => Ok(Command::Pong),
+            unknown => {
+                let message = format!("no route for type `{}`", displayed_name(unknown));
+                Err((ErrorCode::NoRoute, Cow::Owned(message)))
+            }
+        }
+    }
+
+    fn channel(&self) -> Result<Cow<'a, str>, Refused> {
+        let value = self.channel.ok_or_else(|| invalid("`channel` is missing"))?;
+        let channel = decode(value, "channel")?;
+        match check_topic_name(&channel) {
+            Ok(()) => Ok(channel),
+            Err(error) => Err((ErrorCode::from(error), Cow::Owned(error.to_string()))),
+        }
+    }
+
+    fn echo(&self) -> Result<bool, Refused> {
+        match self.echo {
+            None | Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(_) => Err(invalid("`echo` must be true or false")),
+        }
+    }
+
+    fn id(&self) -> Result<Option<RequestId<'a>>, Refused> {
+        let Some(value) = self.id else {
+            return Ok(None);
+        };
+        match RequestId::parse(value) {
+            None => Err(invalid(format!(
+                "`id` must be an integer or a string of 1 to {REQUEST_ID_BYTES_MAX} bytes"
+            ))),
+            id => Ok(id),
+        }
+    }
+
+    fn message_id(&self) -> Result<Option<&'a str>, Refused> {
+        match self.message_id {
+            Some(value) if !is_short_string(value, MESSAGE_ID_BYTES_MAX) => Err(invalid(format!(
+                "`messageId` must be a string of 1 to {MESSAGE_ID_BYTES_MAX} bytes"
+            ))),
+            message_id => Ok(message_id),
+        }
+    }
+
+    fn timestamp(&self) -> Result<Option<&'a str>, Refused> {
+        match self.timestamp {
+            Some(value)
+                if !is_short_string(value, REQUEST_ID_BYTES_MAX) && !is_short_number(value) =>
+            {
+                Err(invalid(format!(
+                    "`timestamp` must be a number or a string, of at most {REQUEST_ID_BYTES_MAX} \
+                     bytes"
+                )))
+            }
+            timestamp => Ok(timestamp),
+        }
+    }
+
+    /// For the answer to a refused message; absent if it is itself in doubt, or too long to repeat.
+    fn known_channel(&self) -> Option<Cow<'a, str>> {
+        if self.duplicate == Some("channel") {
+            return None;
+        }
+        let channel = RawString::of_value(self.channel?)?.decode()?;
+        (channel.len() <= TOPIC_NAME_BYTES_MAX).then_some(channel)
+    }
+
+    fn known_id(&self) -> Option<RequestId<'a>> {
+        if self.duplicate == Some("id") { None } else { RequestId::parse(self.id?) }
+    }
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {
+    (ErrorCode::InvalidMessage, message.into())
+}
+
+/// The text of a field that must be a string.
+fn decode<'a>(value: &'a str, name: &str) -> Result<Cow<'a, str>, Refused> {
+    let string = RawString::of_value(value);
+    string
+        .and_then(RawString::decode)
+        .ok_or_else(|| invalid(format!("`{name}` must be a string of Unicode text")))
+}
+
+/// A name from the peer, safe to print and short.
+fn displayed_name(name: &str) -> String {
+    name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect()
+}
+
+pub(super) fn is_short_string(value: &str, bytes_max: usize) -> bool {
+    RawString::of_value(value).is_some_and(|string| (1..=bytes_max).contains(&string.raw().len()))
+}
+
+/// Of a JSON value: whether it is a number, and short enough to be echoed.
+fn is_short_number(value: &str) -> bool {
+    value.len() <= REQUEST_ID_BYTES_MAX
+        && value.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+}
+
+pub(super) fn is_integer(value: &str) -> bool {
+    is_short_number(value) && !value.contains(['.', 'e', 'E'])
+}

@@ -1,0 +1,192 @@
+//! The outgoing half of RFC 6455: unmasked, unfragmented server frames. Framing only: frames are
+//! built whole, in one allocation of their exact size, to be shared by reference.
+
+use bytes::Bytes;
+
+use crate::proto::close::CloseCode;
+use crate::proto::json::escape;
+use crate::proto::opcode::OpCode;
+
+/// Longest header of a server frame: 2 bytes and a 64-bit length.
+pub const HEADER_BYTES_MAX: usize = 10;
+
+/// 5.5: a control frame has at most this many bytes of payload.
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+
+/// The header of a final, unmasked frame: the first bytes of the array, as many as the number says.
+pub fn frame_header(opcode: OpCode, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+    const FIN: u8 = 0x80;
+    let mut header = [0; HEADER_BYTES_MAX];
+    let [first, second, length @ ..] = &mut header;
+    *first = FIN | opcode.bits();
+    // 5.2: the minimal number of bytes MUST be used to encode the length.
+    if payload_len < 126 {
+        *second = payload_len as u8;
+        (header, 2)
+    } else if let Ok(payload_len) = u16::try_from(payload_len) {
+        *second = 126;
+        let [high, low] = payload_len.to_be_bytes();
+        [length[0], length[1]] = [high, low];
+        (header, 4)
+    } else {
+        *second = 127;
+        *length = (payload_len as u64).to_be_bytes();
+        (header, HEADER_BYTES_MAX)
+    }
+}
+
+/// Appends a whole frame to `out`.
+pub fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    let (header, header_len) = frame_header(opcode, payload.len());
+    out.reserve(header_len + payload.len());
+    out.extend(header.into_iter().take(header_len));
+    out.extend_from_slice(payload);
+}
+
+/// A piece of a JSON text.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// JSON as it stands, copied byte for byte.
+    Raw(&'a [u8]),
+    /// Text that becomes a JSON string.
+    String(&'a str),
+}
+
+impl<'a> Part<'a> {
+    pub const fn raw(json: &'a str) -> Self {
+        Self::Raw(json.as_bytes())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Raw(json) => json.len(),
+            Self::String(text) => escape::string_len(text),
+        }
+    }
+}
+
+/// The text frame of all parts one after the other, in one allocation of exact size.
+pub fn text_frame(parts: &[Part<'_>]) -> Bytes {
+    let payload_len = parts.iter().map(Part::len).sum();
+    let (header, header_len) = frame_header(OpCode::Text, payload_len);
+    let frame_len = header_len + payload_len;
+    let mut out = Vec::with_capacity(frame_len);
+    out.extend(header.into_iter().take(header_len));
+    for part in parts {
+        match part {
+            Part::Raw(json) => out.extend_from_slice(json),
+            Part::String(text) => escape::push_string(text, &mut out),
+        }
+    }
+    debug_assert_eq!(out.len(), frame_len);
+    Bytes::from(out)
+}
+
+/// A publication as each subscriber gets it: `{"channel":C,"data":D}`, `data` byte for byte.
+///
+/// `data` must be one JSON value, as [`Command::Publish`](crate::proto::Command) has it.
+pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
+    text_frame(&[
+        Part::raw(r#"{"channel":"#),
+        Part::String(channel),
+        Part::raw(r#","data":"#),
+        Part::Raw(data),
+        Part::raw("}"),
+    ])
+}
+
+/// A frame of a payload that is passed on as it is.
+///
+/// For control opcodes use the functions below, which keep to the limit of 125 bytes.
+pub fn payload_frame(opcode: OpCode, payload: &[u8]) -> Bytes {
+    let (_, header_len) = frame_header(opcode, payload.len());
+    let mut out = Vec::with_capacity(header_len + payload.len());
+    write_frame(opcode, payload, &mut out);
+    Bytes::from(out)
+}
+
+/// A close frame with a code and a reason, which is cut to what fits: 123 bytes, at a character
+/// boundary.
+pub fn close_frame(code: CloseCode, reason: &str) -> Bytes {
+    // 5.5.1: the reason is UTF-8, so it must not be cut within a character.
+    let reason_len = reason.floor_char_boundary(CONTROL_PAYLOAD_BYTES_MAX - 2);
+    let mut payload = Vec::with_capacity(CONTROL_PAYLOAD_BYTES_MAX);
+    payload.extend_from_slice(&u16::from(code).to_be_bytes());
+    payload.extend(reason.bytes().take(reason_len));
+    payload_frame(OpCode::Close, &payload)
+}
+
+/// A close frame without a body: the answer to one without a body.
+pub fn empty_close_frame() -> Bytes {
+    payload_frame(OpCode::Close, &[])
+}
+
+/// A ping. Only the first 125 bytes of `payload` are sent.
+pub fn ping_frame(payload: &[u8]) -> Bytes {
+    payload_frame(OpCode::Ping, control_payload(payload))
+}
+
+/// The answer to a ping. 5.5.3: it MUST have identical application data.
+pub fn pong_frame(payload: &[u8]) -> Bytes {
+    payload_frame(OpCode::Pong, control_payload(payload))
+}
+
+fn control_payload(payload: &[u8]) -> &[u8] {
+    payload.get(..CONTROL_PAYLOAD_BYTES_MAX).unwrap_or(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_use_the_shortest_length() {
+        let header = |len| {
+            let (bytes, header_len) = frame_header(OpCode::Binary, len);
+            bytes[..header_len].to_vec()
+        };
+        assert_eq!(header(0), [0x82, 0]);
+        assert_eq!(header(125), [0x82, 125]);
+        assert_eq!(header(126), [0x82, 126, 0, 126]);
+        assert_eq!(header(65535), [0x82, 126, 0xff, 0xff]);
+        assert_eq!(header(65536), [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_publication_keeps_its_data_byte_for_byte() {
+        let data = br#"{ "a" : 1.0, "b":"\u00e9" }"#;
+        let payload = br#"{"channel":"chat:lobby","data":{ "a" : 1.0, "b":"\u00e9" }}"#;
+        let frame = publication_frame("chat:lobby", data);
+        assert_eq!(&frame[..2], [0x81, payload.len() as u8]);
+        assert_eq!(&frame[2..], payload);
+    }
+
+    #[test]
+    fn a_channel_is_escaped_in_every_length_form() {
+        for data_len in [2, 90, 100, 200, 65_500, 65_536, 200_000] {
+            let data = format!("\"{}\"", "d".repeat(data_len - 2));
+            let frame = publication_frame("a\"b\\", data.as_bytes());
+            let payload = format!(r#"{{"channel":"a\"b\\","data":{data}}}"#);
+            let (header, header_len) = frame_header(OpCode::Text, payload.len());
+            assert_eq!(&frame[..header_len], &header[..header_len]);
+            assert_eq!(&frame[header_len..], payload.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters() {
+        assert_eq!(&close_frame(CloseCode::Normal, "bye")[..], b"\x88\x05\x03\xe8bye");
+        let frame = close_frame(CloseCode::Policy, &"é".repeat(100));
+        assert_eq!(frame.len(), 2 + 2 + 122);
+        assert_eq!(frame[1], 124);
+        assert!(std::str::from_utf8(&frame[4..]).is_ok());
+        assert_eq!(&empty_close_frame()[..], b"\x88\x00");
+    }
+
+    #[test]
+    fn control_frames_stay_within_125_bytes() {
+        assert_eq!(&ping_frame(b"x")[..], b"\x89\x01x");
+        assert_eq!(&pong_frame(b"")[..], b"\x8a\x00");
+        assert_eq!(pong_frame(&[0; 1000]).len(), 127);
+    }
+}

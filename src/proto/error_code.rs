@@ -1,0 +1,61 @@
+//! The stable names of what can be wrong with a client's request.
+
+use std::fmt;
+
+use crate::ids::TopicNameError;
+
+/// The `code` of an error reply. Clients match on it, so a name never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Not JSON, or nested too deep.
+    InvalidJson,
+    /// JSON, but a field is missing, doubled or of the wrong type.
+    InvalidMessage,
+    UnknownAction,
+    /// A `type` that nothing here handles.
+    NoRoute,
+    ChannelInvalid,
+    ChannelReserved,
+    NotSubscribed,
+    RateLimited,
+    TooManySubscriptions,
+    BacklogFull,
+    Unavailable,
+    Internal,
+}
+
+impl ErrorCode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidMessage => "invalid_message",
+            Self::UnknownAction => "unknown_action",
+            Self::NoRoute => "no_route",
+            Self::ChannelInvalid => "channel_invalid",
+            Self::ChannelReserved => "channel_reserved",
+            Self::NotSubscribed => "not_subscribed",
+            Self::RateLimited => "rate_limited",
+            Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::BacklogFull => "backlog_full",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<TopicNameError> for ErrorCode {
+    fn from(error: TopicNameError) -> Self {
+        match error {
+            TopicNameError::Empty
+            | TopicNameError::TooLong(_)
+            | TopicNameError::ControlCharacter => Self::ChannelInvalid,
+            TopicNameError::Reserved => Self::ChannelReserved,
+        }
+    }
+}

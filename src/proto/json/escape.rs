@@ -1,0 +1,70 @@
+//! Writing JSON strings: the measuring and the escaping of text between quotes.
+
+/// Bytes that `text` takes as a JSON string, quotes included.
+pub(in crate::proto) fn string_len(text: &str) -> usize {
+    2 + text.bytes().map(escaped_len).sum::<usize>()
+}
+
+/// Appends `text` as a JSON string, quotes included: exactly [`string_len`] bytes.
+pub(in crate::proto) fn push_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    if text.bytes().all(|byte| escaped_len(byte) == 1) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        text.bytes().for_each(|byte| push_escaped(byte, out));
+    }
+    out.push(b'"');
+}
+
+/// RFC 8259, 7: the quotation mark, the reverse solidus and U+0000–U+001F MUST be escaped.
+fn escaped_len(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
+        0x00..=0x1F => 6,
+        _ => 1,
+    }
+}
+
+/// Bytes of characters beyond ASCII pass as they are, so working on bytes keeps the text UTF-8.
+fn push_escaped(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        0x0C => out.extend_from_slice(b"\\f"),
+        0x00..=0x1F => {
+            let low = char::from_digit(u32::from(byte & 0xF), 16).unwrap_or('0') as u8;
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', b'0' + (byte >> 4), low]);
+        }
+        _ => out.push(byte),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn string(text: &str) -> String {
+        let mut out = Vec::new();
+        push_string(text, &mut out);
+        assert_eq!(out.len(), string_len(text));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn only_what_must_be_escaped_is() {
+        assert_eq!(string("chat:lobby ✓/"), r#""chat:lobby ✓/""#);
+        assert_eq!(string("a\"b\\c\nd\u{1}\u{1f}"), r#""a\"b\\c\nd\u0001\u001f""#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back(text in any::<String>()) {
+            prop_assert_eq!(serde_json::from_str::<String>(&string(&text)).unwrap(), text);
+        }
+    }
+}

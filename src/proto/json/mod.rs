@@ -1,0 +1,261 @@
+//! A validating JSON scanner (RFC 8259): one pass, no tree, no recursion, no allocation.
+//!
+//! It finds where values begin and end, so that they can be passed on byte for byte. It never looks
+//! at what they mean: numbers have no range here and a `\ud800` without its partner is a legal
+//! escape, until the string it stands in is decoded.
+
+pub(super) mod escape;
+mod skip;
+mod string;
+
+use std::fmt;
+
+pub use skip::DEPTH_MAX;
+pub use string::RawString;
+
+/// Why a text is not JSON for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonError {
+    /// Against the grammar of RFC 8259.
+    Syntax,
+    /// More than [`DEPTH_MAX`] arrays and objects inside one another.
+    TooDeep,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax => f.write_str("the message is not valid JSON"),
+            Self::TooDeep => write!(f, "the message is nested deeper than {DEPTH_MAX}"),
+        }
+    }
+}
+
+/// A position in a JSON text.
+#[derive(Debug, Clone)]
+pub struct Scanner<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Scanner<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { rest: text }
+    }
+
+    /// What has not been scanned.
+    pub fn rest(&self) -> &'a str {
+        self.rest
+    }
+
+    /// Skips white space and returns what was skipped.
+    pub fn whitespace(&mut self) -> &'a str {
+        self.advance_to(skip::whitespace(self.rest.as_bytes()))
+    }
+
+    /// The value that comes next, without the white space around it.
+    ///
+    /// # Errors
+    ///
+    /// What comes next is no value; the position stays before it.
+    pub fn value(&mut self) -> Result<&'a str, JsonError> {
+        self.value_within(0)
+    }
+
+    /// Opens the object that comes next; `None` if another value does.
+    pub fn object(&mut self) -> Option<Object<'a, '_>> {
+        self.whitespace();
+        self.accept(b'{').then_some(Object { scanner: self, is_first: true })
+    }
+
+    /// A value inside of `depth` open containers.
+    fn value_within(&mut self, depth: u32) -> Result<&'a str, JsonError> {
+        self.whitespace();
+        let rest = skip::value(self.rest.as_bytes(), depth)?;
+        Ok(self.advance_to(rest))
+    }
+
+    /// A key, without the colon behind it.
+    fn key(&mut self) -> Result<RawString<'a>, JsonError> {
+        let [b'"', content @ ..] = self.rest.as_bytes() else {
+            return Err(JsonError::Syntax);
+        };
+        let rest = skip::string_end(content)?;
+        RawString::of_value(self.advance_to(rest)).ok_or(JsonError::Syntax)
+    }
+
+    fn accept(&mut self, byte: u8) -> bool {
+        match self.rest.as_bytes() {
+            [first, rest @ ..] if *first == byte => {
+                self.advance_to(rest);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Goes to `rest`, the end of what is left, and returns what is passed over.
+    fn advance_to(&mut self, rest: &[u8]) -> &'a str {
+        let passed = self.rest.len() - rest.len();
+        // Nothing but whole characters is skipped, so there is a boundary here.
+        let (skipped, rest) = self.rest.split_at_checked(passed).unwrap_or((self.rest, ""));
+        self.rest = rest;
+        skipped
+    }
+}
+
+/// The members of an object whose brace has been opened.
+pub struct Object<'a, 's> {
+    scanner: &'s mut Scanner<'a>,
+    is_first: bool,
+}
+
+impl<'a> Object<'a, '_> {
+    /// The next key and its value; `None` behind the closing brace, where the scanner is then.
+    pub fn next_member(&mut self) -> Result<Option<(RawString<'a>, &'a str)>, JsonError> {
+        self.scanner.whitespace();
+        if self.scanner.accept(b'}') {
+            return Ok(None);
+        }
+        if !self.is_first {
+            if !self.scanner.accept(b',') {
+                return Err(JsonError::Syntax);
+            }
+            self.scanner.whitespace();
+        }
+        self.is_first = false;
+        let key = self.scanner.key()?;
+        self.scanner.whitespace();
+        if !self.scanner.accept(b':') {
+            return Err(JsonError::Syntax);
+        }
+        let value = self.scanner.value_within(1)?;
+        Ok(Some((key, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the whole text is one value.
+    fn is_json(text: &str) -> bool {
+        let mut scanner = Scanner::new(text);
+        scanner.value().is_ok() && {
+            scanner.whitespace();
+            scanner.rest().is_empty()
+        }
+    }
+
+    #[test]
+    fn values_of_each_kind() {
+        let valid = [
+            "null",
+            "true",
+            " false ",
+            "0",
+            "-0",
+            "10",
+            "-1.5",
+            "1e5",
+            "1E+5",
+            "0.1e-9",
+            "1e999",
+            r#""""#,
+            r#""a\"b\\\/\b\f\n\r\t\u00e9""#,
+            r#""\ud800""#,
+            "\"\u{7f}é✓😀\"",
+            "[]",
+            "[ ]",
+            "{}",
+            "{ }",
+            "[1, 2,[3] ,{}]",
+            r#"{"a":1,"b":{"c":[null]}}"#,
+            "\t\n\r [ 1 ]\n",
+            "123456789012345678901234567890",
+        ];
+        for text in valid {
+            assert!(is_json(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let invalid = [
+            "",
+            " ",
+            "tru",
+            "nul",
+            "True",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "+1",
+            "0x1",
+            "NaN",
+            "\"",
+            "\"a",
+            "\"\\",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "\"a\nb\"",
+            "\"\u{1f}\"",
+            "[",
+            "]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{",
+            "{a:1}",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1 "b":2}"#,
+            r#"{"a" 1}"#,
+            "[}",
+            "{]",
+            "[1}",
+            r#"{"a":1]"#,
+            "1 2",
+            "[] []",
+            "'a'",
+            "\u{feff}1",
+            "\u{a0}1",
+            "// x\n1",
+        ];
+        for text in invalid {
+            assert!(!is_json(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit() {
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(is_json(&nested(64)));
+        assert_eq!(Scanner::new(&nested(65)).value(), Err(JsonError::TooDeep));
+        assert_eq!(Scanner::new(&"[".repeat(1_000_000)).value(), Err(JsonError::TooDeep));
+        let in_object = format!(r#"{{"a":{}}}"#, nested(64));
+        let mut scanner = Scanner::new(&in_object);
+        assert_eq!(scanner.object().unwrap().next_member(), Err(JsonError::TooDeep));
+    }
+
+    #[test]
+    fn an_object_gives_its_members_as_spans() {
+        let mut scanner = Scanner::new(" { \"a\" : [ 1 , 2 ] ,\"\\u0062\":\"x\\n\" } tail");
+        let mut object = scanner.object().unwrap();
+        let (key, value) = object.next_member().unwrap().unwrap();
+        assert_eq!((key.raw(), value), ("a", "[ 1 , 2 ]"));
+        let (key, value) = object.next_member().unwrap().unwrap();
+        assert_eq!(key.decode().unwrap(), "b");
+        assert_eq!(RawString::of_value(value).unwrap().decode().unwrap(), "x\n");
+        assert_eq!(object.next_member(), Ok(None));
+        assert_eq!(scanner.whitespace(), " ");
+        assert_eq!(scanner.rest(), "tail");
+        assert!(Scanner::new("[]").object().is_none());
+    }
+}

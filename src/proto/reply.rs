@@ -1,0 +1,229 @@
+//! What the server says in JSON, as complete text frames: one allocation each.
+
+use bytes::Bytes;
+
+use crate::proto::command::{Family, Rejection, RequestId};
+use crate::proto::encoder::{Part, text_frame};
+
+/// The version of the protocol this server speaks.
+pub const PROTOCOL_VERSION: &str = "1.2";
+
+/// The answer to a `subscribe` that succeeded. `channel` is the name, not yet JSON.
+pub fn subscription_confirm(channel: &str, id: Option<RequestId<'_>>) -> Bytes {
+    confirm("subscription_confirm", channel, id)
+}
+
+/// The answer to an `unsubscribe` that succeeded.
+pub fn unsubscription_confirm(channel: &str, id: Option<RequestId<'_>>) -> Bytes {
+    confirm("unsubscription_confirm", channel, id)
+}
+
+fn confirm(kind: &str, channel: &str, id: Option<RequestId<'_>>) -> Bytes {
+    let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
+    text_frame(&[
+        Part::raw(r#"{"channel":"system","data":{"type":"#),
+        Part::String(kind),
+        Part::raw(r#","channel":"#),
+        Part::String(channel),
+        id_name,
+        id,
+        Part::raw("}}"),
+    ])
+}
+
+/// The answer to a request that is refused, in the family of the request.
+///
+/// `now_unix_ms` and `message_id`, the number of this message, are used in the `type` family.
+pub fn error(rejection: &Rejection<'_>, now_unix_ms: u64, message_id: u64) -> Bytes {
+    let [id_name, id] = optional(r#","requestId":"#, rejection.id.map(RequestId::as_json));
+    match rejection.family {
+        Family::Action => {
+            let [channel_name, channel] = match &rejection.channel {
+                Some(channel) => [Part::raw(r#","channel":"#), Part::String(channel)],
+                None => [Part::raw(""); 2],
+            };
+            text_frame(&[
+                Part::raw(r#"{"channel":"system","data":{"type":"error","message":"#),
+                Part::String(&rejection.message),
+                Part::raw(r#","code":"#),
+                Part::String(rejection.code.as_str()),
+                channel_name,
+                channel,
+                id_name,
+                id,
+                Part::raw("}}"),
+            ])
+        }
+        Family::Type => text_frame(&[
+            Part::raw(r#"{"id":"#),
+            Part::String(&message_id.to_string()),
+            Part::raw(r#","type":"error""#),
+            id_name,
+            id,
+            Part::raw(r#","timestamp":"#),
+            Part::raw(&now_unix_ms.to_string()),
+            Part::raw(r#","error":"#),
+            Part::String(&rejection.message),
+            Part::raw(r#","code":"#),
+            Part::String(rejection.code.as_str()),
+            Part::raw("}"),
+        ]),
+    }
+}
+
+/// The acknowledgement of a publication that asked for one: by `id`, by `messageId`, or by both.
+///
+/// `message_id` is JSON, as [`Command::Publish`](crate::proto::Command) has it.
+pub fn publish_ack(id: Option<RequestId<'_>>, message_id: Option<&str>, channel: &str) -> Bytes {
+    let [message_id_name, message_id] = optional(r#","messageId":"#, message_id);
+    let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
+    text_frame(&[
+        Part::raw(r#"{"type":"ack""#),
+        message_id_name,
+        message_id,
+        id_name,
+        id,
+        Part::raw(r#","channel":"#),
+        Part::String(channel),
+        Part::raw("}"),
+    ])
+}
+
+/// The answer to a `ping` message. `timestamp` is JSON, as
+/// [`Command::Ping`](crate::proto::Command) has it.
+pub fn pong(id: Option<RequestId<'_>>, timestamp: Option<&str>) -> Bytes {
+    let id = id.map(RequestId::as_json);
+    let [id_name, id_value] = optional(r#","id":"#, id);
+    let [request_id_name, request_id] = optional(r#","requestId":"#, id);
+    let [timestamp_name, timestamp] = optional(r#","timestamp":"#, timestamp);
+    text_frame(&[
+        Part::raw(r#"{"type":"pong""#),
+        id_name,
+        id_value,
+        request_id_name,
+        request_id,
+        timestamp_name,
+        timestamp,
+        Part::raw("}"),
+    ])
+}
+
+/// The first message on a connection that asked for a `stentor.v1.*` subprotocol.
+///
+/// `message_id` is the number of this message, `heartbeat_ms` the time between two pings.
+pub fn welcome(
+    connection_id: u128,
+    session_id: u128,
+    message_id: u64,
+    heartbeat_ms: u64,
+    message_bytes_max: usize,
+) -> Bytes {
+    text_frame(&[
+        Part::raw(r#"{"type":"welcome","id":"#),
+        Part::String(&message_id.to_string()),
+        Part::raw(r#","connectionId":"#),
+        Part::String(&format!("{connection_id:032x}")),
+        Part::raw(r#","sessionId":"#),
+        Part::String(&format!("{session_id:032x}")),
+        Part::raw(r#","version":"#),
+        Part::String(PROTOCOL_VERSION),
+        Part::raw(r#","heartbeat":"#),
+        Part::raw(&heartbeat_ms.to_string()),
+        Part::raw(r#","maxMessageSize":"#),
+        Part::raw(&message_bytes_max.to_string()),
+        Part::raw("}"),
+    ])
+}
+
+/// A member whose value is JSON already; nothing at all without a value.
+fn optional<'a>(name: &'a str, json: Option<&'a str>) -> [Part<'a>; 2] {
+    match json {
+        Some(json) => [Part::raw(name), Part::raw(json)],
+        None => [Part::raw(""); 2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::command::{Command, Commands};
+
+    /// The payload of a text frame.
+    fn payload(frame: Bytes) -> String {
+        assert_eq!(frame[0], 0x81);
+        let header_len = if frame[1] < 126 { 2 } else { 4 };
+        String::from_utf8(frame[header_len..].to_vec()).unwrap()
+    }
+
+    fn rejection(frame: &str) -> Rejection<'_> {
+        Commands::new(frame).next().unwrap().unwrap_err()
+    }
+
+    fn id(frame: &str) -> Option<RequestId<'_>> {
+        match Commands::new(frame).next() {
+            Some(Ok(Command::Ping { id, .. })) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn confirmations_are_byte_exact() {
+        assert_eq!(
+            payload(subscription_confirm("chat:1", None)),
+            r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"chat:1"}}"#
+        );
+        assert_eq!(
+            payload(unsubscription_confirm("a\"b", id(r#"{"type":"ping","id":"x\n"}"#))),
+            r#"{"channel":"system","data":{"type":"unsubscription_confirm","channel":"a\"b","requestId":"x\n"}}"#
+        );
+    }
+
+    #[test]
+    fn errors_are_in_the_family_of_the_request() {
+        let refused = rejection(r#"{"action":"publish","channel":"a","id":7}"#);
+        assert_eq!(
+            payload(error(&refused, 1, 2)),
+            r#"{"channel":"system","data":{"type":"error","message":"`data` is missing","code":"invalid_message","channel":"a","requestId":7}}"#
+        );
+        let refused = rejection("nonsense");
+        assert_eq!(
+            payload(error(&refused, 1, 2)),
+            r#"{"channel":"system","data":{"type":"error","message":"the message is not valid JSON","code":"invalid_json"}}"#
+        );
+        let refused = rejection(r#"{"type":"dance","id":"q"}"#);
+        assert_eq!(
+            payload(error(&refused, 1700000000000, 5)),
+            r#"{"id":"5","type":"error","requestId":"q","timestamp":1700000000000,"error":"no route for type `dance`","code":"no_route"}"#
+        );
+    }
+
+    #[test]
+    fn acknowledgements_name_what_is_known() {
+        let id = id(r#"{"type":"ping","id":9}"#);
+        assert_eq!(
+            payload(publish_ack(id, Some("\"m\""), "c")),
+            r#"{"type":"ack","messageId":"m","requestId":9,"channel":"c"}"#
+        );
+        assert_eq!(
+            payload(publish_ack(id, None, "c")),
+            r#"{"type":"ack","requestId":9,"channel":"c"}"#
+        );
+    }
+
+    #[test]
+    fn a_pong_echoes_what_the_ping_had() {
+        assert_eq!(payload(pong(None, None)), r#"{"type":"pong"}"#);
+        assert_eq!(
+            payload(pong(id(r#"{"type":"ping","id":"a"}"#), Some("1.50"))),
+            r#"{"type":"pong","id":"a","requestId":"a","timestamp":1.50}"#
+        );
+    }
+
+    #[test]
+    fn a_welcome_has_ids_of_32_digits() {
+        assert_eq!(
+            payload(welcome(0xabc, u128::MAX, 1, 25000, 1 << 20)),
+            r#"{"type":"welcome","id":"1","connectionId":"00000000000000000000000000000abc","sessionId":"ffffffffffffffffffffffffffffffff","version":"1.2","heartbeat":25000,"maxMessageSize":1048576}"#
+        );
+    }
+}
