@@ -1,0 +1,93 @@
+//! The contract between the loop and the kernel, and its backends.
+//!
+//! The contract is completion-shaped: a backend says what the kernel has finished, the loop says
+//! what it wants next. Callers see tokens and bytes, never descriptors or readiness.
+//!
+//! Order of calls: `poll` hands every completion to the [`Handler`], which changes the shard's state
+//! and never calls the backend; then the loop calls `send`, `resume`, `shutdown` and `close` for the
+//! connections that changed. Each token that `accepted` returned ends with exactly one `closed`,
+//! after which the backend has forgotten it.
+
+pub mod epoll;
+pub mod listener;
+pub mod send_queue;
+pub mod sim;
+mod waker;
+
+pub use send_queue::{FrameClass, FrameId, FramePool, SendQueue};
+pub use waker::Waker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::ids::{Moment, Token};
+
+/// One shard's sockets.
+pub trait Backend: Sized {
+    /// Milliseconds since the clock that all shards of the server share was started.
+    fn now(&self) -> Moment;
+
+    /// Waits until something has finished, at most `timeout`, and hands it to `handler`.
+    /// A bounded amount per call; what is left comes with the next one.
+    fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()>;
+
+    /// Sends what `queue` holds, joined into as few system calls as pay off, and takes what the
+    /// kernel accepted off it. At most one send of a connection is outstanding.
+    fn send(&mut self, token: Token, queue: &mut SendQueue, frames: &mut FramePool) -> SendStatus;
+
+    /// Goes on receiving after [`Receive::Pause`].
+    fn resume(&mut self, token: Token);
+
+    /// Nothing more will be sent: the peer sees the end of the stream. Receiving goes on.
+    fn shutdown(&mut self, token: Token);
+
+    /// Ends in `closed`.
+    fn close(&mut self, token: Token);
+
+    /// No `accepted` comes after this.
+    fn stop_accepting(&mut self);
+
+    /// Ends a `poll` of this backend from another thread.
+    fn waker(&self) -> Waker;
+}
+
+/// What the kernel finished. A handler changes shard state; it never calls the backend.
+pub trait Handler {
+    /// The wait is over; what follows in this `poll` happens now.
+    fn woke(&mut self, now: Moment);
+
+    /// `None` refuses: the connection is dropped without a word.
+    fn accepted(&mut self, peer: SocketAddr) -> Option<Token>;
+
+    /// Accepting pauses: the process or the system is out of descriptors or memory. The backend
+    /// tries again by itself.
+    fn accept_paused(&mut self, error: &io::Error);
+
+    /// `bytes` is borrowed: unmask in place, copy what must stay. Empty: the peer sends no more.
+    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Receive;
+
+    /// A send that was [`SendStatus::Pending`] made progress: `count` bytes were accepted, or with
+    /// 0 there is room again.
+    fn sent(&mut self, token: Token, count: usize);
+
+    /// The last event of a token: the one place that frees its slot.
+    fn closed(&mut self, token: Token, reason: io::Result<()>);
+}
+
+/// Whether a connection wants more bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receive {
+    More,
+    /// Leave them with the peer until [`Backend::resume`].
+    Pause,
+}
+
+/// How a send ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendStatus {
+    /// The queue is empty.
+    Drained,
+    /// The kernel has no room, or the turn's share is used up: `sent` follows.
+    Pending,
+}
