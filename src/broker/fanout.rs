@@ -1,0 +1,191 @@
+//! One topic's publications on their way to its local subscribers.
+//!
+//! A fan-out goes over the subscribers in sweeps, and a sweep in slices of bounded size. A sweep takes
+//! all publications that have gathered since the last one, so each subscriber gets them in one visit:
+//! the busier a topic, the larger its batches.
+
+use super::subscribers::{Inserted, Subscribers};
+use crate::io::{FrameId, FramePool};
+
+/// Publications of one sweep.
+const SWEEP_PUBLICATIONS_MAX: usize = 64;
+/// Bytes of one sweep's publications, if there is more than one.
+const SWEEP_BYTES_MAX: usize = 32 << 10;
+/// What a visit costs on top of its bytes, as bytes: a system call against copying.
+const VISIT_BYTES: usize = 4096;
+
+/// A slice's bound: visits, where one with much to send counts for several.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    pub visits: usize,
+}
+
+#[derive(Debug)]
+struct Publication {
+    frame: FrameId,
+    bytes: usize,
+    /// Its place in the sequence of this fan-out.
+    number: u64,
+    /// The slot that does not want it: its publisher's.
+    except: Option<u32>,
+}
+
+/// Somebody who subscribed when publications were waiting already.
+#[derive(Debug)]
+struct Newcomer {
+    slot: u32,
+    /// Wants only publications from this number on.
+    since: u64,
+}
+
+/// What waits for the local subscribers of one topic.
+#[derive(Debug, Default)]
+pub struct Fanout {
+    /// For the next sweep.
+    pending: Vec<Publication>,
+    /// Of the sweep under way; empty if there is none.
+    batch: Vec<Publication>,
+    /// The frames of `batch`.
+    batch_frames: Vec<FrameId>,
+    batch_bytes: usize,
+    /// The next place to visit.
+    cursor: usize,
+    /// In slot order.
+    newcomers: Vec<Newcomer>,
+    next_number: u64,
+}
+
+impl Fanout {
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.batch.is_empty()
+    }
+
+    /// Takes over the caller's hold on `frame`.
+    pub fn push(&mut self, frame: FrameId, bytes: usize, except: Option<u32>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.pending.push(Publication { frame, bytes, number, except });
+    }
+
+    /// `slot` subscribed: it wants nothing of what waits now.
+    pub fn subscribed(&mut self, slot: u32, inserted: Inserted) {
+        if self.is_idle() || inserted == Inserted::Already {
+            return;
+        }
+        if let Inserted::At(place) = inserted
+            && place < self.cursor
+        {
+            self.cursor += 1;
+        }
+        let newcomer = Newcomer { slot, since: self.next_number };
+        match self.newcomers.binary_search_by_key(&slot, |newcomer| newcomer.slot) {
+            Ok(index) => self.newcomers[index] = newcomer,
+            Err(index) => self.newcomers.insert(index, newcomer),
+        }
+    }
+
+    /// Visits subscribers until the budget or the sweep is used up; a new sweep begins by itself.
+    /// `deliver` gets a slot and the frames for it, in order. Returns the deliveries, and the bytes of
+    /// the publications that every subscriber has now.
+    pub fn advance(
+        &mut self,
+        subscribers: &mut Subscribers,
+        frames: &mut FramePool,
+        budget: &mut Budget,
+        mut deliver: impl FnMut(&mut FramePool, u32, &[FrameId]),
+    ) -> Advanced {
+        let mut advanced = Advanced::default();
+        if self.batch.is_empty() {
+            subscribers.compact();
+            self.begin_sweep();
+        }
+        let filtered = !self.newcomers.is_empty()
+            || self.batch.iter().any(|publication| publication.except.is_some());
+        let cost = 1 + self.batch_bytes / VISIT_BYTES;
+        let mut wanted = Vec::new();
+        while budget.visits > 0 && self.cursor < subscribers.places() {
+            let slot = subscribers.at(self.cursor);
+            self.cursor += 1;
+            let Some(slot) = slot else { continue };
+            if filtered {
+                self.filter(slot, &mut wanted);
+                deliver(frames, slot, &wanted);
+                advanced.deliveries += wanted.len();
+            } else {
+                deliver(frames, slot, &self.batch_frames);
+                advanced.deliveries += self.batch_frames.len();
+            }
+            budget.visits = budget.visits.saturating_sub(cost);
+        }
+        if self.cursor >= subscribers.places() {
+            advanced.finished_bytes = self.end_sweep(frames);
+        }
+        advanced
+    }
+
+    /// Drops everything: nobody is left to receive it. Returns its bytes.
+    pub fn abandon(&mut self, frames: &mut FramePool) -> usize {
+        let mut bytes = self.end_sweep(frames);
+        for publication in self.pending.drain(..) {
+            frames.release(publication.frame);
+            bytes += publication.bytes;
+        }
+        self.newcomers.clear();
+        bytes
+    }
+
+    fn begin_sweep(&mut self) {
+        let mut bytes = 0;
+        let count = self
+            .pending
+            .iter()
+            .take(SWEEP_PUBLICATIONS_MAX)
+            .take_while(|publication| {
+                let first = bytes == 0;
+                bytes += publication.bytes;
+                first || bytes <= SWEEP_BYTES_MAX
+            })
+            .count();
+        self.batch.extend(self.pending.drain(..count));
+        self.batch_frames.extend(self.batch.iter().map(|publication| publication.frame));
+        self.batch_bytes = self.batch.iter().map(|publication| publication.bytes).sum();
+        self.cursor = 0;
+        let first = self.batch.first().map_or(self.next_number, |publication| publication.number);
+        self.newcomers.retain(|newcomer| newcomer.since > first);
+    }
+
+    fn end_sweep(&mut self, frames: &mut FramePool) -> usize {
+        for publication in self.batch.drain(..) {
+            frames.release(publication.frame);
+        }
+        self.batch_frames.clear();
+        self.cursor = 0;
+        if self.pending.is_empty() {
+            self.newcomers.clear();
+        }
+        std::mem::take(&mut self.batch_bytes)
+    }
+
+    fn filter(&self, slot: u32, wanted: &mut Vec<FrameId>) {
+        let since = self
+            .newcomers
+            .binary_search_by_key(&slot, |newcomer| newcomer.slot)
+            .map_or(0, |index| self.newcomers[index].since);
+        wanted.clear();
+        wanted.extend(
+            self.batch
+                .iter()
+                .filter(|publication| {
+                    publication.number >= since && publication.except != Some(slot)
+                })
+                .map(|publication| publication.frame),
+        );
+    }
+}
+
+/// What [`Fanout::advance`] got done.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Advanced {
+    pub deliveries: usize,
+    pub finished_bytes: usize,
+}

@@ -1,0 +1,322 @@
+//! How shards reach each other: one bounded channel per shard, batches per destination, and a wake-up
+//! only for a shard that sleeps.
+//!
+//! A shard collects what it has for others in its outbox during a turn and hands each destination one
+//! batch at the end. It never waits: a batch that finds the channel full stays in the outbox, and
+//! [`Port::has_room`] tells the shard to refuse new publications for that destination.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::vec;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::ids::ShardId;
+use crate::io::Waker;
+use crate::message::ShardMessage;
+
+/// Batches that wait for one shard, from all others together.
+const BATCHES_MAX: usize = 1024;
+/// Messages in one batch.
+const BATCH_MESSAGES_MAX: usize = 256;
+
+struct Batch {
+    messages: Vec<ShardMessage>,
+    /// Their weight, and whose account it is on.
+    bytes: usize,
+    account: Arc<AtomicUsize>,
+}
+
+/// Whether a shard sleeps, and how to end that.
+///
+/// The shard raises the flag, looks at its mailbox once more, then polls; a sender pushes, then looks
+/// at the flag. The fences order each side's write before its read, so one of them sees the other.
+#[derive(Debug)]
+struct Sleep {
+    sleeping: AtomicBool,
+    waker: Waker,
+}
+
+impl Sleep {
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The sending side of one shard's mailbox.
+#[derive(Clone)]
+struct Mailbox {
+    sender: Sender<Batch>,
+    sleep: Arc<Sleep>,
+}
+
+/// One destination as seen from one shard.
+struct Peer {
+    mailbox: Mailbox,
+    outbox: VecDeque<ShardMessage>,
+    /// Bytes in the outbox and in the channel that this shard has put there. The receiver takes its
+    /// batches off, so this is the one word that two shards write; once per batch, not per message.
+    account: Arc<AtomicUsize>,
+}
+
+/// One shard's access to the mesh.
+pub struct Port {
+    shard: ShardId,
+    /// By shard; this shard's own place stays unused.
+    peers: Vec<Peer>,
+    inbox: Receiver<Batch>,
+    /// The rest of the batch that [`Port::receive`] has begun.
+    begun: vec::IntoIter<ShardMessage>,
+    begun_account: Option<(Arc<AtomicUsize>, usize)>,
+    sleep: Arc<Sleep>,
+    backlog_max: usize,
+}
+
+/// Reaches all shards from a thread that is none.
+#[derive(Clone)]
+pub struct Control {
+    mailboxes: Vec<Mailbox>,
+}
+
+/// Connects the shards that own these wakers. `backlog_max`: bytes that may wait from one shard to
+/// another.
+pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
+    let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) = wakers
+        .into_iter()
+        .map(|waker| {
+            let (sender, inbox) = bounded(BATCHES_MAX);
+            let sleep = Arc::new(Sleep { sleeping: AtomicBool::new(false), waker });
+            (Mailbox { sender, sleep }, inbox)
+        })
+        .unzip();
+    let port = |(index, inbox): (usize, Receiver<Batch>)| Port {
+        shard: ShardId(index as u16),
+        peers: mailboxes
+            .iter()
+            .map(|mailbox| Peer {
+                mailbox: mailbox.clone(),
+                outbox: VecDeque::new(),
+                account: Arc::default(),
+            })
+            .collect(),
+        inbox,
+        begun: Vec::new().into_iter(),
+        begun_account: None,
+        sleep: Arc::clone(&mailboxes[index].sleep),
+        backlog_max,
+    };
+    let ports = inboxes.into_iter().enumerate().map(port).collect();
+    (ports, Control { mailboxes })
+}
+
+impl Port {
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Puts `message` into the outbox for `destination`, which is another shard.
+    pub fn post(&mut self, destination: ShardId, message: ShardMessage) {
+        debug_assert_ne!(destination, self.shard);
+        let peer = &mut self.peers[destination.index()];
+        peer.account.fetch_add(message.weight(), Ordering::Relaxed);
+        peer.outbox.push_back(message);
+    }
+
+    /// Whether a publication for `destination` may be accepted.
+    pub fn has_room(&self, destination: ShardId) -> bool {
+        let account = &self.peers[destination.index()].account;
+        account.load(Ordering::Relaxed) < self.backlog_max
+    }
+
+    /// The shards that [`Port::has_room`] denies.
+    pub fn congested(&self) -> impl Iterator<Item = ShardId> {
+        (0..self.peers.len() as u16).map(ShardId).filter(|&shard| !self.has_room(shard))
+    }
+
+    /// Hands every destination what is in its outbox, as far as its channel takes it.
+    pub fn flush(&mut self) {
+        for peer in &mut self.peers {
+            let mut sent = false;
+            while !peer.outbox.is_empty() {
+                let count = peer.outbox.len().min(BATCH_MESSAGES_MAX);
+                let messages: Vec<_> = peer.outbox.drain(..count).collect();
+                let bytes = messages.iter().map(ShardMessage::weight).sum();
+                let batch = Batch { messages, bytes, account: Arc::clone(&peer.account) };
+                match peer.mailbox.sender.try_send(batch) {
+                    Ok(()) => sent = true,
+                    // A shard that has ended takes nothing; nobody misses it.
+                    Err(TrySendError::Disconnected(batch)) => {
+                        peer.account.fetch_sub(batch.bytes, Ordering::Relaxed);
+                    }
+                    Err(TrySendError::Full(batch)) => {
+                        for message in batch.messages.into_iter().rev() {
+                            peer.outbox.push_front(message);
+                        }
+                        break;
+                    }
+                }
+            }
+            if sent {
+                peer.mailbox.sleep.wake();
+            }
+        }
+    }
+
+    /// The next message for this shard.
+    pub fn receive(&mut self) -> Option<ShardMessage> {
+        loop {
+            if let Some(message) = self.begun.next() {
+                return Some(message);
+            }
+            if let Some((account, bytes)) = self.begun_account.take() {
+                account.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            let batch = self.inbox.try_recv().ok()?;
+            self.begun_account = Some((batch.account, batch.bytes));
+            self.begun = batch.messages.into_iter();
+        }
+    }
+
+    /// Raises the sleeping flag. `false`: there is mail, or some that did not find room yet, so the
+    /// shard must not sleep.
+    pub fn prepare_sleep(&self) -> bool {
+        self.sleep.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let quiet = self.begun.as_slice().is_empty() && self.inbox.is_empty();
+        if !quiet {
+            self.awake();
+        }
+        quiet
+    }
+
+    /// Takes the sleeping flag down.
+    pub fn awake(&self) {
+        self.sleep.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a batch waits for room in a channel: it must be offered again soon.
+    pub fn has_unsent(&self) -> bool {
+        self.peers.iter().any(|peer| !peer.outbox.is_empty())
+    }
+}
+
+impl Control {
+    /// Tells every shard to close its connections and end. Waits for room; shards never do.
+    pub fn shutdown(&self) {
+        for mailbox in &self.mailboxes {
+            let messages = vec![ShardMessage::Shutdown];
+            let batch = Batch { messages, bytes: 0, account: Arc::default() };
+            if mailbox.sender.send(batch).is_ok() {
+                mailbox.sleep.wake();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TopicName;
+    use bytes::Bytes;
+
+    fn simulated(shards: usize, backlog_max: usize) -> (Vec<Port>, Vec<Arc<AtomicBool>>, Control) {
+        let flags: Vec<Arc<AtomicBool>> = (0..shards).map(|_| Arc::default()).collect();
+        let wakers = flags.iter().map(|flag| Waker::Simulated(Arc::clone(flag))).collect();
+        let (ports, control) = connect(wakers, backlog_max);
+        (ports, flags, control)
+    }
+
+    fn deliver(number: usize) -> ShardMessage {
+        let frame = Bytes::from(number.to_string());
+        ShardMessage::Deliver { topic: TopicName::new("t"), frame, except: None }
+    }
+
+    fn number(message: ShardMessage) -> usize {
+        let ShardMessage::Deliver { frame, .. } = message else { panic!("not a delivery") };
+        std::str::from_utf8(&frame).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn messages_arrive_once_and_in_order() {
+        let (mut ports, _, _) = simulated(2, usize::MAX);
+        let count = BATCH_MESSAGES_MAX * 3 + 7;
+        for index in 0..count {
+            ports[0].post(ShardId(1), deliver(index));
+        }
+        assert!(ports[1].receive().is_none());
+        ports[0].flush();
+        let received: Vec<_> = std::iter::from_fn(|| ports[1].receive()).map(number).collect();
+        assert_eq!(received, (0..count).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_full_channel_keeps_order_and_denies_room() {
+        let (mut ports, _, _) = simulated(2, 200);
+        for index in 0..BATCHES_MAX + 5 {
+            ports[0].post(ShardId(1), deliver(index));
+            ports[0].flush();
+        }
+        assert!(ports[0].has_unsent());
+        assert!(!ports[0].has_room(ShardId(1)));
+        assert_eq!(ports[0].congested().collect::<Vec<_>>(), [ShardId(1)]);
+        let mut received: Vec<_> = std::iter::from_fn(|| ports[1].receive()).map(number).collect();
+        ports[0].flush();
+        received.extend(std::iter::from_fn(|| ports[1].receive()).map(number));
+        assert_eq!(received, (0..BATCHES_MAX + 5).collect::<Vec<_>>());
+        assert!(!ports[0].has_unsent());
+        assert!(ports[0].has_room(ShardId(1)));
+    }
+
+    #[test]
+    fn only_a_sleeper_is_woken() {
+        let (mut ports, flags, control) = simulated(2, usize::MAX);
+        ports[0].post(ShardId(1), deliver(0));
+        ports[0].flush();
+        assert!(!flags[1].load(Ordering::Relaxed));
+        assert!(!ports[1].prepare_sleep(), "there is mail");
+        ports[1].receive();
+        assert!(ports[1].receive().is_none());
+        assert!(ports[1].prepare_sleep());
+        control.shutdown();
+        assert!(flags[1].load(Ordering::Relaxed));
+        assert!(!flags[0].load(Ordering::Relaxed), "shard 0 does not sleep");
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_between_threads() {
+        // A shard that sleeps only on the flag protocol must see every message in the end.
+        const COUNT: usize = 20_000;
+        let (mut ports, flags, _) = simulated(2, usize::MAX);
+        let mut receiver = ports.pop().unwrap();
+        let mut sender = ports.pop().unwrap();
+        let woken = Arc::clone(&flags[1]);
+        let thread = std::thread::spawn(move || {
+            let mut received = 0;
+            while received < COUNT {
+                while receiver.receive().is_some() {
+                    received += 1;
+                }
+                if received < COUNT && receiver.prepare_sleep() {
+                    while !woken.swap(false, Ordering::Acquire) {
+                        std::hint::spin_loop();
+                        std::thread::yield_now();
+                    }
+                    receiver.awake();
+                }
+            }
+        });
+        for index in 0..COUNT {
+            sender.post(ShardId(1), deliver(index));
+            sender.flush();
+            while sender.has_unsent() {
+                std::thread::yield_now();
+                sender.flush();
+            }
+        }
+        thread.join().unwrap();
+    }
+}
