@@ -1,0 +1,183 @@
+//! The state of one connection. Its bytes are elsewhere: received ones in the shard's scratch buffer,
+//! queued ones in the shard's frame pool.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::ids::{Moment, Tick, Token};
+use crate::io::SendQueue;
+use crate::proto::Decoder;
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for an HTTP request, the first or, kept alive, another one.
+    Head,
+    /// Speaks the native protocol.
+    Open,
+    /// Gets its messages back.
+    Echo,
+    /// Our Close is on its way; the peer's is awaited.
+    Closing,
+    /// What is queued still goes out, then we end our side and wait for the peer to end its own.
+    /// What it sends is thrown away: closing at once would reset the connection under the last bytes.
+    Draining,
+    /// The backend was told to close, or will be with the next flush.
+    Gone,
+}
+
+/// An HTTP head that is not complete yet.
+#[derive(Debug, Default)]
+pub struct HeadBuffer {
+    pub bytes: Vec<u8>,
+    /// Bytes that were searched for the head's end.
+    pub scanned: usize,
+}
+
+/// The state of one connection. What a delivery touches stands first, within one cache line.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Connection {
+    pub queue: SendQueue,
+    pub generation: u32,
+    pub phase: Phase,
+    /// On the shard's dirty list.
+    pub dirty: bool,
+    /// The kernel had no room: `sent` comes when it has.
+    pub blocked: bool,
+    /// A publication did not fit and its policy is `disconnect`: the connection is about to end.
+    pub overflowed: bool,
+    /// Receiving is paused until the queue has drained.
+    pub paused: bool,
+    /// We have ended our side.
+    pub shut: bool,
+    /// The peer has ended its side.
+    pub ended: bool,
+    /// A message has begun and not ended.
+    pub message_open: bool,
+    /// Close frames sent: at most one (RFC 6455 §5.5.1).
+    pub close_sent: bool,
+    /// Refused messages since the last heartbeat check.
+    pub errors: u16,
+    /// Control frames since `control_since`.
+    pub control_frames: u16,
+    pub control_since: Tick,
+    pub last_received: Tick,
+    /// When the heartbeat ping left that is unanswered.
+    pub pinged: Option<Tick>,
+    /// When the kernel last accepted a byte, or the first one waited.
+    pub progress: Tick,
+    /// When the phase began.
+    pub phase_since: Tick,
+    pub message_since: Tick,
+    pub decoder: Decoder,
+    pub head: Option<Box<HeadBuffer>>,
+    /// GCRA: the time at which the publish rate is used up to date, in microseconds.
+    pub publish_time: u64,
+    peer: Ipv6Addr,
+    peer_port: u16,
+}
+
+impl Connection {
+    pub fn new(peer: SocketAddr, generation: u32, now: Tick) -> Self {
+        let address = match peer.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        Self {
+            queue: SendQueue::default(),
+            generation,
+            phase: Phase::Head,
+            dirty: false,
+            blocked: false,
+            overflowed: false,
+            paused: false,
+            pinged: None,
+            shut: false,
+            ended: false,
+            message_open: false,
+            close_sent: false,
+            errors: 0,
+            control_frames: 0,
+            control_since: now,
+            last_received: now,
+            progress: now,
+            phase_since: now,
+            message_since: now,
+            decoder: Decoder::default(),
+            head: None,
+            publish_time: 0,
+            peer: address,
+            peer_port: peer.port(),
+        }
+    }
+
+    pub fn token(&self, slot: u32) -> Token {
+        Token { slot, generation: self.generation }
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.peer.to_canonical(), self.peer_port)
+    }
+
+    /// Whether a publication may be taken under a limit of `rate` a second with `burst` at once
+    /// (GCRA: one number per connection).
+    pub fn admit_publication(&mut self, now: Moment, rate: u32, burst: u32) -> bool {
+        if rate == 0 {
+            return true;
+        }
+        let interval = 1_000_000 / u64::from(rate);
+        let now = now.0 * 1000;
+        let begin = self.publish_time.max(now);
+        if begin - now > interval * u64::from(burst) {
+            return false;
+        }
+        self.publish_time = begin + interval;
+        true
+    }
+
+    /// Whether a control frame may be taken under a limit of `rate` a second, averaged over 5 s.
+    pub fn admit_control(&mut self, now: Tick, rate: u32) -> bool {
+        const WINDOW: Duration = Duration::from_secs(5);
+        if now >= self.control_since.after(WINDOW) {
+            self.control_since = now;
+            self.control_frames = 0;
+        }
+        self.control_frames = self.control_frames.saturating_add(1);
+        rate == 0 || u64::from(self.control_frames) <= u64::from(rate) * WINDOW.as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection::new("192.0.2.7:55".parse().unwrap(), 1, Tick(0))
+    }
+
+    #[test]
+    fn a_connection_is_two_cache_lines() {
+        assert!(size_of::<Connection>() <= 128, "{}", size_of::<Connection>());
+        assert_eq!(connection().peer(), "192.0.2.7:55".parse().unwrap());
+    }
+
+    #[test]
+    fn publications_keep_to_rate_and_burst() {
+        let mut connection = connection();
+        let taken = |connection: &mut Connection, now, count| {
+            (0..count).filter(|_| connection.admit_publication(Moment(now), 10, 5)).count()
+        };
+        assert_eq!(taken(&mut connection, 1000, 100), 6);
+        assert_eq!(taken(&mut connection, 1100, 100), 1);
+        assert_eq!(taken(&mut connection, 2100, 100), 6);
+        assert!((0..1000).all(|_| connection.admit_publication(Moment(2100), 0, 0)));
+    }
+
+    #[test]
+    fn control_frames_keep_to_their_average() {
+        let mut connection = connection();
+        assert_eq!((0..600).filter(|_| connection.admit_control(Tick(1), 50)).count(), 250);
+        assert!(connection.admit_control(Tick(200), 50));
+    }
+}

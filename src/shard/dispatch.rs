@@ -1,0 +1,186 @@
+//! Commands of clients to the broker, and what the broker wants back to clients and shards.
+
+use std::borrow::Cow;
+
+use super::State;
+use super::connection::Phase;
+use crate::broker::{Effect, PublishRequest, SubscribeError};
+use crate::ids::Token;
+use crate::message::{PublishOutcome, Receipt};
+use crate::metrics::Counter;
+use crate::proto::{
+    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, encoder, reply,
+};
+
+/// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
+/// default limit is closed.
+const SUBSCRIPTION_PENALTY: u16 = 10;
+
+impl State {
+    /// Runs the messages of one text frame, in order.
+    pub(super) fn run_commands(&mut self, token: Token, text: &str) {
+        for command in Commands::new(text) {
+            match command {
+                Ok(command) => self.run(token, command),
+                Err(rejection) => self.reject(token, &rejection, 1),
+            }
+            if self.phase(token) != Phase::Open {
+                return;
+            }
+        }
+    }
+
+    fn run(&mut self, token: Token, command: Command<'_>) {
+        match command {
+            Command::Subscribe { channel, id } => self.subscribe(token, channel, id),
+            Command::Unsubscribe { channel, id } => self.unsubscribe(token, channel, id),
+            Command::Publish { channel, data, echo, id, message_id } => {
+                let receipt = (id.is_some() || message_id.is_some()).then(|| {
+                    let request_id = id.map(|id| id.as_json().into());
+                    Box::new(Receipt { request_id, message_id: message_id.map(Into::into) })
+                });
+                if let Err((code, message)) = self.admit_publication(token) {
+                    let refused = Rejection {
+                        family: Family::Action,
+                        code,
+                        message: Cow::Borrowed(message),
+                        channel: Some(channel),
+                        id,
+                    };
+                    self.reject(token, &refused, 1);
+                    return;
+                }
+                let request = PublishRequest { token, topic: &channel, echo, receipt };
+                let frame = || encoder::publication_frame(&channel, data.as_bytes());
+                let mut effects = std::mem::take(&mut self.effects);
+                self.broker.publish(request, frame, &mut self.frames, &mut effects);
+                self.count(Counter::Publications, 1);
+                self.apply(effects);
+            }
+            Command::Ping { id: None, timestamp: None } => self.queue(token, self.pong),
+            Command::Ping { id, timestamp } => self.reply(token, reply::pong(id, timestamp)),
+            Command::Pong => {}
+        }
+    }
+
+    fn subscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
+        let request_id = id.map(|id| id.as_json().into());
+        let mut effects = std::mem::take(&mut self.effects);
+        let outcome = self.broker.subscribe(token, &channel, request_id, &mut effects);
+        self.apply(effects);
+        let message = match outcome {
+            Ok(()) => return,
+            Err(SubscribeError::TooMany { limit }) => {
+                format!("a connection may have {limit} subscriptions")
+            }
+            Err(SubscribeError::TableFull { limit }) => {
+                format!("this server holds {limit} channels already")
+            }
+        };
+        self.count(Counter::SubscriptionLimit, 1);
+        let refused = Rejection {
+            family: Family::Action,
+            code: ErrorCode::TooManySubscriptions,
+            message: Cow::Owned(message),
+            channel: Some(channel),
+            id,
+        };
+        self.reject(token, &refused, SUBSCRIPTION_PENALTY);
+    }
+
+    fn unsubscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        let found = self.broker.unsubscribe(token, &channel, &mut effects);
+        self.apply(effects);
+        if found {
+            self.reply(token, reply::unsubscription_confirm(&channel, id));
+            return;
+        }
+        let refused = Rejection {
+            family: Family::Action,
+            code: ErrorCode::NotSubscribed,
+            message: Cow::Borrowed("this connection is not subscribed to the channel"),
+            channel: Some(channel),
+            id,
+        };
+        self.reject(token, &refused, 1);
+    }
+
+    fn admit_publication(&mut self, token: Token) -> Result<(), (ErrorCode, &'static str)> {
+        if self.shutdown.has_begun() {
+            return Err((ErrorCode::Unavailable, "the server is shutting down"));
+        }
+        let now = self.now;
+        let limits = &self.settings.config.limits;
+        let (rate, burst) = (limits.publish_rate, limits.publish_burst);
+        let Some(connection) = self.connection(token) else { return Ok(()) };
+        if connection.admit_publication(now, rate, burst) {
+            return Ok(());
+        }
+        self.count(Counter::RateLimited, 1);
+        Err((ErrorCode::RateLimited, "more publications than limits.publish_rate allows"))
+    }
+
+    /// Answers a message with an error. `penalty` counts towards the limit of errors.
+    fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u16) {
+        self.count(Counter::MessagesRejected, 1);
+        self.next_message_id += 1;
+        let unix_ms = self.settings.unix_start + self.now.0;
+        self.reply(token, reply::error(rejection, unix_ms, self.next_message_id));
+        let errors_max = self.settings.config.limits.max_errors;
+        let Some(connection) = self.connection(token) else { return };
+        connection.errors = connection.errors.saturating_add(penalty);
+        if u32::from(connection.errors) >= errors_max {
+            let reason = Counter::TooManyErrors.name();
+            self.count(Counter::TooManyErrors, 1);
+            self.note(token, reason, rejection.code.as_str());
+            self.close(token, CloseCode::Policy, reason);
+        }
+    }
+
+    /// Does what the broker asked for, and keeps the list for its next call.
+    pub(super) fn apply(&mut self, mut effects: Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { to, message } => self.outbox.push((to, message)),
+                Effect::Subscribed { token, topic, request_id } => {
+                    let id = request_id.as_deref().and_then(RequestId::parse);
+                    self.reply(token, reply::subscription_confirm(&topic, id));
+                }
+                Effect::Published { token, topic, receipt, outcome } => {
+                    self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
+                }
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn answer_publisher(
+        &mut self,
+        token: Token,
+        topic: &str,
+        receipt: Option<&Receipt>,
+        outcome: PublishOutcome,
+    ) {
+        let request_id = receipt.and_then(|receipt| receipt.request_id.as_deref());
+        let id = request_id.and_then(RequestId::parse);
+        match outcome {
+            PublishOutcome::Accepted => {
+                let message_id = receipt.and_then(|receipt| receipt.message_id.as_deref());
+                self.reply(token, reply::publish_ack(id, message_id, topic));
+            }
+            PublishOutcome::BacklogFull => {
+                self.count(Counter::BacklogFull, 1);
+                let refused = Rejection {
+                    family: Family::Action,
+                    code: ErrorCode::BacklogFull,
+                    message: Cow::Borrowed("too many publications wait; try again later"),
+                    channel: Some(Cow::Borrowed(topic)),
+                    id,
+                };
+                // The server's want of room, not the client's mistake.
+                self.reject(token, &refused, 0);
+            }
+        }
+    }
+}

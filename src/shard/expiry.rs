@@ -1,0 +1,143 @@
+//! What happens when a connection's deadline comes. Deadlines are looked up here, from the state; the
+//! wheel only says when to look.
+
+use std::time::Duration;
+
+use super::connection::{Connection, Phase};
+use super::sending::may_wait;
+use super::{EXPIRED_MAX, State};
+use crate::config::Config;
+use crate::ids::{Tick, Token};
+use crate::metrics::Counter;
+use crate::proto::http::Refusal;
+use crate::proto::{CloseCode, close};
+
+impl State {
+    pub(super) fn expire_timers(&mut self) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.timers.expire(self.now, EXPIRED_MAX, &mut expired);
+        for slot in expired.drain(..) {
+            if let Some(connection) = self.connections.get(slot as usize) {
+                let token = connection.token(slot);
+                self.expire(token);
+                self.rearm(token);
+            }
+        }
+        self.expired = expired;
+    }
+
+    /// Sets the deadline anew from the connection's state.
+    pub(super) fn rearm(&mut self, token: Token) {
+        let Some(connection) = self.connections.get(token.index()) else { return };
+        if connection.phase == Phase::Gone {
+            self.timers.disarm(token.slot);
+        } else {
+            let deadline = deadline(connection, token, &self.settings.config);
+            self.timers.arm(token.slot, deadline.max(Tick(self.tick().0 + 1)));
+        }
+    }
+
+    fn expire(&mut self, token: Token) {
+        let now = self.tick();
+        let settings = std::sync::Arc::clone(&self.settings);
+        let Some(connection) = self.connection(token) else { return };
+        match connection.phase {
+            Phase::Head => self.expire_head(token),
+            Phase::Closing | Phase::Draining => {
+                if now >= connection.phase_since.after(settings.config.limits.close_timeout) {
+                    self.count(Counter::CloseTimeout, 1);
+                    self.abandon(token);
+                }
+            }
+            Phase::Open | Phase::Echo => self.expire_open(token, &settings.config),
+            Phase::Gone => {}
+        }
+    }
+
+    /// The head's deadline is absolute: bytes do not move it.
+    fn expire_head(&mut self, token: Token) {
+        let now = self.tick();
+        let timeout = self.settings.config.limits.handshake_timeout;
+        let Some(connection) = self.connection(token) else { return };
+        if now < connection.phase_since.after(timeout) {
+            return;
+        }
+        if connection.head.is_some() {
+            self.refuse(token, &Refusal::handshake_timeout());
+        } else {
+            // Nothing was asked: an idle kept-alive connection, or one that never spoke.
+            self.count(Counter::HandshakeTimeout, 1);
+            self.enter(token, Phase::Draining);
+        }
+    }
+
+    fn expire_open(&mut self, token: Token, config: &Config) {
+        let now = self.tick();
+        let interval = config.heartbeat.interval;
+        let ping = self.ping;
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        connection.errors = 0;
+        if connection.blocked
+            && now >= connection.progress.after(config.limits.slow_consumer_timeout)
+            && !may_wait(connection, &self.frames)
+        {
+            self.close_slow_consumer(token);
+        } else if connection.message_open
+            && now >= connection.message_since.after(config.limits.message_timeout)
+        {
+            let reason = Counter::FragmentAbuse.name();
+            self.fail(token, CloseCode::Policy, reason, "a message was not complete in time");
+        } else if connection.pinged.is_some() && now >= silence_ends(connection, interval) {
+            self.count(Counter::NoHeartbeat, 1);
+            self.note(token, Counter::NoHeartbeat.name(), "silent for two heartbeat intervals");
+            self.close(token, close::NO_HEARTBEAT, Counter::NoHeartbeat.name());
+        } else if connection.pinged.is_none() && now >= ping_due(connection, token, interval) {
+            connection.pinged = Some(now);
+            self.count(Counter::HeartbeatsSent, 1);
+            self.queue_control_frame(token, ping);
+        }
+    }
+}
+
+/// When to look at a connection again.
+fn deadline(connection: &Connection, token: Token, config: &Config) -> Tick {
+    match connection.phase {
+        Phase::Head => connection.phase_since.after(config.limits.handshake_timeout),
+        Phase::Closing | Phase::Draining => {
+            connection.phase_since.after(config.limits.close_timeout)
+        }
+        Phase::Open | Phase::Echo => {
+            let interval = config.heartbeat.interval;
+            let mut deadline = match connection.pinged {
+                Some(_) => silence_ends(connection, interval),
+                None => ping_due(connection, token, interval),
+            };
+            if connection.blocked {
+                let slow = connection.progress.after(config.limits.slow_consumer_timeout);
+                deadline = deadline.min(slow);
+            }
+            if connection.message_open {
+                let open = connection.message_since.after(config.limits.message_timeout);
+                deadline = deadline.min(open);
+            }
+            deadline
+        }
+        Phase::Gone => Tick(u32::MAX),
+    }
+}
+
+/// When a connection that was pinged counts as lost: after two intervals of silence. If the shard
+/// itself stood still, the ping went out late, and the peer has one interval to answer it.
+fn silence_ends(connection: &Connection, interval: Duration) -> Tick {
+    let pinged = connection.pinged.unwrap_or(connection.last_received);
+    connection.last_received.after(interval * 2).max(pinged.after(interval))
+}
+
+/// Up to a quarter of the interval early, by connection: a crowd that came at once is not pinged at
+/// once.
+fn ping_due(connection: &Connection, token: Token, interval: Duration) -> Tick {
+    // Fibonacci hashing: neighbours land far apart.
+    let spread = token.slot.wrapping_mul(0x9E37_79B9) >> 16;
+    let early = (interval / 4) * spread / (1 << 16);
+    connection.last_received.after(interval - early)
+}

@@ -1,0 +1,106 @@
+//! WebSocket frames of a connection: decoded, answered, or handed on as messages.
+
+use bytes::Bytes;
+
+use super::State;
+use super::connection::Phase;
+use crate::ids::Token;
+use crate::io::FrameClass;
+use crate::metrics::Counter;
+use crate::proto::{CloseCode, Event, OpCode, encoder};
+
+impl State {
+    /// Takes what has arrived apart. Message bytes are borrowed from `bytes` as far as possible.
+    pub(super) fn read_frames(&mut self, token: Token, mut bytes: &mut [u8]) {
+        let tick = self.tick();
+        let limits = self.decoder_limits;
+        let Some(connection) = self.connection(token) else { return };
+        let was_open = connection.message_open;
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        loop {
+            match decoder.next(&mut bytes, &limits) {
+                Ok(Some(event)) => self.receive_event(token, event),
+                Ok(None) => break,
+                Err(error) => {
+                    self.fail(token, error.close_code(), error.reason(), &error.to_string());
+                    return;
+                }
+            }
+            if !matches!(self.phase(token), Phase::Open | Phase::Echo | Phase::Closing) {
+                return;
+            }
+        }
+        let Some(connection) = self.connection(token) else { return };
+        connection.message_open = decoder.holds_partial();
+        connection.decoder = decoder;
+        if connection.message_open && !was_open {
+            connection.message_since = tick;
+            self.rearm(token);
+        }
+    }
+
+    fn receive_event(&mut self, token: Token, event: Event<'_>) {
+        let phase = self.phase(token);
+        match event {
+            // 5.5.1: after sending a Close, data that still arrives is of no use.
+            Event::Text(_) | Event::Binary(_) if phase == Phase::Closing => {}
+            Event::Text(text) if phase == Phase::Echo => {
+                self.echo(token, OpCode::Text, text.as_bytes());
+            }
+            Event::Binary(payload) if phase == Phase::Echo => {
+                self.echo(token, OpCode::Binary, &payload);
+            }
+            Event::Text(text) => {
+                self.count(Counter::MessagesReceived, 1);
+                self.run_commands(token, &text);
+            }
+            Event::Binary(_) => {
+                let text = "binary messages need the subprotocol stentor.v1.protobuf";
+                self.fail(token, CloseCode::Unsupported, "unsupported_data", text);
+            }
+            Event::Ping(payload) => {
+                if self.admit_control(token) {
+                    self.answer_ping(token, &payload);
+                }
+            }
+            Event::Pong => {
+                self.admit_control(token);
+            }
+            Event::Close(frame) if phase == Phase::Closing => {
+                // The answer to ours: both sides are done.
+                drop(frame);
+                self.enter(token, Phase::Draining);
+            }
+            Event::Close(frame) => self.peer_closed(token, frame.map(|frame| frame.code)),
+        }
+    }
+
+    fn echo(&mut self, token: Token, opcode: OpCode, payload: &[u8]) {
+        self.count(Counter::MessagesReceived, 1);
+        self.reply(token, encoder::payload_frame(opcode, payload));
+    }
+
+    /// `false`: the connection was closed for too many.
+    fn admit_control(&mut self, token: Token) -> bool {
+        let tick = self.tick();
+        let rate = self.settings.config.limits.control_frame_rate;
+        let Some(connection) = self.connection(token) else { return false };
+        let admitted = connection.admit_control(tick, rate);
+        if !admitted {
+            let text = format!("more than {rate} control frames a second for 5 s");
+            self.fail(token, CloseCode::Policy, Counter::ControlFlood.name(), &text);
+        }
+        admitted
+    }
+
+    /// 5.5.3: a Pong has the application data of the Ping it answers. While the peer does not read,
+    /// only the newest one waits.
+    fn answer_ping(&mut self, token: Token, payload: &[u8]) {
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        if connection.blocked && connection.queue.take_pong(&mut self.frames) {
+            self.count(Counter::PongsReplaced, 1);
+        }
+        let frame: Bytes = encoder::pong_frame(payload);
+        self.queue_control(token, frame, FrameClass::Pong);
+    }
+}

@@ -1,0 +1,339 @@
+//! One event loop: its connections, its part of the topic table, its timers.
+//!
+//! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
+//! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
+//! (queues, slow readers, the flush), `expiry` (deadlines), `ending` (every way a connection ends).
+
+mod connection;
+mod dispatch;
+mod ending;
+mod expiry;
+mod frames;
+mod journal;
+mod requests;
+mod sending;
+#[cfg(test)]
+mod simulation;
+mod timers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::quality::SeedableRandomState;
+use slab::Slab;
+
+use crate::broker::{Broker, Effect};
+use crate::config::Config;
+use crate::ids::{Moment, ShardId, Tick, Token};
+use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive};
+use crate::mesh::Port;
+use crate::message::ShardMessage;
+use crate::metrics::{Counter, Metrics, ShardMetrics};
+use crate::proto::http::HeadLimits;
+use crate::proto::{DecoderLimits, encoder};
+use connection::{Connection, Phase};
+use journal::Journal;
+use timers::TimerWheel;
+
+/// Messages of other shards taken in per turn.
+const MESSAGES_MAX: usize = 1024;
+/// Deadlines looked at per turn.
+const EXPIRED_MAX: usize = 1024;
+/// Visits of fan-outs per turn, see [`Broker::advance`]: about a millisecond of sending.
+const VISITS_MAX: usize = 256;
+/// Longest wait: a shard turns at least this often, so that a stalled one can be told.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Connections above the limit that are still listened to, in order to tell them why not.
+const TURNED_AWAY_MAX: usize = 64;
+
+/// What all shards of a server share.
+pub struct Settings {
+    pub config: Config,
+    pub metrics: Metrics,
+    /// Connections of the whole server.
+    pub connections_max: usize,
+    /// Unix time of [`Moment`] zero, in milliseconds.
+    pub unix_start: u64,
+    /// The same for all shards: decides where a topic is at home.
+    pub hasher: SeedableRandomState,
+    /// Unguessable numbers, for ids that a client can present as its own.
+    pub identity: fn() -> u128,
+}
+
+/// One event loop on its backend.
+pub struct Shard<B> {
+    backend: B,
+    mesh: Port,
+    state: State,
+}
+
+impl<B: Backend> Shard<B> {
+    pub fn new(backend: B, mesh: Port, settings: Arc<Settings>) -> Self {
+        let state = State::new(mesh.shard(), settings, backend.now());
+        Self { backend, mesh, state }
+    }
+
+    /// Turns until the server has shut down. An error is the backend's: the shard cannot go on.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.state.has_ended() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// One turn: what has happened, then what follows from it.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let mut timeout = self.state.timeout();
+        if self.mesh.has_unsent() {
+            timeout = timeout.min(Duration::from_millis(1));
+        }
+        if !timeout.is_zero() && !self.mesh.prepare_sleep() {
+            timeout = Duration::ZERO;
+        }
+        let polled = self.backend.poll(timeout, &mut self.state);
+        self.mesh.awake();
+        polled?;
+        self.state.begin_turn(self.backend.now());
+        self.state.broker.note_congestion(self.mesh.congested());
+        self.drain_mailbox();
+        self.state.expire_timers();
+        self.state.advance_fanouts();
+        self.state.advance_shutdown(&mut self.backend);
+        for (to, message) in self.state.outbox.drain(..) {
+            self.mesh.post(to, message);
+        }
+        self.mesh.flush();
+        self.state.flush_sockets(&mut self.backend);
+        Ok(())
+    }
+
+    /// What other threads sent, a bounded amount. While the broker has no room it waits, and the
+    /// others refuse their publishers in time.
+    fn drain_mailbox(&mut self) {
+        for _ in 0..MESSAGES_MAX {
+            if !self.state.broker.has_room() {
+                break;
+            }
+            let Some(message) = self.mesh.receive() else { break };
+            self.state.receive_message(message);
+        }
+    }
+
+    #[cfg(test)]
+    fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+/// Everything of a shard but its sockets and its mesh.
+struct State {
+    id: ShardId,
+    settings: Arc<Settings>,
+    decoder_limits: DecoderLimits,
+    head_limits: HeadLimits,
+    now: Moment,
+    connections: Slab<Connection>,
+    last_generation: u32,
+    timers: TimerWheel,
+    broker: Broker,
+    frames: FramePool,
+    /// Connections to flush at the end of the turn.
+    dirty: Vec<u32>,
+    /// Connections that a publication did not fit into, see [`Connection::overflowed`].
+    overflowed: Vec<Token>,
+    outbox: Vec<(ShardId, ShardMessage)>,
+    /// Reused: what the broker asked for in the last call.
+    effects: Vec<Effect>,
+    /// Reused: slots whose deadline has come.
+    expired: Vec<u32>,
+    /// The heartbeat ping, shared by all connections.
+    ping: FrameId,
+    /// The answer to a bare `{"type":"ping"}`, shared likewise.
+    pong: FrameId,
+    /// Of the next message of the `type` family.
+    next_message_id: u64,
+    /// Accepting pauses, and the log has said so.
+    accept_paused: bool,
+    shutdown: ending::Shutdown,
+    journal: Journal,
+}
+
+impl State {
+    fn new(id: ShardId, settings: Arc<Settings>, now: Moment) -> Self {
+        let config = &settings.config;
+        let shards = settings.metrics.shards().len() as u16;
+        let broker = Broker::new(id, shards, settings.hasher.clone(), config);
+        let mut frames = FramePool::default();
+        let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
+        let pong = frames.insert(crate::proto::reply::pong(None, None), FrameClass::Reply);
+        Self {
+            id,
+            decoder_limits: DecoderLimits {
+                message_bytes_max: config.limits.max_message_size,
+                empty_fragments_max: config.limits.max_empty_fragments,
+            },
+            head_limits: HeadLimits {
+                bytes_max: config.limits.max_head_size,
+                fields_max: config.limits.max_head_fields,
+            },
+            now,
+            connections: Slab::new(),
+            last_generation: 0,
+            timers: TimerWheel::new(now),
+            broker,
+            frames,
+            dirty: Vec::new(),
+            overflowed: Vec::new(),
+            outbox: Vec::new(),
+            effects: Vec::new(),
+            expired: Vec::new(),
+            ping,
+            pong,
+            next_message_id: 0,
+            accept_paused: false,
+            shutdown: ending::Shutdown::default(),
+            journal: Journal::new(id),
+            settings,
+        }
+    }
+
+    fn begin_turn(&mut self, now: Moment) {
+        self.now = now;
+        self.metrics().note_turn(now.0);
+        self.journal.turn_page(now);
+    }
+
+    /// How long the shard may wait for something to happen.
+    fn timeout(&self) -> Duration {
+        if self.broker.has_fanouts() || !self.dirty.is_empty() || self.shutdown.is_advancing() {
+            return Duration::ZERO;
+        }
+        self.timers.next(self.now, WAIT_MAX)
+    }
+
+    fn receive_message(&mut self, message: ShardMessage) {
+        if matches!(message, ShardMessage::Shutdown) {
+            self.shutdown.begin(self.now, self.settings.config.server.shutdown_timeout);
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        self.broker.receive(message, &mut self.frames, &mut effects);
+        self.apply(effects);
+    }
+
+    fn metrics(&self) -> &ShardMetrics {
+        &self.settings.metrics.shards()[self.id.index()]
+    }
+
+    fn count(&self, counter: Counter, count: u64) {
+        self.metrics().add(counter, count);
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::at(self.now)
+    }
+
+    fn connection(&mut self, token: Token) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(token.index())
+            .filter(|connection| connection.generation == token.generation)
+    }
+
+    fn phase(&self, token: Token) -> Phase {
+        self.connections
+            .get(token.index())
+            .filter(|connection| connection.generation == token.generation)
+            .map_or(Phase::Gone, |connection| connection.phase)
+    }
+
+    /// Queues a message for this connection alone.
+    fn reply(&mut self, token: Token, bytes: Bytes) {
+        self.queue_bytes(token, bytes, FrameClass::Reply);
+    }
+
+    fn queue_bytes(&mut self, token: Token, bytes: Bytes, class: FrameClass) {
+        let frame = self.frames.insert(bytes, class);
+        self.queue(token, frame);
+        self.frames.release(frame);
+    }
+}
+
+impl Handler for State {
+    fn woke(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    fn accepted(&mut self, peer: SocketAddr) -> Option<Token> {
+        if self.accept_paused {
+            self.accept_paused = false;
+            tracing::info!(shard = self.id.0, "accepting connections again");
+        }
+        let most = self.settings.connections_max.saturating_add(TURNED_AWAY_MAX);
+        if self.settings.metrics.connections() as usize >= most {
+            self.count(Counter::ConnectionLimit, 1);
+            return None;
+        }
+        self.count(Counter::ConnectionsAccepted, 1);
+        // 0 is nobody's: a zeroed slot elsewhere must not match a token.
+        self.last_generation = self.last_generation.checked_add(1).unwrap_or(1);
+        let connection = Connection::new(peer, self.last_generation, self.tick());
+        let slot = self.connections.insert(connection) as u32;
+        let token = Token { slot, generation: self.last_generation };
+        self.rearm(token);
+        Some(token)
+    }
+
+    fn accept_paused(&mut self, error: &io::Error) {
+        self.count(Counter::AcceptPaused, 1);
+        if !self.accept_paused {
+            self.accept_paused = true;
+            let connections = self.connections.len();
+            tracing::warn!(shard = self.id.0, %error, connections, "accepting pauses");
+        }
+    }
+
+    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Receive {
+        let tick = self.tick();
+        let Some(connection) = self.connection(token) else { return Receive::More };
+        if bytes.is_empty() {
+            self.peer_ended(token);
+            return Receive::More;
+        }
+        connection.last_received = tick;
+        connection.pinged = None;
+        let phase = connection.phase;
+        self.count(Counter::BytesReceived, bytes.len() as u64);
+        match phase {
+            Phase::Head => self.read_head(token, bytes),
+            Phase::Open | Phase::Echo | Phase::Closing => self.read_frames(token, bytes),
+            Phase::Draining | Phase::Gone => {}
+        }
+        self.throttle(token)
+    }
+
+    fn sent(&mut self, token: Token, count: usize) {
+        let tick = self.tick();
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        if connection.generation != token.generation || !connection.blocked {
+            return;
+        }
+        if count > 0 {
+            connection.queue.advance(&mut self.frames, count);
+        }
+        // Room means that the peer acknowledged something: it is alive and reads.
+        connection.blocked = false;
+        connection.progress = tick;
+        connection.last_received = tick;
+        self.mark_dirty(token.slot);
+    }
+
+    fn closed(&mut self, token: Token, reason: io::Result<()>) {
+        if let Err(error) = &reason {
+            tracing::debug!(shard = self.id.0, slot = token.slot, %error, "connection lost");
+        }
+        self.forget(token);
+    }
+}

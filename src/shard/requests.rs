@@ -1,0 +1,157 @@
+//! HTTP requests of a connection: the upgrade, two small pages, and refusals.
+
+use std::time::Duration;
+
+use super::State;
+use super::connection::{HeadBuffer, Phase};
+use crate::ids::{Moment, Token};
+use crate::io::FrameClass;
+use crate::metrics::Counter;
+use crate::proto::http::{
+    Plain, Refusal, Request, Subprotocol, Upgrade, check_start, find_head_end, is_reserved_path,
+    parse_request, plain_response, refusal_response, upgrade_response,
+};
+use crate::proto::reply;
+
+const INDEX_HTML: &str = include_str!("../web/index.html");
+
+/// A shard that has not turned for this long is stalled; a healthy one turns every second.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// When somebody turned away at the connection limit may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl State {
+    /// Takes requests off `bytes` until one upgrades the connection, which gets the rest, or ends it.
+    pub(super) fn read_head(&mut self, token: Token, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() && self.phase(token) == Phase::Head {
+            let Some((request, taken)) = self.next_request(token, bytes) else { return };
+            bytes = &mut bytes[taken..];
+            match request {
+                Ok(Request::Upgrade(upgrade)) => self.upgrade(token, &upgrade),
+                Ok(Request::Plain(plain)) => self.answer(token, &plain),
+                Err(refusal) => self.refuse(token, &refusal),
+            }
+        }
+        if matches!(self.phase(token), Phase::Open | Phase::Echo) && !bytes.is_empty() {
+            self.read_frames(token, bytes);
+        }
+    }
+
+    /// The next request, and how many of `bytes` belong to it. `None`: it is not complete, and what
+    /// came of it is kept.
+    fn next_request(
+        &mut self,
+        token: Token,
+        bytes: &[u8],
+    ) -> Option<(Result<Request, Refusal>, usize)> {
+        let limits = self.head_limits;
+        let connection = self.connection(token)?;
+        let Some(head) = &mut connection.head else {
+            // Nearly every head comes in one piece: no copy.
+            let mut scanned = 0;
+            if let Some(end) = find_head_end(bytes, &mut scanned) {
+                return Some((parse_request(&bytes[..end], &limits), end));
+            }
+            if let Err(refusal) = check_start(bytes, &limits) {
+                return Some((Err(refusal), bytes.len()));
+            }
+            connection.head = Some(Box::new(HeadBuffer { bytes: bytes.to_vec(), scanned }));
+            return None;
+        };
+        let before = head.bytes.len();
+        // One byte over the limit tells that it was passed; the decoder of frames gets the rest.
+        let room = (limits.bytes_max + 1).saturating_sub(before);
+        head.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if let Some(end) = find_head_end(&head.bytes, &mut head.scanned) {
+            let request = parse_request(&head.bytes[..end], &limits);
+            connection.head = None;
+            return Some((request, end - before));
+        }
+        let refusal = check_start(&head.bytes, &limits).err()?;
+        Some((Err(refusal), bytes.len()))
+    }
+
+    fn upgrade(&mut self, token: Token, upgrade: &Upgrade) {
+        let config = &self.settings.config;
+        let is_echo = config.diagnostics.echo.as_deref() == Some(upgrade.path.as_str());
+        if self.settings.metrics.connections() as usize > self.settings.connections_max {
+            self.count(Counter::ConnectionLimit, 1);
+            self.refuse(token, &Refusal::over_capacity(RETRY_AFTER));
+            return;
+        }
+        if is_reserved_path(&upgrade.path) && !is_echo {
+            self.refuse(token, &Refusal::reserved_path());
+            return;
+        }
+        let subprotocol = upgrade.subprotocol.filter(|_| !is_echo);
+        self.count(Counter::Upgrades, 1);
+        self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
+        self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
+        match subprotocol {
+            Some(Subprotocol::Json) => self.welcome(token),
+            None => {}
+        }
+    }
+
+    /// With a subprotocol the server speaks first.
+    fn welcome(&mut self, token: Token) {
+        self.next_message_id += 1;
+        let config = &self.settings.config;
+        let identity = self.settings.identity;
+        let welcome = reply::welcome(
+            identity(),
+            identity(),
+            self.next_message_id,
+            config.heartbeat.interval.as_millis() as u64,
+            config.limits.max_message_size,
+        );
+        self.reply(token, welcome);
+    }
+
+    fn answer(&mut self, token: Token, request: &Plain) {
+        let (status, content_type, body) = match request.path.as_str() {
+            "/" => (200, "text/html; charset=utf-8", INDEX_HTML.to_owned()),
+            "/health" => self.health(),
+            _ => (404, "text/plain; charset=utf-8", "not found\n".to_owned()),
+        };
+        if status == 200 {
+            self.count(Counter::HttpRequests, 1);
+        }
+        // Whoever asks without reading the answers is not kept for more.
+        let queue_max = self.settings.config.limits.send_queue_size / 2;
+        let queued = self.connection(token).map_or(0, |connection| connection.queue.bytes());
+        let keep_alive = request.keep_alive && queued <= queue_max && !self.shutdown.has_begun();
+        let body = body.as_bytes();
+        let response =
+            plain_response(status, content_type, body, keep_alive, request.head_only, &[]);
+        self.queue_bytes(token, response, FrameClass::Http);
+        // Kept alive, the time for the next request begins now.
+        self.enter(token, if keep_alive { Phase::Head } else { Phase::Draining });
+    }
+
+    /// 200 only while every shard turns; a stalled one is named.
+    fn health(&self) -> (u16, &'static str, String) {
+        let shards = self.settings.metrics.shards();
+        let stalled: Vec<_> = shards
+            .iter()
+            .enumerate()
+            .filter(|(_, metrics)| self.now.since(Moment(metrics.last_turn())) > STALLED_AFTER)
+            .map(|(index, _)| index.to_string())
+            .collect();
+        let (status, word) = if stalled.is_empty() { (200, "ok") } else { (503, "stalled") };
+        let body = format!(
+            "{{\"status\":\"{word}\",\"shards\":{},\"stalled\":[{}]}}\n",
+            shards.len(),
+            stalled.join(",")
+        );
+        (status, "application/json", body)
+    }
+
+    pub(super) fn refuse(&mut self, token: Token, refusal: &Refusal) {
+        self.count(Counter::named(refusal.reason).unwrap_or(Counter::BadRequest), 1);
+        self.note(token, refusal.reason, &refusal.text);
+        self.queue_bytes(token, refusal_response(refusal), FrameClass::Http);
+        self.enter(token, Phase::Draining);
+    }
+}

@@ -1,0 +1,208 @@
+//! Queues of connections: what goes in, what slow readers lose, and the flush at the end of a turn.
+
+use bytes::Bytes;
+
+use super::connection::{Connection, Phase};
+use super::{State, VISITS_MAX};
+use crate::config::SlowConsumer;
+use crate::ids::{Tick, Token};
+use crate::io::{Backend, FrameClass, FrameId, FramePool, Receive, SendQueue, SendStatus};
+use crate::metrics::Counter;
+
+/// Publications that did not reach a slow reader.
+#[derive(Debug, Default, Clone, Copy)]
+struct Dropped {
+    oldest: u64,
+    newest: u64,
+    conflated: u64,
+}
+
+impl State {
+    /// Goes on with the broker's fan-outs: queues frames, sends nothing.
+    pub(super) fn advance_fanouts(&mut self) {
+        if !self.broker.has_fanouts() {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        let mut dropped = Dropped::default();
+        let limit = self.settings.config.limits.send_queue_size;
+        let Self { broker, frames, connections, dirty, overflowed, .. } = self;
+        let deliveries = broker.advance(VISITS_MAX, frames, &mut effects, |frames, slot, ids| {
+            // The broker forgets subscribers before their slots are freed.
+            let Some(connection) = connections.get_mut(slot as usize) else { return };
+            let bytes: usize = ids.iter().map(|id| frames.bytes(*id).len()).sum();
+            // What gathers within a turn, which is bounded, says nothing of the reader yet.
+            if !connection.blocked || connection.queue.bytes() + bytes <= limit {
+                for &id in ids {
+                    connection.queue.push(frames, id);
+                }
+            } else if !connection.overflowed {
+                deliver_slowly(connection, frames, ids, limit, &mut dropped);
+                if connection.overflowed {
+                    overflowed.push(connection.token(slot));
+                }
+            }
+            if !connection.dirty {
+                connection.dirty = true;
+                dirty.push(slot);
+            }
+        });
+        self.count(Counter::Deliveries, deliveries as u64);
+        self.count(Counter::DroppedOldest, dropped.oldest);
+        self.count(Counter::DroppedNewest, dropped.newest);
+        self.count(Counter::Conflated, dropped.conflated);
+        self.apply(effects);
+        for token in std::mem::take(&mut self.overflowed) {
+            self.close_slow_consumer(token);
+        }
+    }
+
+    /// Queues a frame that the caller holds, and marks the connection dirty.
+    pub(super) fn queue(&mut self, token: Token, frame: FrameId) {
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        if connection.generation != token.generation || connection.close_sent {
+            return;
+        }
+        connection.queue.push(&mut self.frames, frame);
+        self.mark_dirty(token.slot);
+    }
+
+    /// Queues a control frame ahead of the data that waits.
+    pub(super) fn queue_control(&mut self, token: Token, bytes: Bytes, class: FrameClass) {
+        let frame = self.frames.insert(bytes, class);
+        self.queue_control_frame(token, frame);
+        self.frames.release(frame);
+    }
+
+    pub(super) fn queue_control_frame(&mut self, token: Token, frame: FrameId) {
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        if connection.generation != token.generation || connection.close_sent {
+            return;
+        }
+        connection.queue.push_control(&mut self.frames, frame);
+        self.mark_dirty(token.slot);
+    }
+
+    /// Whether a connection that does not read its replies must wait with its requests.
+    pub(super) fn throttle(&mut self, token: Token) -> Receive {
+        let limit = self.settings.config.limits.send_queue_size;
+        let Some(connection) = self.connection(token) else { return Receive::More };
+        if connection.paused || connection.queue.bytes() <= limit {
+            return Receive::More;
+        }
+        connection.paused = true;
+        self.count(Counter::ReceivePaused, 1);
+        Receive::Pause
+    }
+
+    pub(super) fn mark_dirty(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// The end of a turn: every connection that changed is flushed once.
+    pub(super) fn flush_sockets(&mut self, backend: &mut impl Backend) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut sent = 0;
+        for slot in dirty.drain(..) {
+            let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
+            connection.dirty = false;
+            let token = connection.token(slot);
+            if connection.phase == Phase::Gone {
+                backend.close(token);
+                continue;
+            }
+            if !connection.blocked && !connection.queue.is_empty() {
+                let before = connection.queue.bytes();
+                let status = backend.send(token, &mut connection.queue, &mut self.frames);
+                let accepted = before - connection.queue.bytes();
+                sent += accepted as u64;
+                let now = Tick::at(self.now);
+                if accepted > 0 {
+                    connection.progress = now;
+                }
+                if status == SendStatus::Pending {
+                    connection.blocked = true;
+                    connection.progress = now;
+                    self.rearm(token);
+                }
+            }
+            self.settle(token, backend);
+        }
+        // The allocation serves the next turn.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+        self.count(Counter::BytesSent, sent);
+    }
+
+    /// What follows from a queue that has drained.
+    fn settle(&mut self, token: Token, backend: &mut impl Backend) {
+        let limit = self.settings.config.limits.send_queue_size;
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        if connection.paused && connection.queue.bytes() <= limit / 2 {
+            connection.paused = false;
+            backend.resume(token);
+        }
+        if connection.phase == Phase::Draining && connection.queue.is_empty() {
+            if connection.ended {
+                connection.phase = Phase::Gone;
+                backend.close(token);
+            } else if !connection.shut {
+                connection.shut = true;
+                backend.shutdown(token);
+            }
+        }
+    }
+}
+
+/// Queues publications for a reader whose queue cannot take all of them.
+fn deliver_slowly(
+    connection: &mut Connection,
+    frames: &mut FramePool,
+    ids: &[FrameId],
+    limit: usize,
+    dropped: &mut Dropped,
+) {
+    for &id in ids {
+        let FrameClass::Publication { policy, .. } = frames.class(id) else { continue };
+        let bytes = frames.bytes(id).len();
+        // Whatever the bound, one message fits an empty queue.
+        let fits = |queue: &SendQueue| queue.is_empty() || queue.bytes() + bytes <= limit;
+        if fits(&connection.queue) {
+            connection.queue.push(frames, id);
+            continue;
+        }
+        match policy {
+            SlowConsumer::Disconnect => {
+                connection.overflowed = true;
+                return;
+            }
+            SlowConsumer::DropNewest => dropped.newest += 1,
+            SlowConsumer::DropOldest => {
+                let room = limit.saturating_sub(bytes);
+                dropped.oldest += connection.queue.drop_oldest(frames, policy, room);
+                if fits(&connection.queue) {
+                    connection.queue.push(frames, id);
+                } else {
+                    dropped.oldest += 1;
+                }
+            }
+            SlowConsumer::Conflate => {
+                connection.queue.push(frames, id);
+                dropped.conflated += connection.queue.conflate(frames);
+                dropped.oldest += connection.queue.drop_oldest(frames, policy, limit);
+            }
+        }
+    }
+}
+
+/// Whether what waits may be waited for: publications under a policy that bounds them anyway.
+pub(super) fn may_wait(connection: &Connection, frames: &FramePool) -> bool {
+    connection.queue.classes(frames).all(|class| match class {
+        FrameClass::Publication { policy, .. } => policy != SlowConsumer::Disconnect,
+        FrameClass::Control | FrameClass::Pong | FrameClass::Http | FrameClass::Reply => false,
+    })
+}

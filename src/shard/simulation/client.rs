@@ -1,0 +1,341 @@
+//! One simulated client: speaks WebSocket, keeps what it saw.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Outcome, Published, TOPICS};
+use crate::ids::Moment;
+use crate::io::sim::{Network, Random, SocketId};
+
+/// How a client behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Reads everything at once.
+    Witness,
+    Brisk,
+    /// Reads a few bytes now and then.
+    Slow,
+    /// Reads nothing until the world settles.
+    Stopped,
+    /// Answers no pings.
+    Mute,
+}
+
+/// What a client saw of one topic between a confirmation and its end.
+#[derive(Debug)]
+pub struct Segment {
+    pub topic: usize,
+    /// Publications that anybody had sent when the confirmation arrived: later ones must be seen.
+    pub published_before: usize,
+    pub seen: Vec<usize>,
+    /// It ended before the world did.
+    pub over: bool,
+}
+
+pub struct Client {
+    socket: SocketId,
+    manner: Manner,
+    upgraded: bool,
+    closed: bool,
+    /// It broke the connection off, or the protocol.
+    left: bool,
+    incoming: Vec<u8>,
+    /// Messages read; pings do not count.
+    pub messages: u64,
+    pub close_code: Option<u16>,
+    pub segments: Vec<Segment>,
+    /// Requests in order, by topic: confirmations come in the order of the requests.
+    subscribed: BTreeMap<usize, usize>,
+    last_pong: u64,
+    pings: u64,
+}
+
+impl Client {
+    pub fn new(socket: SocketId, manner: Manner) -> Self {
+        Self {
+            socket,
+            manner,
+            upgraded: false,
+            closed: false,
+            left: false,
+            incoming: Vec::new(),
+            messages: 0,
+            close_code: None,
+            segments: Vec::new(),
+            subscribed: BTreeMap::new(),
+            last_pong: 0,
+            pings: 0,
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed || self.left
+    }
+
+    /// It speaks WebSocket and nobody has said goodbye.
+    pub fn is_open(&self) -> bool {
+        self.upgraded && !self.is_closed() && self.close_code.is_none()
+    }
+
+    pub fn is_subscribed(&self, topic: usize) -> bool {
+        self.subscribed.contains_key(&topic)
+    }
+
+    pub fn upgrade(&self, network: &RefCell<Network>) {
+        let request = "GET /ws HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        network.borrow_mut().send(self.socket, request.as_bytes());
+    }
+
+    pub fn subscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
+        let text = format!(r#"{{"action":"subscribe","channel":"{}"}}"#, TOPICS[topic]);
+        self.send(network, 1, text.as_bytes(), random);
+    }
+
+    pub fn unsubscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
+        let text = format!(r#"{{"action":"unsubscribe","channel":"{}"}}"#, TOPICS[topic]);
+        self.send(network, 1, text.as_bytes(), random);
+    }
+
+    pub fn ping(&mut self, network: &RefCell<Network>, random: &mut Random) {
+        self.pings += 1;
+        let text = format!(r#"{{"type":"ping","timestamp":{}}}"#, self.pings);
+        self.send(network, 1, text.as_bytes(), random);
+    }
+
+    /// Whether it could be sent.
+    pub fn publish(
+        &mut self,
+        network: &RefCell<Network>,
+        topic: usize,
+        id: usize,
+        echo: bool,
+        random: &mut Random,
+    ) -> bool {
+        let padding = "x".repeat(random.below(60));
+        let text = format!(
+            r#"{{"action":"publish","channel":"{}","id":{id},"echo":{echo},"data":[{id},"{padding}"]}}"#,
+            TOPICS[topic]
+        );
+        self.send(network, 1, text.as_bytes(), random)
+    }
+
+    pub fn close(&mut self, network: &RefCell<Network>, random: &mut Random) {
+        self.send(network, 8, &[0x03, 0xE8], random);
+        self.leave();
+    }
+
+    pub fn garbage(&mut self, network: &RefCell<Network>, random: &mut Random) {
+        let bytes: Vec<_> = (0..1 + random.below(40)).map(|_| random.number() as u8).collect();
+        network.borrow_mut().send(self.socket, &bytes);
+        self.leave();
+    }
+
+    pub fn reset(&mut self, network: &RefCell<Network>) {
+        network.borrow_mut().reset(self.socket);
+        self.leave();
+    }
+
+    pub fn end(&mut self, network: &RefCell<Network>) {
+        network.borrow_mut().end(self.socket);
+        self.leave();
+    }
+
+    /// From now on it reads whatever comes.
+    pub fn hurry(&mut self) {
+        if matches!(self.manner, Manner::Slow | Manner::Stopped) {
+            self.manner = Manner::Brisk;
+        }
+    }
+
+    pub fn read(
+        &mut self,
+        network: &RefCell<Network>,
+        _now: Moment,
+        index: usize,
+        published: &mut [Published],
+        random: &mut Random,
+    ) {
+        let count = match self.manner {
+            Manner::Stopped => 0,
+            Manner::Slow if random.one_in(3) => random.below(30),
+            Manner::Slow => 0,
+            Manner::Brisk | Manner::Mute if random.one_in(5) => random.below(100),
+            Manner::Witness | Manner::Brisk | Manner::Mute => usize::MAX,
+        };
+        let bytes = network.borrow_mut().read(self.socket, count);
+        self.incoming.extend(bytes);
+        if !self.upgraded {
+            let Some(end) = self.incoming.windows(4).position(|window| window == b"\r\n\r\n")
+            else {
+                return self.notice_end(network);
+            };
+            let head = String::from_utf8_lossy(&self.incoming[..end]);
+            assert!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
+            self.incoming.drain(..end + 4);
+            self.upgraded = true;
+        }
+        while let Some((opcode, payload)) = self.next_frame() {
+            assert_eq!(self.close_code, None, "a frame behind the close frame");
+            match opcode {
+                1 => {
+                    self.messages += 1;
+                    self.take_message(&payload, index, published);
+                }
+                8 => {
+                    let code = payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+                    self.close_code = code.or(Some(1005));
+                    // 5.5.1: the answer; whoever left has sent its own.
+                    if !self.left {
+                        self.send(network, 8, &payload, random);
+                    }
+                    self.leave();
+                }
+                9 if self.manner != Manner::Mute => {
+                    self.send(network, 10, &payload, random);
+                }
+                9 => {}
+                opcode => panic!("unexpected opcode {opcode}"),
+            }
+        }
+        self.notice_end(network);
+    }
+
+    /// A client that was open when the server shut down was told so.
+    pub fn check_farewell(&self) {
+        let told = matches!(self.close_code, Some(1001 | 4002 | 4004));
+        assert!(told, "{:?} left with {:?}", self.manner, self.close_code);
+    }
+
+    fn leave(&mut self) {
+        self.left = true;
+        for segment in &mut self.segments {
+            segment.over = true;
+        }
+        self.subscribed.clear();
+    }
+
+    fn notice_end(&mut self, network: &RefCell<Network>) {
+        let ended = network.borrow().server_ended(self.socket);
+        if ended && network.borrow().readable(self.socket) == 0 && !self.closed {
+            self.closed = true;
+            self.leave();
+            network.borrow_mut().end(self.socket);
+        }
+    }
+
+    fn take_message(&mut self, payload: &[u8], index: usize, published: &mut [Published]) {
+        let message: Value = serde_json::from_slice(payload).unwrap_or_else(|error| {
+            panic!("not JSON: {error}: {}", String::from_utf8_lossy(payload).escape_debug())
+        });
+        if message["type"] == "pong" {
+            let pong = message["timestamp"].as_u64().expect("our timestamp");
+            assert_eq!(pong, self.last_pong + 1, "pongs come in order, none is lost");
+            self.last_pong = pong;
+        } else if message["type"] == "ack" {
+            self.take_outcome(&message["requestId"], Outcome::Accepted, published);
+        } else if message["channel"] == "system" {
+            self.take_system_message(&message["data"], index, published);
+        } else {
+            self.take_publication(&message, index, published);
+        }
+    }
+
+    fn take_system_message(&mut self, data: &Value, index: usize, published: &mut [Published]) {
+        let topic = TOPICS.iter().position(|topic| data["channel"] == *topic);
+        match data["type"].as_str() {
+            Some("subscription_confirm") => {
+                let topic = topic.expect("one of ours");
+                if !self.left && !self.subscribed.contains_key(&topic) {
+                    self.subscribed.insert(topic, self.segments.len());
+                    self.segments.push(Segment {
+                        topic,
+                        published_before: published.len(),
+                        seen: Vec::new(),
+                        over: false,
+                    });
+                }
+            }
+            Some("unsubscription_confirm") => {
+                let topic = topic.expect("one of ours");
+                if let Some(segment) = self.subscribed.remove(&topic) {
+                    self.segments[segment].over = true;
+                }
+            }
+            Some("error") => match data["code"].as_str() {
+                Some("backlog_full" | "unavailable") => {
+                    self.take_outcome(&data["requestId"], Outcome::Refused, published);
+                }
+                Some("not_subscribed" | "too_many_subscriptions") => {}
+                code => panic!("client {index}: unexpected error {code:?}"),
+            },
+            kind => panic!("unexpected system message {kind:?}"),
+        }
+    }
+
+    fn take_outcome(&mut self, id: &Value, outcome: Outcome, published: &mut [Published]) {
+        let id = id.as_u64().expect("our id") as usize;
+        assert_eq!(published[id].outcome, None, "answered twice");
+        published[id].outcome = Some(outcome);
+    }
+
+    fn take_publication(&mut self, message: &Value, index: usize, published: &mut [Published]) {
+        let id = message["data"][0].as_u64().expect("our id") as usize;
+        let publication = &published[id];
+        assert_eq!(message["channel"], TOPICS[publication.topic]);
+        assert!(publication.echo || publication.client != index, "its own, unwanted");
+        if self.left {
+            // What was on its way when it left.
+            return;
+        }
+        let segment = self.subscribed.get(&publication.topic);
+        let segment = *segment.unwrap_or_else(|| panic!("client {index}: not subscribed: {id}"));
+        self.segments[segment].seen.push(id);
+    }
+
+    /// A masked frame. Whether the connection is there to take it.
+    fn send(
+        &mut self,
+        network: &RefCell<Network>,
+        opcode: u8,
+        payload: &[u8],
+        random: &mut Random,
+    ) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        let mut frame = vec![0x80 | opcode];
+        match payload.len() {
+            length @ 0..126 => frame.push(0x80 | length as u8),
+            length => {
+                frame.push(0x80 | 126);
+                frame.extend((length as u16).to_be_bytes());
+            }
+        }
+        let key = (random.number() as u32).to_be_bytes();
+        frame.extend(key);
+        frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]));
+        network.borrow_mut().send(self.socket, &frame);
+        true
+    }
+
+    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let first = *self.incoming.first()?;
+        let short = usize::from(*self.incoming.get(1)?);
+        assert_eq!(first & 0xF0, 0x80, "whole frames without reserved bits");
+        let (header, length) = match short {
+            0..126 => (2, short),
+            126 => {
+                let length = self.incoming.get(2..4)?;
+                (4, usize::from(u16::from_be_bytes([length[0], length[1]])))
+            }
+            _ => panic!("masked or huge"),
+        };
+        let payload = self.incoming.get(header..header + length)?.to_vec();
+        self.incoming.drain(..header + length);
+        Some((first & 0x0F, payload))
+    }
+}

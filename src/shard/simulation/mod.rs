@@ -1,0 +1,291 @@
+//! The whole server on the simulated backend, under a seed: short writes, resets, slow and stopped
+//! readers, shards that stop for a while, no descriptors, small bounds everywhere.
+//!
+//! A *witness* per topic subscribes before anything is published and reads without pause: what it saw
+//! is the topic's order. Every other subscriber is held against it.
+//!
+//! `STENTOR_SIM_SEEDS=1000000 cargo test --release simulat` runs a million seeds,
+//! `STENTOR_SIM_SEED=17 cargo test simulat` replays one.
+
+mod check;
+mod client;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+
+use super::{Settings, Shard};
+use crate::config::{ChannelOptions, Config, Namespace, SlowConsumer};
+use crate::ids::ShardId;
+use crate::io::Backend;
+use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
+use crate::mesh::{self, Control};
+use crate::metrics::Metrics;
+use client::{Client, Manner};
+
+const SEEDS: u64 = 1000;
+const STEPS: usize = 250;
+const CLIENTS: usize = 14;
+/// One under each policy, and two more for topics without a namespace.
+const TOPICS: [&str; 6] = ["old:t", "new:t", "last:t", "strict:t", "plain", "busy"];
+
+/// What was published, by id: ids are handed out in order.
+#[derive(Debug)]
+struct Published {
+    topic: usize,
+    client: usize,
+    echo: bool,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Accepted,
+    Refused,
+}
+
+struct World {
+    random: Random,
+    network: Rc<RefCell<Network>>,
+    shards: Vec<Shard<Simulated>>,
+    /// Steps until a stopped shard goes on.
+    stopped: Vec<usize>,
+    control: Control,
+    settings: Arc<Settings>,
+    /// The first [`TOPICS`]`.len()` are the witnesses.
+    clients: Vec<Client>,
+    published: Vec<Published>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let count = 1 + random.below(4);
+        let settings = Arc::new(Settings {
+            config: config(&mut random),
+            metrics: Metrics::new(count),
+            connections_max: 1000,
+            unix_start: 1_700_000_000_000,
+            hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            identity: || 7,
+        });
+        let network = Network::new(random.number());
+        let backends: Vec<_> = (0..count as u16)
+            .map(|shard| Simulated::new(ShardId(shard), Rc::clone(&network)))
+            .collect();
+        let wakers = backends.iter().map(Backend::waker).collect();
+        let (ports, control) = mesh::connect(wakers, settings.config.limits.mesh_backlog);
+        let shards: Vec<_> = backends
+            .into_iter()
+            .zip(ports)
+            .map(|(backend, port)| Shard::new(backend, port, Arc::clone(&settings)))
+            .collect();
+        let stopped = vec![0; count];
+        Self {
+            random,
+            network,
+            shards,
+            stopped,
+            control,
+            settings,
+            clients: Vec::new(),
+            published: Vec::new(),
+        }
+    }
+
+    fn run(&mut self) {
+        for topic in 0..TOPICS.len() {
+            let witness = self.connect(Manner::Witness);
+            self.clients[witness].subscribe(&self.network, topic, &mut self.random);
+        }
+        while !(0..TOPICS.len()).all(|topic| self.clients[topic].is_subscribed(topic)) {
+            self.step();
+        }
+        for _ in 0..STEPS {
+            self.act();
+            self.step();
+            self.check_bounds();
+        }
+        self.settle();
+        self.check_streams();
+        self.shut_down();
+    }
+
+    fn connect(&mut self, manner: Manner) -> usize {
+        let shard = ShardId(self.random.below(self.shards.len()) as u16);
+        let capacity = match manner {
+            Manner::Witness => STEADY_CAPACITY,
+            Manner::Brisk | Manner::Slow | Manner::Stopped | Manner::Mute => {
+                64 + self.random.below(4000)
+            }
+        };
+        let socket = self.network.borrow_mut().connect(shard, capacity);
+        let client = Client::new(socket, manner);
+        client.upgrade(&self.network);
+        self.clients.push(client);
+        self.clients.len() - 1
+    }
+
+    /// One thing that a client, or the machine, does.
+    fn act(&mut self) {
+        let live: Vec<_> = (TOPICS.len()..self.clients.len())
+            .filter(|index| !self.clients[*index].is_closed())
+            .collect();
+        if live.len() < CLIENTS && self.random.one_in(3) {
+            let manner = match self.random.below(10) {
+                0 => Manner::Stopped,
+                1 | 2 => Manner::Slow,
+                3 => Manner::Mute,
+                _ => Manner::Brisk,
+            };
+            self.connect(manner);
+            return;
+        }
+        if live.is_empty() {
+            return;
+        }
+        let index = live[self.random.below(live.len())];
+        let topic = self.random.below(TOPICS.len());
+        let client = &mut self.clients[index];
+        match self.random.below(24) {
+            0..=4 => client.subscribe(&self.network, topic, &mut self.random),
+            5 => client.unsubscribe(&self.network, topic, &mut self.random),
+            6 => client.ping(&self.network, &mut self.random),
+            7 if self.random.one_in(6) => client.reset(&self.network),
+            8 if self.random.one_in(6) => client.end(&self.network),
+            9 if self.random.one_in(4) => client.close(&self.network, &mut self.random),
+            10 if self.random.one_in(8) => client.garbage(&self.network, &mut self.random),
+            11 if self.random.one_in(4) => {
+                let shard = self.random.below(self.shards.len());
+                self.stopped[shard] = 1 + self.random.below(30);
+            }
+            12 if self.random.one_in(4) => {
+                let mut network = self.network.borrow_mut();
+                network.descriptors_exhausted = !network.descriptors_exhausted;
+            }
+            _ => {
+                let burst = if self.random.one_in(6) { 20 } else { 2 };
+                for _ in 0..1 + self.random.below(burst) {
+                    self.publish(index, topic);
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, index: usize, topic: usize) {
+        let echo = !self.random.one_in(4);
+        let id = self.published.len();
+        if self.clients[index].publish(&self.network, topic, id, echo, &mut self.random) {
+            self.published.push(Published { topic, client: index, echo, outcome: None });
+        }
+    }
+
+    /// Every shard that is not stopped turns once, in any order; time passes; clients read.
+    fn step(&mut self) {
+        let pause = [0, 1, 5, 40][self.random.below(4)];
+        self.network.borrow_mut().advance(Duration::from_millis(pause));
+        let mut order: Vec<_> = (0..self.shards.len()).collect();
+        for index in (1..order.len()).rev() {
+            order.swap(index, self.random.below(index + 1));
+        }
+        for shard in order {
+            if self.stopped[shard] > 0 {
+                self.stopped[shard] -= 1;
+            } else {
+                self.shards[shard].turn().expect("the simulated backend does not fail");
+            }
+        }
+        let now = self.network.borrow().now();
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            client.read(&self.network, now, index, &mut self.published, &mut self.random);
+        }
+    }
+
+    /// Everybody reads, nobody publishes, until nothing moves any more.
+    fn settle(&mut self) {
+        self.stopped.fill(0);
+        self.network.borrow_mut().descriptors_exhausted = false;
+        for client in &mut self.clients {
+            client.hurry();
+        }
+        let mut quiet = 0;
+        let mut steps = 0;
+        while quiet < 60 {
+            let before: u64 = self.clients.iter().map(|client| client.messages).sum();
+            self.step();
+            let after: u64 = self.clients.iter().map(|client| client.messages).sum();
+            quiet = if before == after { quiet + 1 } else { 0 };
+            steps += 1;
+            assert!(steps < 20_000, "the server does not come to rest");
+        }
+    }
+
+    fn shut_down(&mut self) {
+        let open: Vec<_> =
+            (0..self.clients.len()).filter(|index| self.clients[*index].is_open()).collect();
+        self.control.shutdown();
+        for _ in 0..5000 {
+            if self.shards.iter().all(|shard| shard.state().has_ended()) {
+                break;
+            }
+            self.step();
+        }
+        for _ in 0..50 {
+            self.step();
+        }
+        for index in open {
+            self.clients[index].check_farewell();
+        }
+        self.check_nothing_held();
+    }
+}
+
+/// Small bounds, so that they are met.
+fn config(random: &mut Random) -> Config {
+    let mut config = Config::default();
+    config.limits.send_queue_size = 600 + random.below(4000);
+    config.limits.mesh_backlog = if random.one_in(3) { 2000 } else { 1 << 20 };
+    config.limits.fanout_backlog = if random.one_in(3) { 1000 } else { 1 << 20 };
+    config.limits.max_subscriptions = 2 + random.below(6) as u32;
+    config.limits.max_errors = 1000;
+    config.limits.slow_consumer_timeout = Duration::from_secs(2);
+    config.limits.close_timeout = Duration::from_secs(1);
+    config.heartbeat.interval = Duration::from_secs(1 + random.below(3) as u64);
+    let namespace = |name: &str, slow_consumer| Namespace {
+        name: name.to_owned(),
+        options: ChannelOptions { slow_consumer },
+    };
+    config.namespaces = vec![
+        namespace("last", SlowConsumer::Conflate),
+        namespace("new", SlowConsumer::DropNewest),
+        namespace("old", SlowConsumer::DropOldest),
+    ];
+    config
+}
+
+fn run_seed(seed: u64) {
+    let outcome = std::panic::catch_unwind(|| World::new(seed).run());
+    if let Err(panic) = outcome {
+        eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn simulated_servers_keep_their_promises() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("STENTOR_SIM_SEED") {
+        return run_seed(seed);
+    }
+    let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || (thread..count).step_by(threads as usize).for_each(run_seed));
+        }
+    });
+}
