@@ -1,0 +1,120 @@
+//! `stentor publish`: one publication, or one for each line of stdin.
+
+use crate::client::{Client, DEFAULT_URL, json};
+use anyhow::{Context, bail};
+use clap::Args;
+use std::borrow::Cow;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+/// Lines read but not yet published.
+const LINES_AHEAD_MAX: usize = 16;
+/// How long a ping of the server may wait for its answer.
+const PING_WAIT_MAX: Duration = Duration::from_secs(1);
+
+pub const HELP: &str = "\
+DATA that is JSON is sent as it is: an object, an array, a number, true, \"text in quotes\".
+Anything else is sent as a JSON string, except what starts with {, [ or \" and is not JSON: that is
+an error.
+
+Examples:
+  stentor publish news '{\"title\":\"Hello\"}'             an object
+  stentor publish news 'Hello, everybody'              a string
+  stentor publish news 42                              a number; '\"42\"' is a string
+  tail -f app.log | stentor publish log -              a publication for each line";
+
+#[derive(Args)]
+pub struct Options {
+    /// The channel to publish to
+    channel: String,
+    /// JSON or text; `-` reads it from stdin, a publication for each line that is not empty
+    #[arg(allow_hyphen_values = true)]
+    data: String,
+    /// The server
+    #[arg(long, default_value = DEFAULT_URL)]
+    url: String,
+}
+
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.data == "-" {
+        publish_lines(options, BufReader::new(io::stdin()))?;
+    } else {
+        let data = to_json(&options.data)?;
+        let mut client = Client::connect(&options.url)?;
+        client.publish(&options.channel, &data)?;
+        client.close();
+    }
+    if io::stderr().is_terminal() {
+        eprintln!("published to {}", options.channel);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes line by line, and answers the server's pings while none comes.
+fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.url)?;
+    let (sender, lines) = mpsc::sync_channel(LINES_AHEAD_MAX);
+    // It ends with the input, or with the process.
+    thread::spawn(move || input.lines().enumerate().try_for_each(|numbered| sender.send(numbered)));
+    loop {
+        let (index, line) = match lines.recv_timeout(PING_WAIT_MAX) {
+            Ok(numbered) => numbered,
+            Err(RecvTimeoutError::Timeout) => {
+                client.answer_pings()?;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let at_line = || format!("stdin, line {}", index + 1);
+        let line = line.with_context(at_line)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let data = to_json(&line).with_context(at_line)?;
+        client.publish(&options.channel, &data).with_context(at_line)?;
+    }
+    client.close();
+    Ok(())
+}
+
+/// JSON as it is, other text as a JSON string. What starts like JSON and is not is an error.
+fn to_json(text: &str) -> anyhow::Result<Cow<'_, str>> {
+    match json::check(text) {
+        Ok(()) => Ok(Cow::Borrowed(text.trim())),
+        Err(error) if text.trim_start().starts_with(['{', '[', '"']) => {
+            bail!("DATA starts like JSON, but is not: {}", error.explain(text))
+        }
+        Err(_) => Ok(Cow::Owned(json::quote(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_json_or_text() {
+        for (text, sent) in [
+            ("{\"a\": 1}", "{\"a\": 1}"),
+            (" [1]\n", "[1]"),
+            ("42", "42"),
+            ("true", "true"),
+            ("\"42\"", "\"42\""),
+            ("0123", "\"0123\""),
+            ("Hello \"you\"", "\"Hello \\\"you\\\"\""),
+            ("", "\"\""),
+            ("-", "\"-\""),
+        ] {
+            assert_eq!(to_json(text).unwrap(), sent);
+        }
+        let error = to_json("{\"a\": 1,}").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "DATA starts like JSON, but is not: line 1, column 9: expected a key in double quotes, \
+             found `}`"
+        );
+    }
+}

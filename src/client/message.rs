@@ -1,0 +1,190 @@
+//! What the server says, as values. The `data` of a publication stays the bytes of its publisher.
+
+use super::error::ClientError;
+use super::json;
+use simd_json::BorrowedValue;
+use simd_json::prelude::*;
+use std::fmt;
+use std::ops::Range;
+
+/// One message of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServerMessage {
+    Publication(Publication),
+    Subscribed {
+        channel: String,
+    },
+    Unsubscribed {
+        channel: String,
+    },
+    Acknowledged {
+        request: Option<u64>,
+    },
+    Refused(Refusal),
+    /// The message as it came: a type that this client does not know.
+    Other(String),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Publication {
+    pub channel: String,
+    json: String,
+    /// The place of the value of `data` in `json`.
+    data: Range<usize>,
+}
+
+/// A request that the server did not do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// For people.
+    pub message: String,
+    /// For machines: stable.
+    pub code: Option<String>,
+    pub channel: Option<String>,
+    /// The `id` of the request, where it had one.
+    pub request: Option<u64>,
+}
+
+impl Publication {
+    /// Byte for byte what was published.
+    pub fn data(&self) -> &str {
+        &self.json[self.data.clone()]
+    }
+
+    /// The whole message.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.code {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ServerMessage {
+    pub fn parse(text: String) -> Result<Self, ClientError> {
+        let mut copy = text.clone().into_bytes();
+        let value = simd_json::to_borrowed_value(&mut copy)
+            .map_err(|error| ClientError::InvalidMessage(error.to_string()))?;
+        let channel = value.get_str("channel");
+        match value.get_str("type") {
+            Some("ack") => {
+                return Ok(Self::Acknowledged { request: request_id(&value) });
+            }
+            Some("error") => return Ok(Self::Refused(refusal(&value, "error"))),
+            Some(_) | None => {}
+        }
+        match (channel, value.get("data"), json::find_value(&text, "data")) {
+            (Some("system"), Some(data), _) => {
+                let about = || data.get_str("channel").unwrap_or_default().to_string();
+                Ok(match data.get_str("type") {
+                    Some("subscription_confirm") => Self::Subscribed { channel: about() },
+                    Some("unsubscription_confirm") => Self::Unsubscribed { channel: about() },
+                    Some("error") => Self::Refused(refusal(data, "message")),
+                    Some(_) | None => Self::Other(text),
+                })
+            }
+            (Some(channel), Some(_), Some(data)) => {
+                let channel = channel.to_string();
+                Ok(Self::Publication(Publication { channel, json: text, data }))
+            }
+            _ => Ok(Self::Other(text)),
+        }
+    }
+}
+
+/// `text` is the name of the field with the words for people.
+fn refusal(value: &BorrowedValue<'_>, text: &str) -> Refusal {
+    Refusal {
+        message: value.get_str(text).unwrap_or("refused without a reason").to_string(),
+        code: value.get_str("code").map(str::to_string),
+        channel: value.get_str("channel").map(str::to_string),
+        request: request_id(value),
+    }
+}
+
+fn request_id(value: &BorrowedValue<'_>) -> Option<u64> {
+    value.get_u64("requestId")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> ServerMessage {
+        ServerMessage::parse(json.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_data_of_a_publication_is_its_publishers_bytes() {
+        for data in [
+            "1",
+            "-1.50e3",
+            "true",
+            "null",
+            "\"\"",
+            r#""a \"quoted\" \\""#,
+            r#"{"a":[1,{"b":"}]"}] , "data":2}"#,
+            "[ ]",
+            "{ \"x\" :\n 1 }",
+            "[[],{},\"\\\\\"]",
+            "\"ünïcode ✓\"",
+        ] {
+            for json in [
+                format!(r#"{{"channel":"news","data":{data}}}"#),
+                format!(r#"{{"channel":"news","data":{data},"offset":7}}"#),
+                format!(r#" {{ "offset" : 7 , "data" : {data} , "channel" : "news" }} "#),
+                format!(r#"{{"tags":{{"data":0}},"data":{data},"channel":"news"}}"#),
+            ] {
+                let ServerMessage::Publication(publication) = parse(&json) else {
+                    panic!("not a publication: {json}");
+                };
+                assert_eq!(publication.data(), data);
+                assert_eq!(publication.json(), json);
+                assert_eq!(publication.channel, "news");
+            }
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_server_become_values() {
+        let channel = "a".to_string();
+        assert_eq!(
+            parse(r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a"}}"#),
+            ServerMessage::Subscribed { channel: channel.clone() }
+        );
+        assert_eq!(
+            parse(r#"{"channel":"system","data":{"type":"unsubscription_confirm","channel":"a"}}"#),
+            ServerMessage::Unsubscribed { channel }
+        );
+        assert_eq!(
+            parse(r#"{"type":"ack","requestId":3,"channel":"a"}"#),
+            ServerMessage::Acknowledged { request: Some(3) }
+        );
+        let refusal = Refusal {
+            message: "no".to_string(),
+            code: Some("rate_limited".to_string()),
+            channel: Some("a".to_string()),
+            request: Some(4),
+        };
+        assert_eq!(refusal.to_string(), "no (rate_limited)");
+        assert_eq!(
+            parse(
+                r#"{"channel":"system","data":{"type":"error","message":"no","code":"rate_limited",
+                    "channel":"a","requestId":4}}"#
+            ),
+            ServerMessage::Refused(refusal)
+        );
+        let message = parse(r#"{"id":"1","type":"error","requestId":9,"error":"no"}"#);
+        assert!(matches!(message, ServerMessage::Refused(Refusal { request: Some(9), .. })));
+        let json = r#"{"type":"pong"}"#;
+        assert_eq!(parse(json), ServerMessage::Other(json.to_string()));
+        assert!(ServerMessage::parse("{".to_string()).is_err());
+    }
+}

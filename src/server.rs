@@ -1,0 +1,293 @@
+//! The server as a whole: wires the parts, starts one thread per shard, turns signals into an ordered
+//! shutdown.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::config::Config;
+use crate::ids::ShardId;
+use crate::io::epoll::Epoll;
+use crate::io::{Backend, listener};
+use crate::mesh::{self, Control, Port};
+use crate::metrics::{Counter, Metrics};
+use crate::shard::{Settings, Shard};
+
+/// Descriptors that are no client's: standard streams, the log, signals, and per shard the poll, the
+/// listener and the waker.
+const DESCRIPTORS_KEPT: u64 = 32;
+const DESCRIPTORS_PER_SHARD: u64 = 4;
+
+/// Time that a shard has beyond `shutdown_timeout` to end its last turn.
+const SHUTDOWN_SLACK: Duration = Duration::from_millis(500);
+
+/// Why the server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    Listen { address: SocketAddr, error: io::Error },
+    Backend(io::Error),
+    Thread(io::Error),
+    Signals(io::Error),
+    Randomness(getrandom::Error),
+}
+
+/// Why the server stopped although nobody asked for it, or not as it should.
+#[derive(Debug)]
+pub enum RunError {
+    Start(StartError),
+    Shard {
+        shard: ShardId,
+        error: io::Error,
+    },
+    ShardPanicked(ShardId),
+    /// These did not end in time.
+    ShutdownTimeout(Vec<ShardId>),
+}
+
+/// A server that has its address and accepts connections as soon as it runs.
+pub struct Server {
+    settings: Arc<Settings>,
+    address: SocketAddr,
+    listeners: Vec<TcpListener>,
+    clock: Instant,
+    cores: Vec<CoreId>,
+}
+
+/// What the main thread waits for.
+enum Happening {
+    Signal(i32),
+    Ended(ShardId, thread::Result<io::Result<()>>),
+}
+
+impl Server {
+    /// Takes the address. `open_files`: the descriptors this process may have.
+    pub fn bind(config: Config, open_files: u64) -> Result<Self, StartError> {
+        getrandom::fill(&mut [0; 16]).map_err(StartError::Randomness)?;
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
+        let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * shards as u64;
+        let affordable = open_files.saturating_sub(kept).max(1) as usize;
+        let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
+        let listen = config.server.listen;
+        let listeners = listener::bind(listen, shards)
+            .map_err(|error| StartError::Listen { address: listen, error })?;
+        let address = listeners
+            .first()
+            .map_or(Ok(listen), TcpListener::local_addr)
+            .map_err(|error| StartError::Listen { address: listen, error })?;
+        let unix_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let settings = Arc::new(Settings {
+            config,
+            metrics: Metrics::new(shards),
+            connections_max,
+            unix_start: unix_start.as_millis() as u64,
+            hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),
+            identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
+        });
+        Ok(Self { settings, address, listeners, clock: Instant::now(), cores })
+    }
+
+    /// The address in use; tells the port where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn shards(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// The cores that shards are pinned to; empty if they are not.
+    pub fn cores(&self) -> &[CoreId] {
+        if self.settings.config.server.pin { &self.cores } else { &[] }
+    }
+
+    pub fn backend(&self) -> &'static str {
+        "epoll"
+    }
+
+    pub fn connections_max(&self) -> usize {
+        self.settings.connections_max
+    }
+
+    /// Serves until SIGTERM or SIGINT, then closes every connection and returns. A second signal ends
+    /// the process at once; SIGUSR1 writes the counters to the log.
+    pub fn run(self) -> Result<(), RunError> {
+        let (sender, happenings) = unbounded();
+        watch_signals(sender.clone()).map_err(RunError::Start)?;
+        let settings = Arc::clone(&self.settings);
+        let shards = self.shards();
+        let control = self.start_shards(sender).map_err(RunError::Start)?;
+        let outcome = supervise(&settings, &happenings, &control, shards);
+        log_counters(&settings.metrics, "stopped");
+        outcome
+    }
+
+    fn start_shards(self, happenings: Sender<Happening>) -> Result<Control, StartError> {
+        let backends: Vec<_> = self
+            .listeners
+            .into_iter()
+            .map(|listener| Epoll::new(listener, self.clock))
+            .collect::<io::Result<_>>()
+            .map_err(StartError::Backend)?;
+        let wakers = backends.iter().map(Backend::waker).collect();
+        let (ports, control) = mesh::connect(wakers, self.settings.config.limits.mesh_backlog);
+        let pin = self.settings.config.server.pin && !self.cores.is_empty();
+        for (index, (backend, port)) in backends.into_iter().zip(ports).enumerate() {
+            let core = pin.then(|| self.cores[index % self.cores.len()]);
+            let settings = Arc::clone(&self.settings);
+            let happenings = happenings.clone();
+            let shard = port.shard();
+            let run = move || {
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    run_shard(backend, port, settings, core)
+                }));
+                // Nobody listens any more only if the process is ending already.
+                drop(happenings.send(Happening::Ended(shard, ended)));
+            };
+            thread::Builder::new()
+                .name(format!("stentor-{}", shard.0))
+                .spawn(run)
+                .map_err(StartError::Thread)?;
+        }
+        Ok(control)
+    }
+}
+
+fn run_shard(
+    backend: Epoll,
+    port: Port,
+    settings: Arc<Settings>,
+    core: Option<CoreId>,
+) -> io::Result<()> {
+    if let Some(core) = core
+        && !core_affinity::set_for_current(core)
+    {
+        tracing::warn!(shard = port.shard().0, core = core.id, "cannot pin to core");
+    }
+    Shard::new(backend, port, settings).run()
+}
+
+/// Waits for signals and for shards to end; a shard that ends by itself takes the server with it.
+fn supervise(
+    settings: &Settings,
+    happenings: &Receiver<Happening>,
+    control: &Control,
+    shards: usize,
+) -> Result<(), RunError> {
+    let mut running: Vec<_> = (0..shards as u16).map(ShardId).collect();
+    let mut deadline = None;
+    let mut outcome = Ok(());
+    while !running.is_empty() {
+        let happening = match deadline {
+            None => happenings.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => happenings.recv_deadline(deadline),
+        };
+        let mut stop = false;
+        match happening {
+            Ok(Happening::Signal(SIGUSR1)) => log_counters(&settings.metrics, "counters"),
+            Ok(Happening::Signal(signal)) if deadline.is_none() => {
+                let connections = settings.metrics.connections();
+                tracing::info!(signal, connections, "shutting down");
+                stop = true;
+            }
+            Ok(Happening::Signal(_)) => {}
+            Ok(Happening::Ended(shard, ended)) => {
+                running.retain(|other| *other != shard);
+                let error = match ended {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => RunError::Shard { shard, error },
+                    Err(_) => RunError::ShardPanicked(shard),
+                };
+                tracing::error!(%error, "shutting down");
+                outcome = Err(error);
+                stop = deadline.is_none();
+            }
+            Err(_) => return Err(RunError::ShutdownTimeout(running)),
+        }
+        if stop {
+            let timeout = settings.config.server.shutdown_timeout + SHUTDOWN_SLACK;
+            deadline = Some(Instant::now() + timeout);
+            control.shutdown();
+        }
+    }
+    outcome
+}
+
+/// Signals arrive on a thread of their own, so that a second one ends the process whatever the first
+/// one is waiting for.
+fn watch_signals(happenings: Sender<Happening>) -> Result<(), StartError> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
+    let watch = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            if stopping && signal != SIGUSR1 {
+                // Ends the process as if it had never handled signals.
+                drop(signal_hook::low_level::emulate_default_handler(signal));
+            }
+            stopping |= signal != SIGUSR1;
+            drop(happenings.send(Happening::Signal(signal)));
+        }
+    };
+    let builder = thread::Builder::new().name("stentor-signals".into());
+    builder.spawn(watch).map(drop).map_err(StartError::Thread)
+}
+
+fn log_counters(metrics: &Metrics, message: &str) {
+    let counters: Vec<_> = Counter::ALL
+        .iter()
+        .map(|counter| (counter.name(), metrics.total(*counter)))
+        .filter(|(_, total)| *total > 0)
+        .map(|(name, total)| format!("{name}={total}"))
+        .collect();
+    let connections = metrics.connections();
+    tracing::info!(connections, counters = counters.join(" "), "{message}");
+}
+
+fn random_u64() -> u64 {
+    // `bind` has tried it; a kernel that has given randomness once goes on doing so.
+    getrandom::u64().expect("the kernel gave randomness at start")
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "cannot listen on {address}: another program has that address; \
+                 stop it, or choose another port with --listen"
+            ),
+            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Backend(error) => write!(f, "cannot set up epoll: {error}"),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            Self::Signals(error) => write!(f, "cannot handle signals: {error}"),
+            Self::Randomness(error) => write!(f, "the kernel gives no randomness: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => error.fmt(f),
+            Self::Shard { shard, error } => write!(f, "{shard} cannot go on: {error}"),
+            Self::ShardPanicked(shard) => write!(f, "{shard} panicked; this is a bug"),
+            Self::ShutdownTimeout(shards) => {
+                let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
+                write!(f, "{} did not end in time", shards.join(", "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+impl std::error::Error for RunError {}
