@@ -183,7 +183,8 @@ impl Epoll {
         count
     }
 
-    /// What earlier turns left: closed connections, unfinished sends and receives.
+    /// What earlier turns left: closed connections, unfinished sends and receives. Returns the bytes
+    /// received.
     fn leftovers(&mut self, handler: &mut impl Handler) -> usize {
         for (token, reason) in std::mem::take(&mut self.closed) {
             handler.closed(token, reason);
@@ -225,8 +226,9 @@ impl Backend for Epoll {
     }
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
+        // Whatever is left over changes what the shard wants next: it must not wait then.
+        let timeout = self.timeout(timeout);
         let mut received = self.leftovers(handler);
-        let timeout = if received > 0 { Duration::ZERO } else { self.timeout(timeout) };
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
