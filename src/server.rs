@@ -261,11 +261,6 @@ fn random_u64() -> u64 {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "cannot listen on {address}: another program has that address; \
-                 stop it, or choose another port with --listen"
-            ),
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Backend(error) => write!(f, "cannot set up epoll: {error}"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
