@@ -12,6 +12,9 @@ pub const SLOW_CONSUMER: CloseCode = CloseCode::Library(4002);
 /// Nothing, not even a pong, came from the peer for too long. It may come back and resume.
 pub const NO_HEARTBEAT: CloseCode = CloseCode::Library(4004);
 
+/// More publications than the rate limit allows, again and again; come back after a pause.
+pub const RATE_LIMITED: CloseCode = CloseCode::Library(4006);
+
 /// Why a peer closes: the body of its close frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseFrame {

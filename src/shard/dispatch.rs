@@ -9,7 +9,7 @@ use crate::ids::Token;
 use crate::message::{PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::{
-    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, encoder, reply,
+    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, encoder, reply,
 };
 
 /// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
@@ -131,10 +131,13 @@ impl State {
         let Some(connection) = self.connection(token) else { return };
         connection.errors = connection.errors.saturating_add(penalty);
         if u32::from(connection.errors) >= errors_max {
-            let reason = Counter::TooManyErrors.name();
             self.count(Counter::TooManyErrors, 1);
-            self.note(token, reason, rejection.code.as_str());
-            self.close(token, CloseCode::Policy, reason);
+            self.note(token, Counter::TooManyErrors.name(), rejection.code.as_str());
+            if rejection.code == ErrorCode::RateLimited {
+                self.close(token, close::RATE_LIMITED, ErrorCode::RateLimited.as_str());
+            } else {
+                self.close(token, CloseCode::Policy, Counter::TooManyErrors.name());
+            }
         }
     }
 

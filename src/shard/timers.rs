@@ -100,13 +100,27 @@ impl TimerWheel {
 
     /// Time until the next bucket with a deadline, at most `longest`.
     pub fn next(&self, now: Moment, longest: Duration) -> Duration {
-        let ticks = (0..BUCKETS).find(|ahead| {
-            let bucket = (self.fired.0 + ahead) % BUCKETS;
-            self.occupied[bucket as usize / 64] & 1 << (bucket % 64) != 0
-        });
-        let Some(ticks) = ticks else { return longest };
+        let Some(ticks) = self.next_occupied() else { return longest };
         let due = Moment(u64::from(self.fired.0 + ticks) * Tick::MILLIS);
         due.since(now).min(longest)
+    }
+
+    /// Buckets from the next one to fire to the first that is not empty.
+    fn next_occupied(&self) -> Option<u32> {
+        let first = self.fired.0 % BUCKETS;
+        let words = self.occupied.len() as u32;
+        // The first word counts twice: its upper bits come first, its lower ones last.
+        (0..=words).find_map(|ahead| {
+            let index = (first / 64 + ahead) % words;
+            let mask = match ahead {
+                0 => u64::MAX << (first % 64),
+                _ if ahead == words => !(u64::MAX << (first % 64)),
+                _ => u64::MAX,
+            };
+            let word = self.occupied[index as usize] & mask;
+            let bucket = index * 64 + word.trailing_zeros();
+            (word != 0).then(|| (bucket + BUCKETS - first) % BUCKETS)
+        })
     }
 
     fn set_head(&mut self, bucket: u32, slot: u32) {

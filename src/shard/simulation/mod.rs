@@ -27,7 +27,7 @@ use crate::mesh::{self, Control};
 use crate::metrics::Metrics;
 use client::{Client, Manner};
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 5000;
 const STEPS: usize = 250;
 const CLIENTS: usize = 14;
 /// One under each policy, and two more for topics without a namespace.
