@@ -6,7 +6,7 @@ use crate::proto::http::{
 };
 
 /// How many damaged handshakes are tried.
-const MUTATIONS: u64 = 100_000;
+const MUTATIONS: u64 = 1_000_000;
 
 const SEED: u64 = 0x5EED_0F57_E270_0001;
 

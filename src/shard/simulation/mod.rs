@@ -63,8 +63,11 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with_shards(seed, 1 + Random::new(seed).below(4))
+    }
+
+    fn with_shards(seed: u64, count: usize) -> Self {
         let mut random = Random::new(seed);
-        let count = 1 + random.below(4);
         let settings = Arc::new(Settings {
             config: config(&mut random),
             metrics: Metrics::new(count),
@@ -288,4 +291,28 @@ fn simulated_servers_keep_their_promises() {
             scope.spawn(move || (thread..count).step_by(threads as usize).for_each(run_seed));
         }
     });
+}
+
+#[test]
+fn health_names_a_stalled_shard() {
+    let mut world = World::with_shards(1, 2);
+    let ask = |world: &mut World| {
+        let socket = world.network.borrow_mut().connect(ShardId(0), STEADY_CAPACITY);
+        let request = b"GET /health HTTP/1.1\r\nHost: s\r\n\r\n";
+        world.network.borrow_mut().send(socket, request);
+        for _ in 0..100 {
+            world.step();
+        }
+        String::from_utf8(world.network.borrow_mut().read(socket, usize::MAX)).unwrap()
+    };
+    let healthy = ask(&mut world);
+    assert!(healthy.starts_with("HTTP/1.1 200 "), "{healthy}");
+    world.stopped[1] = usize::MAX;
+    world.network.borrow_mut().advance(Duration::from_secs(10));
+    let stalled = ask(&mut world);
+    assert!(stalled.starts_with("HTTP/1.1 503 "), "{stalled}");
+    assert!(stalled.contains(r#""stalled":[1]"#), "{stalled}");
+    world.stopped[1] = 0;
+    let recovered = ask(&mut world);
+    assert!(recovered.starts_with("HTTP/1.1 200 "), "{recovered}");
 }
