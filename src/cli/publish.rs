@@ -1,6 +1,7 @@
 //! `stentor publish`: one publication, or one for each line of stdin.
 
-use crate::client::{Client, DEFAULT_URL, json};
+use crate::client::{Client, DEFAULT_URL};
+use crate::proto::json::{JsonError, Scanner, quote};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::borrow::Cow;
@@ -82,12 +83,16 @@ fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> any
 
 /// JSON as it is, other text as a JSON string. What starts like JSON and is not is an error.
 fn to_json(text: &str) -> anyhow::Result<Cow<'_, str>> {
-    match json::check(text) {
-        Ok(()) => Ok(Cow::Borrowed(text.trim())),
-        Err(error) if text.trim_start().starts_with(['{', '[', '"']) => {
-            bail!("DATA starts like JSON, but is not: {}", error.explain(text))
+    let mut scanner = Scanner::new(text);
+    match scanner.value() {
+        Ok(value) if scanner.rest().trim().is_empty() => Ok(Cow::Borrowed(value)),
+        Err(error @ JsonError::TooDeep) => bail!("DATA cannot be published: {error}"),
+        Ok(_) | Err(JsonError::Syntax) if text.trim_start().starts_with(['{', '[', '"']) => {
+            bail!(
+                "DATA starts like JSON, but is not; to send it as text, write it as a JSON string"
+            )
         }
-        Err(_) => Ok(Cow::Owned(json::quote(text))),
+        Ok(_) | Err(JsonError::Syntax) => Ok(Cow::Owned(quote(text))),
     }
 }
 
@@ -111,10 +116,6 @@ mod tests {
             assert_eq!(to_json(text).unwrap(), sent);
         }
         let error = to_json("{\"a\": 1,}").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "DATA starts like JSON, but is not: line 1, column 9: expected a key in double quotes, \
-             found `}`"
-        );
+        assert!(error.starts_with("DATA starts like JSON, but is not"), "{error}");
     }
 }

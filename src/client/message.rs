@@ -1,9 +1,8 @@
 //! What the server says, as values. The `data` of a publication stays the bytes of its publisher.
 
 use super::error::ClientError;
-use super::json;
-use simd_json::BorrowedValue;
-use simd_json::prelude::*;
+use crate::proto::json::{RawString, Scanner};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -69,29 +68,33 @@ impl fmt::Display for Refusal {
 
 impl ServerMessage {
     pub fn parse(text: String) -> Result<Self, ClientError> {
-        let mut copy = text.clone().into_bytes();
-        let value = simd_json::to_borrowed_value(&mut copy)
-            .map_err(|error| ClientError::InvalidMessage(error.to_string()))?;
-        let channel = value.get_str("channel");
-        match value.get_str("type") {
+        let Some(fields) = Fields::of(&text) else {
+            return Err(ClientError::InvalidMessage(text));
+        };
+        let channel = fields.text("channel");
+        match fields.text("type").as_deref() {
             Some("ack") => {
-                return Ok(Self::Acknowledged { request: request_id(&value) });
+                return Ok(Self::Acknowledged { request: fields.number("requestId") });
             }
-            Some("error") => return Ok(Self::Refused(refusal(&value, "error"))),
+            Some("error") => return Ok(Self::Refused(fields.refusal("error"))),
             Some(_) | None => {}
         }
-        match (channel, value.get("data"), json::find_value(&text, "data")) {
-            (Some("system"), Some(data), _) => {
-                let about = || data.get_str("channel").unwrap_or_default().to_string();
-                Ok(match data.get_str("type") {
+        match (channel, fields.raw("data")) {
+            (Some(channel), Some(data)) if channel == "system" => {
+                let Some(data) = Fields::of(data) else { return Ok(Self::Other(text)) };
+                let about = || data.text("channel").unwrap_or_default().into_owned();
+                Ok(match data.text("type").as_deref() {
                     Some("subscription_confirm") => Self::Subscribed { channel: about() },
                     Some("unsubscription_confirm") => Self::Unsubscribed { channel: about() },
-                    Some("error") => Self::Refused(refusal(data, "message")),
+                    Some("error") => Self::Refused(data.refusal("message")),
                     Some(_) | None => Self::Other(text),
                 })
             }
-            (Some(channel), Some(_), Some(data)) => {
-                let channel = channel.to_string();
+            (Some(channel), Some(data)) => {
+                let channel = channel.into_owned();
+                // `data` is a part of `text`.
+                let start = data.as_ptr().addr() - text.as_ptr().addr();
+                let data = start..start + data.len();
                 Ok(Self::Publication(Publication { channel, json: text, data }))
             }
             _ => Ok(Self::Other(text)),
@@ -99,18 +102,41 @@ impl ServerMessage {
     }
 }
 
-/// `text` is the name of the field with the words for people.
-fn refusal(value: &BorrowedValue<'_>, text: &str) -> Refusal {
-    Refusal {
-        message: value.get_str(text).unwrap_or("refused without a reason").to_string(),
-        code: value.get_str("code").map(str::to_string),
-        channel: value.get_str("channel").map(str::to_string),
-        request: request_id(value),
-    }
-}
+/// The members of an object: keys as text, values as they were written.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
-fn request_id(value: &BorrowedValue<'_>) -> Option<u64> {
-    value.get_u64("requestId")
+impl<'a> Fields<'a> {
+    fn of(json: &'a str) -> Option<Self> {
+        let mut scanner = Scanner::new(json);
+        let mut object = scanner.object()?;
+        let mut fields = Vec::new();
+        while let Some((key, value)) = object.next_member().ok()? {
+            fields.push((key.decode()?, value));
+        }
+        Some(Self(fields))
+    }
+
+    fn raw(&self, key: &str) -> Option<&'a str> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    fn text(&self, key: &str) -> Option<Cow<'a, str>> {
+        RawString::of_value(self.raw(key)?)?.decode()
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        self.raw(key)?.parse().ok()
+    }
+
+    /// `words` is the name of the field with the words for people.
+    fn refusal(&self, words: &str) -> Refusal {
+        Refusal {
+            message: self.text(words).unwrap_or("refused without a reason".into()).into_owned(),
+            code: self.text("code").map(Cow::into_owned),
+            channel: self.text("channel").map(Cow::into_owned),
+            request: self.number("requestId"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +152,8 @@ mod tests {
         for data in [
             "1",
             "-1.50e3",
+            "1e999",
+            "123456789012345678901234567890",
             "true",
             "null",
             "\"\"",

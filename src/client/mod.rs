@@ -1,13 +1,12 @@
 //! A small blocking client: one connection, one message at a time.
 
 mod error;
-pub mod json;
 mod message;
 
 pub use error::ClientError;
 pub use message::{Publication, Refusal, ServerMessage};
 
-use json::quote;
+use crate::proto::json::quote;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};

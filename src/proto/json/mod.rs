@@ -13,6 +13,14 @@ use std::fmt;
 pub use skip::DEPTH_MAX;
 pub use string::RawString;
 
+/// A text as a JSON string, with its quotes.
+pub fn quote(text: &str) -> String {
+    let mut quoted = Vec::with_capacity(escape::string_len(text));
+    escape::push_string(text, &mut quoted);
+    // Escaping keeps UTF-8, so nothing is lost.
+    String::from_utf8_lossy(&quoted).into_owned()
+}
+
 /// Why a text is not JSON for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
