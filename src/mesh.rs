@@ -186,11 +186,16 @@ impl Port {
     pub fn prepare_sleep(&self) -> bool {
         self.sleep.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let quiet = self.begun.as_slice().is_empty() && self.inbox.is_empty();
+        let quiet = !self.has_mail();
         if !quiet {
             self.awake();
         }
         quiet
+    }
+
+    /// Whether [`Port::receive`] has something.
+    pub fn has_mail(&self) -> bool {
+        !self.begun.as_slice().is_empty() || !self.inbox.is_empty()
     }
 
     /// Takes the sleeping flag down.

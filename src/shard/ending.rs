@@ -53,12 +53,14 @@ impl State {
         }
     }
 
-    pub(super) fn advance_shutdown(&mut self, backend: &mut impl Backend) {
+    /// `quiet`: no shard has sent anything that was not taken in.
+    pub(super) fn advance_shutdown(&mut self, quiet: bool, backend: &mut impl Backend) {
         match self.shutdown {
             Shutdown::No | Shutdown::Leaving { .. } => {}
             Shutdown::Finishing { deadline } => {
                 backend.stop_accepting();
-                if !self.broker.has_fanouts() || self.now >= deadline {
+                let delivered = quiet && self.outbox.is_empty() && !self.broker.has_fanouts();
+                if delivered || self.now >= deadline {
                     self.shutdown = Shutdown::Closing { deadline, next_slot: 0 };
                 }
             }

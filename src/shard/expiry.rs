@@ -94,7 +94,7 @@ impl State {
         } else if connection.pinged.is_none() && now >= ping_due(connection, token, interval) {
             connection.pinged = Some(now);
             self.count(Counter::HeartbeatsSent, 1);
-            self.queue_control_frame(token, ping);
+            self.queue_control(token, ping);
         }
     }
 }

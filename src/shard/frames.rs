@@ -1,7 +1,5 @@
 //! WebSocket frames of a connection: decoded, answered, or handed on as messages.
 
-use bytes::Bytes;
-
 use super::State;
 use super::connection::Phase;
 use crate::ids::Token;
@@ -100,7 +98,8 @@ impl State {
         if connection.blocked && connection.queue.take_pong(&mut self.frames) {
             self.count(Counter::PongsReplaced, 1);
         }
-        let frame: Bytes = encoder::pong_frame(payload);
-        self.queue_control(token, frame, FrameClass::Pong);
+        let frame = self.frames.insert(encoder::pong_frame(payload), FrameClass::Pong);
+        self.queue_control(token, frame);
+        self.frames.release(frame);
     }
 }

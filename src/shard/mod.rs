@@ -101,7 +101,8 @@ impl<B: Backend> Shard<B> {
         self.drain_mailbox();
         self.state.expire_timers();
         self.state.advance_fanouts();
-        self.state.advance_shutdown(&mut self.backend);
+        let quiet = !self.mesh.has_mail() && !self.mesh.has_unsent();
+        self.state.advance_shutdown(quiet, &mut self.backend);
         for (to, message) in self.state.outbox.drain(..) {
             self.mesh.post(to, message);
         }

@@ -1,7 +1,5 @@
 //! Queues of connections: what goes in, what slow readers lose, and the flush at the end of a turn.
 
-use bytes::Bytes;
-
 use super::connection::{Connection, Phase};
 use super::{State, VISITS_MAX};
 use crate::config::SlowConsumer;
@@ -59,27 +57,25 @@ impl State {
 
     /// Queues a frame that the caller holds, and marks the connection dirty.
     pub(super) fn queue(&mut self, token: Token, frame: FrameId) {
+        self.queue_by(token, frame, SendQueue::push);
+    }
+
+    /// As [`State::queue`], ahead of the messages that wait.
+    pub(super) fn queue_control(&mut self, token: Token, frame: FrameId) {
+        self.queue_by(token, frame, SendQueue::push_control);
+    }
+
+    fn queue_by(
+        &mut self,
+        token: Token,
+        frame: FrameId,
+        push: fn(&mut SendQueue, &mut FramePool, FrameId),
+    ) {
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
         if connection.generation != token.generation || connection.close_sent {
             return;
         }
-        connection.queue.push(&mut self.frames, frame);
-        self.mark_dirty(token.slot);
-    }
-
-    /// Queues a control frame ahead of the data that waits.
-    pub(super) fn queue_control(&mut self, token: Token, bytes: Bytes, class: FrameClass) {
-        let frame = self.frames.insert(bytes, class);
-        self.queue_control_frame(token, frame);
-        self.frames.release(frame);
-    }
-
-    pub(super) fn queue_control_frame(&mut self, token: Token, frame: FrameId) {
-        let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        if connection.generation != token.generation || connection.close_sent {
-            return;
-        }
-        connection.queue.push_control(&mut self.frames, frame);
+        push(&mut connection.queue, &mut self.frames, frame);
         self.mark_dirty(token.slot);
     }
 
