@@ -222,6 +222,11 @@ impl Broker {
         }
     }
 
+    /// Every connection has left: what was kept by slot goes.
+    pub fn forget_members(&mut self) {
+        self.members = Members::default();
+    }
+
     /// A client of this shard publishes. `frame` is called only if somebody may receive it.
     pub fn publish(
         &mut self,

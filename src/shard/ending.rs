@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use slab::Slab;
 
 use super::State;
 use super::connection::Phase;
@@ -183,8 +184,21 @@ impl State {
         connection.queue.clear(&mut self.frames);
         self.count(Counter::ConnectionsClosed, 1);
         if self.connections.is_empty() {
-            self.frames.shrink();
+            self.give_memory_back();
         }
+    }
+
+    /// After the last one of a crowd has left. A few come and go without this.
+    fn give_memory_back(&mut self) {
+        const KEPT: usize = 1024;
+        self.frames.shrink();
+        if self.connections.capacity() > KEPT {
+            self.connections = Slab::new();
+            self.broker.forget_members();
+        }
+        self.dirty.shrink_to(KEPT);
+        self.outbox.shrink_to(KEPT);
+        self.effects.shrink_to(KEPT);
     }
 
     fn leave_broker(&mut self, token: Token) {
