@@ -61,6 +61,8 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     clock: Instant,
     cores: Vec<CoreId>,
+    /// Caught from `bind` on, so that none ends the process after it said where it listens.
+    signals: Signals,
 }
 
 /// What the main thread waits for.
@@ -73,6 +75,7 @@ impl Server {
     /// Takes the address. `open_files`: the descriptors this process may have.
     pub fn bind(config: Config, open_files: u64) -> Result<Self, StartError> {
         getrandom::fill(&mut [0; 16]).map_err(StartError::Randomness)?;
+        let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
         let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * shards as u64;
@@ -94,7 +97,7 @@ impl Server {
             hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),
             identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
         });
-        Ok(Self { settings, address, listeners, clock: Instant::now(), cores })
+        Ok(Self { settings, address, listeners, clock: Instant::now(), cores, signals })
     }
 
     /// The address in use; tells the port where 0 was asked for.
@@ -123,16 +126,16 @@ impl Server {
     /// the process at once; SIGUSR1 writes the counters to the log.
     pub fn run(self) -> Result<(), RunError> {
         let (sender, happenings) = unbounded();
-        watch_signals(sender.clone()).map_err(RunError::Start)?;
         let settings = Arc::clone(&self.settings);
         let shards = self.shards();
-        let control = self.start_shards(sender).map_err(RunError::Start)?;
+        let control = self.start_threads(sender).map_err(RunError::Start)?;
         let outcome = supervise(&settings, &happenings, &control, shards);
         log_counters(&settings.metrics, "stopped");
         outcome
     }
 
-    fn start_shards(self, happenings: Sender<Happening>) -> Result<Control, StartError> {
+    fn start_threads(self, happenings: Sender<Happening>) -> Result<Control, StartError> {
+        watch_signals(self.signals, happenings.clone())?;
         let backends: Vec<_> = self
             .listeners
             .into_iter()
@@ -225,8 +228,7 @@ fn supervise(
 
 /// Signals arrive on a thread of their own, so that a second one ends the process whatever the first
 /// one is waiting for.
-fn watch_signals(happenings: Sender<Happening>) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
+fn watch_signals(mut signals: Signals, happenings: Sender<Happening>) -> Result<(), StartError> {
     let watch = move || {
         let mut stopping = false;
         for signal in signals.forever() {

@@ -77,7 +77,8 @@ pub struct Limits {
     pub publish_rate: u32,
     /// Publications above the rate that may come at once. Default 100.
     pub publish_burst: u32,
-    /// Bytes not yet accepted by the socket, per connection. Default 1 MiB.
+    /// Bytes not yet accepted by the socket, per connection; each message counts 128 more, for what
+    /// keeping it costs. Default 1 MiB.
     pub send_queue_size: usize,
     /// Time without a single byte accepted by a socket that has bytes queued, after which its reader
     /// counts as slow. Default 10 s.

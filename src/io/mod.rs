@@ -14,7 +14,7 @@ pub mod send_queue;
 pub mod sim;
 mod waker;
 
-pub use send_queue::{FrameClass, FrameId, FramePool, SendQueue};
+pub use send_queue::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool, SendQueue};
 pub use waker::Waker;
 
 use std::io;

@@ -16,6 +16,10 @@ const NIL: u32 = u32::MAX;
 /// A joined send holds at most this much; larger frames are sent in place, copying stops to pay.
 pub const JOIN_FRAME_BYTES_MAX: usize = 16 << 10;
 
+/// What a frame that waits costs on top of its bytes, if nobody shares it: its node, its place in the
+/// pool, and what its allocation takes.
+pub const FRAME_OVERHEAD_BYTES: usize = 128;
+
 /// A frame in the [`FramePool`]. Valid while somebody holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameId(u32);
@@ -97,15 +101,15 @@ impl FramePool {
         self.frames.is_empty()
     }
 
-    /// Gives memory of a past burst back once nothing waits any more.
+    /// Gives the memory of a past burst back, as far as what is in use does not lie behind it.
     pub fn shrink(&mut self) {
-        const NODES_KEPT: usize = 1 << 14;
-        if self.nodes_used == 0 && self.nodes.capacity() > NODES_KEPT {
+        const KEPT: usize = 1 << 12;
+        if self.nodes_used == 0 && self.nodes.capacity() > KEPT {
             self.nodes = Vec::new();
             self.free = NIL;
         }
-        if self.frames.is_empty() && self.frames.capacity() > NODES_KEPT {
-            self.frames = Slab::new();
+        if self.frames.len() < KEPT / 2 && self.frames.capacity() > KEPT {
+            self.frames.shrink_to_fit();
         }
     }
 
@@ -145,9 +149,9 @@ impl FramePool {
     }
 }
 
-/// The frames that wait for one connection: 16 bytes.
+/// The frames that wait for one connection: 20 bytes.
 ///
-/// Invariant: `bytes` and `head_sent` are zero if the list is empty.
+/// Invariant: the numbers are zero if the list is empty.
 #[derive(Debug)]
 pub struct SendQueue {
     head: u32,
@@ -156,11 +160,13 @@ pub struct SendQueue {
     head_sent: u32,
     /// Bytes that the kernel has not accepted yet.
     bytes: u32,
+    /// Frames in the list.
+    count: u32,
 }
 
 impl Default for SendQueue {
     fn default() -> Self {
-        Self { head: NIL, tail: NIL, head_sent: 0, bytes: 0 }
+        Self { head: NIL, tail: NIL, head_sent: 0, bytes: 0, count: 0 }
     }
 }
 
@@ -168,6 +174,11 @@ impl SendQueue {
     /// Bytes queued and not accepted by the kernel.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
+    }
+
+    /// Memory that what is queued may keep: its bytes and its overhead. Limits are about this.
+    pub fn cost(&self) -> usize {
+        self.bytes() + self.count as usize * FRAME_OVERHEAD_BYTES
     }
 
     pub fn is_empty(&self) -> bool {
@@ -184,6 +195,7 @@ impl SendQueue {
         }
         self.tail = node;
         self.bytes += frames.bytes(frame).len() as u32;
+        self.count += 1;
     }
 
     /// Queues a control frame ahead of the messages that have not begun to leave, behind HTTP
@@ -209,6 +221,7 @@ impl SendQueue {
             self.tail = node;
         }
         self.bytes += frames.bytes(frame).len() as u32;
+        self.count += 1;
     }
 
     /// Takes out the first pong that waits whole. 5.5.3: an endpoint that has not answered earlier
@@ -263,12 +276,13 @@ impl SendQueue {
             let next = frames.next(self.head);
             frames.free_node(self.head);
             self.head = next;
+            self.count -= 1;
         }
         if self.head == NIL {
             self.tail = NIL;
         }
         self.head_sent = accepted as u32;
-        debug_assert!(self.head != NIL || (self.bytes == 0 && self.head_sent == 0));
+        debug_assert!(self.head != NIL || (self.cost() == 0 && self.head_sent == 0));
     }
 
     /// The classes of the frames that wait, the first to leave first.
@@ -281,15 +295,15 @@ impl SendQueue {
         })
     }
 
-    /// Drops the oldest publications under `policy` until at most `bytes_max` are queued.
+    /// Drops the oldest publications under `policy` until the queue costs at most `cost_max`.
     /// A frame that has begun to leave stays. Returns how many were dropped.
     pub fn drop_oldest(
         &mut self,
         frames: &mut FramePool,
         policy: SlowConsumer,
-        bytes_max: usize,
+        cost_max: usize,
     ) -> u64 {
-        let mut excess = self.bytes().saturating_sub(bytes_max);
+        let mut excess = self.cost().saturating_sub(cost_max);
         self.sift(frames, |frames, frame, begun| {
             if excess == 0 {
                 return Sift::Stop;
@@ -297,7 +311,7 @@ impl SendQueue {
             if begun || !is_publication(frames.class(frame), policy) {
                 return Sift::Keep;
             }
-            excess = excess.saturating_sub(frames.bytes(frame).len());
+            excess = excess.saturating_sub(frames.bytes(frame).len() + FRAME_OVERHEAD_BYTES);
             Sift::Drop
         })
     }
@@ -370,6 +384,7 @@ impl SendQueue {
                 Sift::Drop => {
                     debug_assert!(!begun);
                     self.bytes -= frames.frame_bytes(node) as u32;
+                    self.count -= 1;
                     frames.free_node(node);
                     match before {
                         NIL => self.head = next,
@@ -412,7 +427,7 @@ mod tests {
         Push(FrameClass, u8),
         Control(FrameClass, u8),
         Send(u8),
-        DropOldest(u8),
+        DropOldest(u16),
         Conflate,
         DropPublications,
         TakePong,
@@ -430,7 +445,7 @@ mod tests {
             6 => (class, 1..40u8).prop_map(|(class, length)| Step::Push(class, length)),
             1 => (control, 1..9u8).prop_map(|(class, length)| Step::Control(class, length)),
             4 => any::<u8>().prop_map(Step::Send),
-            1 => any::<u8>().prop_map(Step::DropOldest),
+            1 => (0..4000u16).prop_map(Step::DropOldest),
             1 => Just(Step::Conflate),
             1 => Just(Step::DropPublications),
             1 => Just(Step::TakePong),
@@ -466,11 +481,12 @@ mod tests {
         }
 
         fn drop_oldest(&mut self, max: usize) {
-            let mut excess = self.bytes().len().saturating_sub(max);
+            let cost = self.bytes().len() + self.0.len() * FRAME_OVERHEAD_BYTES;
+            let mut excess = cost.saturating_sub(max);
             self.0.retain(|(class, bytes, begun)| {
                 let drop = excess > 0 && !begun && is_publication(*class, SlowConsumer::DropOldest);
                 if drop {
-                    excess = excess.saturating_sub(bytes.len());
+                    excess = excess.saturating_sub(bytes.len() + FRAME_OVERHEAD_BYTES);
                 }
                 !drop
             });
@@ -542,6 +558,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(queue.bytes(), model.bytes().len());
+                prop_assert_eq!(queue.cost(), queue.bytes() + model.0.len() * FRAME_OVERHEAD_BYTES);
                 prop_assert_eq!(queue.is_empty(), model.0.is_empty());
                 prop_assert_eq!(frames.len(), model.0.len());
             }
@@ -558,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_small_and_a_frame_is_shared() {
-        assert_eq!(size_of::<SendQueue>(), 16);
+        assert_eq!(size_of::<SendQueue>(), 20);
         let mut frames = FramePool::default();
         let frame = frames.insert(Bytes::from_static(b"hello"), FrameClass::Reply);
         let mut queues: Vec<_> = (0..100).map(|_| SendQueue::default()).collect();

@@ -58,11 +58,11 @@ impl Journal {
     }
 
     /// Tells what the past second held back. Called now and then, so that the count comes even if
-    /// nothing else does.
-    pub fn turn_page(&mut self, now: Moment) {
+    /// nothing else does. Returns whether a new second has begun.
+    pub fn turn_page(&mut self, now: Moment) -> bool {
         let second = now.0 / 1000;
         if second == self.second {
-            return;
+            return false;
         }
         self.second = second;
         for entry in &mut self.entries {
@@ -73,6 +73,7 @@ impl Journal {
             entry.lines = 0;
             entry.suppressed = 0;
         }
+        true
     }
 }
 

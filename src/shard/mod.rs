@@ -204,7 +204,9 @@ impl State {
     fn begin_turn(&mut self, now: Moment) {
         self.now = now;
         self.metrics().note_turn(now.0);
-        self.journal.turn_page(now);
+        if self.journal.turn_page(now) {
+            self.frames.shrink();
+        }
     }
 
     /// How long the shard may wait for something to happen.

@@ -4,7 +4,9 @@ use super::connection::{Connection, Phase};
 use super::{State, VISITS_MAX};
 use crate::config::SlowConsumer;
 use crate::ids::{Tick, Token};
-use crate::io::{Backend, FrameClass, FrameId, FramePool, Receive, SendQueue, SendStatus};
+use crate::io::{
+    Backend, FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool, Receive, SendQueue, SendStatus,
+};
 use crate::metrics::Counter;
 
 /// Publications that did not reach a slow reader.
@@ -28,9 +30,8 @@ impl State {
         let deliveries = broker.advance(VISITS_MAX, frames, &mut effects, |frames, slot, ids| {
             // The broker forgets subscribers before their slots are freed.
             let Some(connection) = connections.get_mut(slot as usize) else { return };
-            let bytes: usize = ids.iter().map(|id| frames.bytes(*id).len()).sum();
             // What gathers within a turn, which is bounded, says nothing of the reader yet.
-            if !connection.blocked || connection.queue.bytes() + bytes <= limit {
+            if !connection.blocked || connection.queue.cost() + cost(frames, ids) <= limit {
                 for &id in ids {
                     connection.queue.push(frames, id);
                 }
@@ -83,7 +84,7 @@ impl State {
     pub(super) fn throttle(&mut self, token: Token) -> Receive {
         let limit = self.settings.config.limits.send_queue_size;
         let Some(connection) = self.connection(token) else { return Receive::More };
-        if connection.paused || connection.queue.bytes() <= limit {
+        if connection.paused || connection.queue.cost() <= limit {
             return Receive::More;
         }
         connection.paused = true;
@@ -138,7 +139,7 @@ impl State {
     fn settle(&mut self, token: Token, backend: &mut impl Backend) {
         let limit = self.settings.config.limits.send_queue_size;
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        if connection.paused && connection.queue.bytes() <= limit / 2 {
+        if connection.paused && connection.queue.cost() <= limit / 2 {
             connection.paused = false;
             backend.resume(token);
         }
@@ -164,9 +165,9 @@ fn deliver_slowly(
 ) {
     for &id in ids {
         let FrameClass::Publication { policy, .. } = frames.class(id) else { continue };
-        let bytes = frames.bytes(id).len();
+        let cost = cost(frames, &[id]);
         // Whatever the bound, one message fits an empty queue.
-        let fits = |queue: &SendQueue| queue.is_empty() || queue.bytes() + bytes <= limit;
+        let fits = |queue: &SendQueue| queue.is_empty() || queue.cost() + cost <= limit;
         if fits(&connection.queue) {
             connection.queue.push(frames, id);
             continue;
@@ -178,7 +179,7 @@ fn deliver_slowly(
             }
             SlowConsumer::DropNewest => dropped.newest += 1,
             SlowConsumer::DropOldest => {
-                let room = limit.saturating_sub(bytes);
+                let room = limit.saturating_sub(cost);
                 dropped.oldest += connection.queue.drop_oldest(frames, policy, room);
                 if fits(&connection.queue) {
                     connection.queue.push(frames, id);
@@ -193,6 +194,11 @@ fn deliver_slowly(
             }
         }
     }
+}
+
+/// What queueing these frames adds to [`SendQueue::cost`].
+fn cost(frames: &FramePool, ids: &[FrameId]) -> usize {
+    ids.iter().map(|id| frames.bytes(*id).len() + FRAME_OVERHEAD_BYTES).sum()
 }
 
 /// Whether what waits may be waited for: publications under a policy that bounds them anyway.

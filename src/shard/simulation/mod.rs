@@ -250,7 +250,7 @@ impl World {
 /// Small bounds, so that they are met.
 fn config(random: &mut Random) -> Config {
     let mut config = Config::default();
-    config.limits.send_queue_size = 600 + random.below(4000);
+    config.limits.send_queue_size = 1000 + random.below(8000);
     config.limits.mesh_backlog = if random.one_in(3) { 2000 } else { 1 << 20 };
     config.limits.fanout_backlog = if random.one_in(3) { 1000 } else { 1 << 20 };
     config.limits.max_subscriptions = 2 + random.below(6) as u32;

@@ -1,0 +1,167 @@
+//! The JSON of clients: the verdict of `serde_json` on every text, the commands of the reference,
+//! spans byte for byte, and replies that are JSON again.
+
+#![no_main]
+
+mod reference;
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+use stentor::proto::encoder::publication_frame;
+use stentor::proto::json::{DEPTH_MAX, JsonError, RawString, Scanner};
+use stentor::proto::{Command, Commands, ErrorCode, Rejection, RequestId, reply};
+use stentor_fuzz::within_cpu_time;
+
+fuzz_target!(|input: &[u8]| {
+    let text = String::from_utf8_lossy(input);
+    within_cpu_time(text.len(), || {
+        check_value(&text);
+        check_commands(&text);
+    });
+});
+
+/// The one value of a text. Difference: deeper than 64 there is none for us; with a `RawValue`
+/// `serde_json` has no such limit. Numbers have no range, and strings any escapes, in both.
+fn check_value(text: &str) {
+    let mut scanner = Scanner::new(text);
+    let ours = scanner.value().and_then(|value| {
+        scanner.whitespace();
+        if scanner.rest().is_empty() { Ok(value) } else { Err(JsonError::Syntax) }
+    });
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(theirs) if reference::depth(theirs.get()) > DEPTH_MAX as usize => {
+            assert_eq!(ours, Err(JsonError::TooDeep));
+        }
+        Ok(theirs) => assert!(ours.is_ok_and(|ours| is_same_span(ours, theirs.get())), "{ours:?}"),
+        Err(error) => assert!(ours.is_err(), "{ours:?}: {error}"),
+    }
+    if let Some(string) = ours.ok().and_then(RawString::of_value) {
+        let theirs = serde_json::from_str::<String>(text).ok();
+        assert_eq!(string.decode().as_deref(), theirs.as_deref());
+    }
+}
+
+fn check_commands(text: &str) {
+    let expected = reference::commands(text);
+    let ours: Vec<_> = Commands::new(text).collect();
+    assert_eq!(ours.len(), expected.len(), "{ours:?} is not {expected:?}");
+    for (ours, expected) in ours.iter().zip(&expected) {
+        match (ours, expected) {
+            (Ok(ours), Ok(expected)) => {
+                assert_eq!(ours, expected);
+                check_command(ours, expected);
+            }
+            (Err(ours), Err(expected)) => {
+                // What it says to people is for us alone to choose.
+                let message = ours.message.clone();
+                assert_eq!(ours, &Rejection { message, ..expected.clone() });
+                check_rejection(ours);
+            }
+            _ => panic!("{ours:?} is not {expected:?}"),
+        }
+    }
+}
+
+/// Spans are equal already; that they are the very same bytes, and what is answered.
+fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
+    match (ours, expected) {
+        (
+            Command::Publish { channel, data, id, message_id, .. },
+            Command::Publish { data: theirs, .. },
+        ) => {
+            assert!(is_same_span(data, theirs));
+            let publication = Reply::read(&publication_frame(channel, data.as_bytes()));
+            assert_eq!(publication.string("channel"), **channel);
+            assert_eq!(publication.json("data"), Some(*data));
+            let ack = Reply::read(&reply::publish_ack(*id, *message_id, channel));
+            assert_eq!(ack.string("channel"), **channel);
+            assert_eq!(ack.json("requestId"), id.map(RequestId::as_json));
+            assert_eq!(ack.json("messageId"), *message_id);
+        }
+        (Command::Subscribe { channel, id }, _) => {
+            check_confirm(&reply::subscription_confirm(channel, *id), channel, *id);
+        }
+        (Command::Unsubscribe { channel, id }, _) => {
+            check_confirm(&reply::unsubscription_confirm(channel, *id), channel, *id);
+        }
+        (Command::Ping { id, timestamp }, _) => {
+            let pong = Reply::read(&reply::pong(*id, *timestamp));
+            assert_eq!(pong.string("type"), "pong");
+            assert_eq!(pong.json("id"), id.map(RequestId::as_json));
+            assert_eq!(pong.json("timestamp"), *timestamp);
+        }
+        (Command::Publish { .. } | Command::Pong, _) => {}
+    }
+}
+
+fn check_confirm(frame: &Bytes, channel: &str, id: Option<RequestId<'_>>) {
+    let confirm = Reply::read(frame);
+    assert_eq!(confirm.string("channel"), "system");
+    let data = confirm.inside("data");
+    assert_eq!(data.string("channel"), channel);
+    assert_eq!(data.json("requestId"), id.map(RequestId::as_json));
+}
+
+fn check_rejection(rejection: &Rejection<'_>) {
+    assert!(rejection.message.chars().all(|character| !character.is_control()));
+    let error = Reply::read(&reply::error(rejection, 1_700_000_000_000, 7));
+    let (error, message) = match rejection.family {
+        stentor::proto::Family::Action => (error.inside("data"), "message"),
+        stentor::proto::Family::Type => (error, "error"),
+    };
+    assert_eq!(error.string("type"), "error");
+    assert_eq!(error.string("code"), rejection.code.as_str());
+    assert_eq!(error.string(message), rejection.message);
+    assert_eq!(error.json("requestId"), rejection.id.map(RequestId::as_json));
+    let is_action = rejection.family == stentor::proto::Family::Action;
+    if let Some(channel) = rejection.channel.as_ref().filter(|_| is_action) {
+        assert_eq!(error.string("channel"), **channel);
+    }
+    assert!(rejection.code != ErrorCode::InvalidJson || rejection.id.is_none());
+}
+
+fn is_same_span(ours: &str, theirs: &str) -> bool {
+    std::ptr::eq(ours, theirs)
+}
+
+/// An object that we sent.
+struct Reply(String);
+
+impl Reply {
+    /// The payload of one final, unmasked text frame.
+    fn read(frame: &[u8]) -> Self {
+        let (len, payload) = match frame {
+            [0x81, 127, rest @ ..] => {
+                let (len, payload) = rest.split_first_chunk().expect("8 bytes of length");
+                (u64::from_be_bytes(*len), payload)
+            }
+            [0x81, 126, rest @ ..] => {
+                let (len, payload) = rest.split_first_chunk().expect("2 bytes of length");
+                (u64::from(u16::from_be_bytes(*len)), payload)
+            }
+            [0x81, len @ 0..=125, payload @ ..] => (u64::from(*len), payload),
+            _ => panic!("no text frame: {}", frame.escape_ascii()),
+        };
+        assert_eq!(len, payload.len() as u64);
+        Self(String::from_utf8(payload.to_vec()).expect("text is UTF-8"))
+    }
+
+    /// A member as it stands there. Panics on what is not an object, or has a member twice.
+    fn json(&self, name: &str) -> Option<&str> {
+        let members = reference::members(&self.0).expect("a reply is a JSON object");
+        let mut found = members.iter().filter(|(key, _)| key.as_deref() == Some(name));
+        let value = found.next().map(|(_, value)| *value);
+        assert!(found.next().is_none(), "{name} comes twice: {}", self.0);
+        value
+    }
+
+    fn string(&self, name: &str) -> String {
+        let value = self.json(name).expect(name);
+        serde_json::from_str(value).expect("what we wrote as a string is one")
+    }
+
+    fn inside(&self, name: &str) -> Self {
+        Self(self.json(name).expect(name).to_owned())
+    }
+}

@@ -1,0 +1,225 @@
+//! The rules for client messages once more, on top of `serde_json` and in the order of the
+//! protocol's text; nothing of ours is called that reads JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use stentor::ids::{TOPIC_NAME_BYTES_MAX, check_topic_name};
+use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use stentor::proto::json::DEPTH_MAX;
+use stentor::proto::{Command, ErrorCode, Family, Rejection, RequestId};
+
+/// Names that a message must not have twice.
+const KNOWN: [&str; 8] =
+    ["action", "channel", "data", "type", "id", "echo", "messageId", "timestamp"];
+
+type Answer<'a> = Result<Command<'a>, Rejection<'a>>;
+
+/// What a frame asks for, message by message.
+pub fn commands(text: &str) -> Vec<Answer<'_>> {
+    let mut answers = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() || answers.is_empty() {
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        let Some(Ok(value)) = values.next() else {
+            answers.push(Err(invalid_json()));
+            break;
+        };
+        let behind = &rest[values.byte_offset()..];
+        let next = behind.trim_start_matches([' ', '\t', '\n', '\r']);
+        let between = &behind[..behind.len() - next.len()];
+        let is_separated = next.is_empty() || between.contains('\n');
+        if !is_separated || depth(value.get()) > DEPTH_MAX as usize {
+            answers.push(Err(invalid_json()));
+            break;
+        }
+        answers.push(Message::read(value.get()).answer());
+        rest = next;
+    }
+    answers
+}
+
+/// Most containers open at once in a text that is JSON.
+pub fn depth(json: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut is_escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => open += 1,
+            b']' | b'}' if !in_string => open -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(open);
+    }
+    deepest
+}
+
+/// A key, unless it is not Unicode text, and its value as it stands there.
+type Member<'a> = (Option<String>, &'a str);
+
+/// The members of an object in their order, doubles too; `None` if it is no object.
+pub fn members(json: &str) -> Option<Vec<Member<'_>>> {
+    struct Members<'a>(Vec<Member<'a>>);
+
+    impl<'de> Deserialize<'de> for Members<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(MembersVisitor)
+        }
+    }
+
+    struct MembersVisitor;
+
+    impl<'de> Visitor<'de> for MembersVisitor {
+        type Value = Members<'de>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                members.push((serde_json::from_str(key.get()).ok(), value.get()));
+            }
+            Ok(Members(members))
+        }
+    }
+
+    serde_json::from_str::<Members<'_>>(json).ok().map(|members| members.0)
+}
+
+fn invalid_json<'a>() -> Rejection<'a> {
+    let code = ErrorCode::InvalidJson;
+    Rejection { family: Family::Action, code, message: Cow::Borrowed(""), channel: None, id: None }
+}
+
+/// One message.
+struct Message<'a> {
+    /// `None` if it is a value of another kind.
+    members: Option<Vec<Member<'a>>>,
+}
+
+impl<'a> Message<'a> {
+    fn read(json: &'a str) -> Self {
+        Self { members: members(json) }
+    }
+
+    fn answer(&self) -> Answer<'a> {
+        self.command().map_err(|code| Rejection {
+            family: match (self.field("action"), self.field("type")) {
+                (None, Some(_)) => Family::Type,
+                _ => Family::Action,
+            },
+            code,
+            message: Cow::Borrowed(""),
+            channel: self
+                .single("channel")
+                .and_then(string)
+                .filter(|channel| channel.len() <= TOPIC_NAME_BYTES_MAX)
+                .map(Cow::Owned),
+            id: self.single("id").filter(|id| is_request_id(id)).and_then(RequestId::parse),
+        })
+    }
+
+    fn command(&self) -> Result<Command<'a>, ErrorCode> {
+        let is_object = self.members.is_some();
+        if !is_object || KNOWN.iter().any(|name| self.count(name) > 1) {
+            return Err(ErrorCode::InvalidMessage);
+        }
+        let invalid = ErrorCode::InvalidMessage;
+        if let Some(action) = self.field("action") {
+            return match &string(action).ok_or(invalid)?[..] {
+                "publish" => Ok(Command::Publish {
+                    id: self.id()?,
+                    channel: self.channel()?,
+                    data: self.field("data").ok_or(invalid)?,
+                    echo: match self.field("echo") {
+                        None | Some("true") => true,
+                        Some("false") => false,
+                        Some(_) => return Err(invalid),
+                    },
+                    message_id: self.optional("messageId", is_message_id)?,
+                }),
+                "subscribe" => Ok(Command::Subscribe { id: self.id()?, channel: self.channel()? }),
+                "unsubscribe" => {
+                    Ok(Command::Unsubscribe { id: self.id()?, channel: self.channel()? })
+                }
+                _ => Err(ErrorCode::UnknownAction),
+            };
+        }
+        match &self.field("type").and_then(string).ok_or(invalid)?[..] {
+            "ping" => Ok(Command::Ping {
+                id: self.id()?,
+                timestamp: self.optional("timestamp", is_timestamp)?,
+            }),
+            "pong" => Ok(Command::Pong),
+            _ => Err(ErrorCode::NoRoute),
+        }
+    }
+
+    fn channel(&self) -> Result<Cow<'a, str>, ErrorCode> {
+        let channel = self.field("channel").and_then(string).ok_or(ErrorCode::InvalidMessage)?;
+        check_topic_name(&channel).map_err(ErrorCode::from)?;
+        Ok(Cow::Owned(channel))
+    }
+
+    fn id(&self) -> Result<Option<RequestId<'a>>, ErrorCode> {
+        Ok(self.optional("id", is_request_id)?.and_then(RequestId::parse))
+    }
+
+    /// A field that may be absent, but not of the wrong kind.
+    fn optional(&self, name: &str, rule: fn(&str) -> bool) -> Result<Option<&'a str>, ErrorCode> {
+        match self.field(name) {
+            Some(value) if !rule(value) => Err(ErrorCode::InvalidMessage),
+            value => Ok(value),
+        }
+    }
+
+    /// The first of that name.
+    fn field(&self, name: &str) -> Option<&'a str> {
+        let mut members = self.members.iter().flatten();
+        members.find(|(key, _)| key.as_deref() == Some(name)).map(|(_, value)| *value)
+    }
+
+    fn single(&self, name: &str) -> Option<&'a str> {
+        self.field(name).filter(|_| self.count(name) == 1)
+    }
+
+    fn count(&self, name: &str) -> usize {
+        let members = self.members.iter().flatten();
+        members.filter(|(key, _)| key.as_deref() == Some(name)).count()
+    }
+}
+
+fn string(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok()
+}
+
+fn is_message_id(json: &str) -> bool {
+    is_string_up_to(json, MESSAGE_ID_BYTES_MAX)
+}
+
+fn is_request_id(json: &str) -> bool {
+    is_string_up_to(json, REQUEST_ID_BYTES_MAX)
+        || (is_number_up_to(json, REQUEST_ID_BYTES_MAX) && !json.contains(['.', 'e', 'E']))
+}
+
+fn is_timestamp(json: &str) -> bool {
+    is_string_up_to(json, REQUEST_ID_BYTES_MAX) || is_number_up_to(json, REQUEST_ID_BYTES_MAX)
+}
+
+/// Its length as it was written, between the quotes.
+fn is_string_up_to(json: &str, bytes_max: usize) -> bool {
+    json.starts_with('"') && json.len() > 2 && json.len() - 2 <= bytes_max
+}
+
+fn is_number_up_to(json: &str, bytes_max: usize) -> bool {
+    json.len() <= bytes_max
+        && json.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+}
