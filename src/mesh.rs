@@ -35,6 +35,8 @@ struct Batch {
 #[derive(Debug)]
 struct Sleep {
     sleeping: AtomicBool,
+    /// The shard is to close its connections and end. Not a message: it needs no room.
+    shutdown: AtomicBool,
     waker: Waker,
 }
 
@@ -79,7 +81,7 @@ pub struct Port {
 /// Reaches all shards from a thread that is none.
 #[derive(Clone)]
 pub struct Control {
-    mailboxes: Vec<Mailbox>,
+    shards: Vec<Arc<Sleep>>,
 }
 
 /// Connects the shards that own these wakers. `backlog_max`: bytes that may wait from one shard to
@@ -89,7 +91,8 @@ pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
         .into_iter()
         .map(|waker| {
             let (sender, inbox) = bounded(BATCHES_MAX);
-            let sleep = Arc::new(Sleep { sleeping: AtomicBool::new(false), waker });
+            let (sleeping, shutdown) = (AtomicBool::new(false), AtomicBool::new(false));
+            let sleep = Arc::new(Sleep { sleeping, shutdown, waker });
             (Mailbox { sender, sleep }, inbox)
         })
         .unzip();
@@ -110,7 +113,8 @@ pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
         backlog_max,
     };
     let ports = inboxes.into_iter().enumerate().map(port).collect();
-    (ports, Control { mailboxes })
+    let shards = mailboxes.iter().map(|mailbox| Arc::clone(&mailbox.sleep)).collect();
+    (ports, Control { shards })
 }
 
 impl Port {
@@ -141,7 +145,7 @@ impl Port {
     pub fn flush(&mut self) {
         for peer in &mut self.peers {
             let mut sent = false;
-            while !peer.outbox.is_empty() {
+            while !peer.outbox.is_empty() && !peer.mailbox.sender.is_full() {
                 let count = peer.outbox.len().min(BATCH_MESSAGES_MAX);
                 let messages: Vec<_> = peer.outbox.drain(..count).collect();
                 let bytes = messages.iter().map(ShardMessage::weight).sum();
@@ -186,11 +190,17 @@ impl Port {
     pub fn prepare_sleep(&self) -> bool {
         self.sleep.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        // The flag was raised first: whoever asks for a shutdown after this look wakes the shard.
         let quiet = !self.has_mail();
         if !quiet {
             self.awake();
         }
         quiet
+    }
+
+    /// Whether [`Control::shutdown`] was called.
+    pub fn shutdown_wanted(&self) -> bool {
+        self.sleep.shutdown.load(Ordering::Relaxed)
     }
 
     /// Whether [`Port::receive`] has something.
@@ -210,14 +220,11 @@ impl Port {
 }
 
 impl Control {
-    /// Tells every shard to close its connections and end. Waits for room; shards never do.
+    /// Tells every shard to close its connections and end.
     pub fn shutdown(&self) {
-        for mailbox in &self.mailboxes {
-            let messages = vec![ShardMessage::Shutdown];
-            let batch = Batch { messages, bytes: 0, account: Arc::default() };
-            if mailbox.sender.send(batch).is_ok() {
-                mailbox.sleep.wake();
-            }
+        for sleep in &self.shards {
+            sleep.shutdown.store(true, Ordering::Relaxed);
+            sleep.wake();
         }
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::ids::{ShardId, Token, TopicName};
 
-/// What one shard, or the thread that started them, tells another shard.
+/// What one shard tells another.
 #[derive(Debug)]
 pub enum ShardMessage {
     /// To a topic's home: `from` has its first subscriber. Answered by [`ShardMessage::Interested`].
@@ -19,8 +19,6 @@ pub enum ShardMessage {
     Deliver { topic: TopicName, frame: Bytes, except: Option<Token> },
     /// From a topic's home to the publisher's shard.
     Published { topic: TopicName, publisher: Publisher, outcome: PublishOutcome },
-    /// From the server: close every connection, then end.
-    Shutdown,
 }
 
 impl ShardMessage {
@@ -32,8 +30,7 @@ impl ShardMessage {
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }
-            | Self::Published { .. }
-            | Self::Shutdown => SMALL,
+            | Self::Published { .. } => SMALL,
         }
     }
 }

@@ -21,11 +21,11 @@ use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
 use crate::mesh::{self, Control, Port};
 use crate::metrics::{Counter, Metrics};
-use crate::shard::{Settings, Shard};
+use crate::shard::{Settings, Shard, TURNED_AWAY_MAX};
 
-/// Descriptors that are no client's: standard streams, the log, signals, and per shard the poll, the
-/// listener and the waker.
-const DESCRIPTORS_KEPT: u64 = 32;
+/// Descriptors that are no client's: standard streams, the log, signals, connections that are turned
+/// away, and per shard the poll, the listener and the waker.
+const DESCRIPTORS_KEPT: u64 = 32 + TURNED_AWAY_MAX as u64;
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
@@ -66,7 +66,7 @@ pub struct Server {
 }
 
 /// What the main thread waits for.
-enum Happening {
+enum Event {
     Signal(i32),
     Ended(ShardId, thread::Result<io::Result<()>>),
 }
@@ -125,17 +125,17 @@ impl Server {
     /// Serves until SIGTERM or SIGINT, then closes every connection and returns. A second signal ends
     /// the process at once; SIGUSR1 writes the counters to the log.
     pub fn run(self) -> Result<(), RunError> {
-        let (sender, happenings) = unbounded();
+        let (sender, events) = unbounded();
         let settings = Arc::clone(&self.settings);
         let shards = self.shards();
         let control = self.start_threads(sender).map_err(RunError::Start)?;
-        let outcome = supervise(&settings, &happenings, &control, shards);
+        let outcome = supervise(&settings, &events, &control, shards);
         log_counters(&settings.metrics, "stopped");
         outcome
     }
 
-    fn start_threads(self, happenings: Sender<Happening>) -> Result<Control, StartError> {
-        watch_signals(self.signals, happenings.clone())?;
+    fn start_threads(self, events: Sender<Event>) -> Result<Control, StartError> {
+        watch_signals(self.signals, events.clone())?;
         let backends: Vec<_> = self
             .listeners
             .into_iter()
@@ -148,14 +148,14 @@ impl Server {
         for (index, (backend, port)) in backends.into_iter().zip(ports).enumerate() {
             let core = pin.then(|| self.cores[index % self.cores.len()]);
             let settings = Arc::clone(&self.settings);
-            let happenings = happenings.clone();
+            let events = events.clone();
             let shard = port.shard();
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     run_shard(backend, port, settings, core)
                 }));
                 // Nobody listens any more only if the process is ending already.
-                drop(happenings.send(Happening::Ended(shard, ended)));
+                drop(events.send(Event::Ended(shard, ended)));
             };
             thread::Builder::new()
                 .name(format!("stentor-{}", shard.0))
@@ -183,7 +183,7 @@ fn run_shard(
 /// Waits for signals and for shards to end; a shard that ends by itself takes the server with it.
 fn supervise(
     settings: &Settings,
-    happenings: &Receiver<Happening>,
+    events: &Receiver<Event>,
     control: &Control,
     shards: usize,
 ) -> Result<(), RunError> {
@@ -191,20 +191,20 @@ fn supervise(
     let mut deadline = None;
     let mut outcome = Ok(());
     while !running.is_empty() {
-        let happening = match deadline {
-            None => happenings.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => happenings.recv_deadline(deadline),
+        let event = match deadline {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => events.recv_deadline(deadline),
         };
         let mut stop = false;
-        match happening {
-            Ok(Happening::Signal(SIGUSR1)) => log_counters(&settings.metrics, "counters"),
-            Ok(Happening::Signal(signal)) if deadline.is_none() => {
+        match event {
+            Ok(Event::Signal(SIGUSR1)) => log_counters(&settings.metrics, "counters"),
+            Ok(Event::Signal(signal)) if deadline.is_none() => {
                 let connections = settings.metrics.connections();
                 tracing::info!(signal, connections, "shutting down");
                 stop = true;
             }
-            Ok(Happening::Signal(_)) => {}
-            Ok(Happening::Ended(shard, ended)) => {
+            Ok(Event::Signal(_)) => {}
+            Ok(Event::Ended(shard, ended)) => {
                 running.retain(|other| *other != shard);
                 let error = match ended {
                     Ok(Ok(())) => continue,
@@ -228,7 +228,7 @@ fn supervise(
 
 /// Signals arrive on a thread of their own, so that a second one ends the process whatever the first
 /// one is waiting for.
-fn watch_signals(mut signals: Signals, happenings: Sender<Happening>) -> Result<(), StartError> {
+fn watch_signals(mut signals: Signals, events: Sender<Event>) -> Result<(), StartError> {
     let watch = move || {
         let mut stopping = false;
         for signal in signals.forever() {
@@ -237,7 +237,7 @@ fn watch_signals(mut signals: Signals, happenings: Sender<Happening>) -> Result<
                 drop(signal_hook::low_level::emulate_default_handler(signal));
             }
             stopping |= signal != SIGUSR1;
-            drop(happenings.send(Happening::Signal(signal)));
+            drop(events.send(Event::Signal(signal)));
         }
     };
     let builder = thread::Builder::new().name("stentor-signals".into());

@@ -4,6 +4,8 @@
 //! all publications that have gathered since the last one, so each subscriber gets them in one visit:
 //! the busier a topic, the larger its batches.
 
+use std::collections::VecDeque;
+
 use super::subscribers::{Inserted, Subscribers};
 use crate::io::{FrameId, FramePool};
 
@@ -42,7 +44,7 @@ struct Newcomer {
 #[derive(Debug, Default)]
 pub struct Fanout {
     /// For the next sweep.
-    pending: Vec<Publication>,
+    pending: VecDeque<Publication>,
     /// Of the sweep under way; empty if there is none.
     batch: Vec<Publication>,
     /// The frames of `batch`.
@@ -52,6 +54,8 @@ pub struct Fanout {
     cursor: usize,
     /// In slot order.
     newcomers: Vec<Newcomer>,
+    /// Reused: what one subscriber wants of the batch.
+    wanted: Vec<FrameId>,
     next_number: u64,
 }
 
@@ -60,11 +64,17 @@ impl Fanout {
         self.pending.is_empty() && self.batch.is_empty()
     }
 
+    /// Worth keeping for another topic.
+    pub fn is_small(&self) -> bool {
+        const CAPACITY_MAX: usize = 256;
+        self.pending.capacity() <= CAPACITY_MAX && self.newcomers.capacity() <= CAPACITY_MAX
+    }
+
     /// Takes over the caller's hold on `frame`.
     pub fn push(&mut self, frame: FrameId, bytes: usize, except: Option<u32>) {
         let number = self.next_number;
         self.next_number += 1;
-        self.pending.push(Publication { frame, bytes, number, except });
+        self.pending.push_back(Publication { frame, bytes, number, except });
     }
 
     /// `slot` subscribed: it wants nothing of what waits now.
@@ -102,14 +112,16 @@ impl Fanout {
         let filtered = !self.newcomers.is_empty()
             || self.batch.iter().any(|publication| publication.except.is_some());
         let cost = 1 + self.batch_bytes / VISIT_BYTES;
-        let mut wanted = Vec::new();
+        let mut wanted = std::mem::take(&mut self.wanted);
         while budget.visits > 0 && self.cursor < subscribers.places() {
             let slot = subscribers.at(self.cursor);
             self.cursor += 1;
             let Some(slot) = slot else { continue };
             if filtered {
                 self.filter(slot, &mut wanted);
-                deliver(frames, slot, &wanted);
+                if !wanted.is_empty() {
+                    deliver(frames, slot, &wanted);
+                }
                 advanced.deliveries += wanted.len();
             } else {
                 deliver(frames, slot, &self.batch_frames);
@@ -117,6 +129,7 @@ impl Fanout {
             }
             budget.visits = budget.visits.saturating_sub(cost);
         }
+        self.wanted = wanted;
         if self.cursor >= subscribers.places() {
             advanced.finished_bytes = self.end_sweep(frames);
         }

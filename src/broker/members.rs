@@ -33,10 +33,11 @@ impl Members {
         self.members.get(token.index()).is_some_and(|member| member.generation == token.generation)
     }
 
-    /// Subscriptions and unanswered requests for one.
-    pub fn load(&self, token: Token) -> usize {
+    /// What counts towards the limit: topics, those that wait for their home included, or answers
+    /// that are due, whichever is more.
+    pub fn subscriptions(&self, token: Token) -> usize {
         self.member(token)
-            .map_or(0, |member| member.topics.as_slice().len() + member.waiting as usize)
+            .map_or(0, |member| member.topics.as_slice().len().max(member.waiting as usize))
     }
 
     pub fn waiting(&mut self, token: Token) {
@@ -125,12 +126,12 @@ mod tests {
         let new = Token { slot: 3, generation: 2 };
         members.insert(old, TopicKey(1));
         members.insert(old, TopicKey(2));
-        assert_eq!(members.load(old), 2);
-        assert_eq!(members.load(new), 0);
+        assert_eq!(members.subscriptions(old), 2);
+        assert_eq!(members.subscriptions(new), 0);
         assert_eq!(members.leave(new), []);
         assert_eq!(members.leave(old), [TopicKey(1), TopicKey(2)]);
         members.insert(new, TopicKey(5));
-        assert_eq!(members.load(new), 1);
+        assert_eq!(members.subscriptions(new), 1);
         assert_eq!(members.leave(old), []);
     }
 }

@@ -28,7 +28,7 @@ use crate::broker::members::Members;
 use crate::broker::subscribers::Inserted;
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::{ShardId, Token, TopicName};
-use crate::io::{FrameClass, FrameId, FramePool};
+use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
 use crate::message::{Ask, PublishOutcome, Publisher, Receipt, ShardMessage};
 use bytes::Bytes;
 
@@ -62,6 +62,8 @@ pub enum Effect {
 pub enum SubscribeError {
     /// The connection has as many as it may.
     TooMany { limit: u32 },
+    /// The home of the topic can take no more messages at the moment.
+    Congested,
     /// The shard's topic table is full.
     TableFull { limit: usize },
 }
@@ -101,6 +103,8 @@ pub struct Broker {
     backlog_bytes: usize,
     /// Shards that cannot take more publications from here at the moment.
     congested: Vec<ShardId>,
+    /// Other shards' messages wait for room here: they come before what local clients publish.
+    giving_way: bool,
     last_ask: u64,
 }
 
@@ -124,6 +128,7 @@ impl Broker {
             spare: Vec::new(),
             backlog_bytes: 0,
             congested: Vec::new(),
+            giving_way: false,
             last_ask: 0,
         }
     }
@@ -150,6 +155,12 @@ impl Broker {
         self.congested.extend(congested);
     }
 
+    /// Whether room that becomes free is for the messages of other shards first. Otherwise local
+    /// publishers, who are heard earlier in a turn, could keep them out for ever.
+    pub fn give_way(&mut self, giving_way: bool) {
+        self.giving_way = giving_way;
+    }
+
     /// Subscribes a connection; [`Effect::Subscribed`] follows, now or when the home has answered.
     /// Subscribing again is confirmed again. `name` has passed the rules for names.
     pub fn subscribe(
@@ -169,8 +180,11 @@ impl Broker {
             return Ok(());
         }
         let limit = self.limits.subscriptions_per_connection_max;
-        if self.members.load(token) >= limit as usize {
+        if self.members.subscriptions(token) >= limit as usize {
             return Err(SubscribeError::TooMany { limit });
+        }
+        if found.is_none() && self.congested.contains(&self.topics.home(hash)) {
+            return Err(SubscribeError::Congested);
         }
         let key = match found {
             Some(key) => key,
@@ -242,6 +256,7 @@ impl Broker {
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
         if home == self.shard {
             let outcome = match found {
+                Some(_) if self.giving_way => PublishOutcome::BacklogFull,
                 Some(key) => self.order(key, &publisher, frame, frames, effects),
                 None => PublishOutcome::Accepted,
             };
@@ -262,7 +277,7 @@ impl Broker {
         }
     }
 
-    /// A message of another shard. Returns whether it put a publication in order here.
+    /// A message of another shard.
     pub fn receive(
         &mut self,
         message: ShardMessage,
@@ -293,8 +308,6 @@ impl Broker {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
             }
-            // The shard's own business.
-            ShardMessage::Shutdown => {}
         }
     }
 
@@ -326,8 +339,12 @@ impl Broker {
             }
             visits -= (share - budget.visits).max(1);
             if fanout.is_idle() {
-                let fanout = topic.fanout.take();
-                self.spare.extend(fanout.filter(|_| self.spare.len() < SPARE_FANOUTS_MAX));
+                if let Some(fanout) = topic.fanout.take()
+                    && self.spare.len() < SPARE_FANOUTS_MAX
+                    && fanout.is_small()
+                {
+                    self.spare.push(fanout);
+                }
                 self.lose_interest(key, effects);
             } else {
                 self.round.push_back(key);
@@ -483,7 +500,7 @@ impl Broker {
         }
         // A publisher that has gone since may have left its slot to somebody who wants this.
         let except = except.filter(|token| self.members.is_current(*token)).map(|token| token.slot);
-        let bytes = frame.len();
+        let bytes = frame.len() + FRAME_OVERHEAD_BYTES;
         let class = FrameClass::Publication { topic: key.0, policy: topic.policy };
         let frame = frames.insert(frame, class);
         let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());

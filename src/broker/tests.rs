@@ -18,7 +18,7 @@ const SHARDS: usize = 3;
 const SLOTS: u32 = 4;
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const SUBSCRIPTIONS_MAX: u32 = 3;
-const BACKLOG_BYTES_MAX: usize = 40;
+const BACKLOG_BYTES_MAX: usize = 500;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -146,6 +146,7 @@ impl World {
         match outcome {
             Ok(()) => assert!(known || held < SUBSCRIPTIONS_MAX as usize),
             Err(SubscribeError::TooMany { limit }) => assert_eq!(limit, SUBSCRIPTIONS_MAX),
+            Err(SubscribeError::Congested) => assert!(self.congested[shard].contains(&true)),
             Err(SubscribeError::TableFull { .. }) => panic!("the table is not full"),
         }
         self.apply(shard, effects);

@@ -14,6 +14,7 @@ mod values;
 
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
+pub use values::reserved_by;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

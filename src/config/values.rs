@@ -131,10 +131,10 @@ pub fn parse_path(text: &str) -> Result<Option<String>, String> {
     Ok(Some(text.to_string()))
 }
 
-/// The entry of [`RESERVED_PATHS`] that `path` falls under.
-fn reserved_by(path: &str) -> Option<&'static str> {
+/// What of the server's own a decoded path falls under: no client may use it for its WebSocket.
+pub fn reserved_by(path: &str) -> Option<&'static str> {
     RESERVED_PATHS.into_iter().find(|reserved| match reserved.strip_suffix('*') {
-        Some(prefix) => format!("{path}/").starts_with(prefix),
+        Some(prefix) => path.starts_with(prefix) || Some(path) == prefix.strip_suffix('/'),
         None => path == *reserved,
     })
 }
@@ -274,5 +274,26 @@ mod tests {
         assert!(parse_path("echo").unwrap_err().contains("start with `/`"));
         assert!(parse_path("/a b").unwrap_err().contains("cannot stand"));
         assert!(parse_path("/a?b").unwrap_err().contains("`?`"));
+    }
+
+    #[test]
+    fn reserved_paths_are_those_of_the_server() {
+        for path in [
+            "/health",
+            "/metrics",
+            "/client.js",
+            "/api",
+            "/api/x",
+            "/admin",
+            "/admin/x",
+            "/demo/",
+            "/app/k",
+            "/connection/websocket",
+        ] {
+            assert!(reserved_by(path).is_some(), "{path}");
+        }
+        for path in ["/", "/ws", "/healthy", "/apix", "/application", "/connection", "/x/api"] {
+            assert!(reserved_by(path).is_none(), "{path}");
+        }
     }
 }

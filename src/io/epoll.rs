@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll};
+use rustix::io::Errno;
 
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
 use crate::ids::{Moment, Token};
@@ -93,19 +94,14 @@ impl Epoll {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
                 Ok((stream, peer)) => self.welcome(stream, peer, handler),
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => return,
-                    // accept(2): errors of the network on the new socket are the peer's loss.
-                    ErrorKind::Interrupted
-                    | ErrorKind::ConnectionAborted
-                    | ErrorKind::ConnectionReset => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if is_peers_loss(&error) => {}
+                Err(error) => {
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: nothing to do but wait for better times.
-                    _ => {
-                        self.accept_retry = Some(Instant::now() + ACCEPT_PAUSE);
-                        handler.accept_paused(&error);
-                        return;
-                    }
-                },
+                    self.accept_retry = Some(Instant::now() + ACCEPT_PAUSE);
+                    handler.accept_paused(&error);
+                    return;
+                }
             }
         }
         self.accept_again = true;
@@ -218,6 +214,29 @@ impl Epoll {
             None => wanted,
         }
     }
+}
+
+/// accept(2): errors that are pending on the new socket should be treated like EAGAIN, by trying the
+/// next one.
+fn is_peers_loss(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(
+            Errno::INTR
+                | Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::NETDOWN
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::PERM
+        )
+    )
 }
 
 impl Backend for Epoll {

@@ -13,7 +13,7 @@ use crate::config::SlowConsumer;
 /// No node.
 const NIL: u32 = u32::MAX;
 
-/// A joined send holds at most this much; larger frames are sent in place, copying stops to pay.
+/// Larger frames are sent in place: copying them into a joined send stops to pay.
 pub const JOIN_FRAME_BYTES_MAX: usize = 16 << 10;
 
 /// What a frame that waits costs on top of its bytes, if nobody shares it: its node, its place in the
@@ -183,6 +183,11 @@ impl SendQueue {
 
     pub fn is_empty(&self) -> bool {
         self.head == NIL
+    }
+
+    /// Frames queued.
+    pub fn len(&self) -> usize {
+        self.count as usize
     }
 
     /// Queues `frame` behind everything else.

@@ -57,11 +57,12 @@ pub struct Connection {
     pub message_open: bool,
     /// Close frames sent: at most one (RFC 6455 §5.5.1).
     pub close_sent: bool,
-    /// Refused messages since the last heartbeat check.
-    pub errors: u16,
+    /// Refused messages since `errors_since`.
+    errors: u32,
+    errors_since: Tick,
     /// Control frames since `control_since`.
-    pub control_frames: u16,
-    pub control_since: Tick,
+    control_frames: u32,
+    control_since: Tick,
     pub last_received: Tick,
     /// When the heartbeat ping left that is unanswered.
     pub pinged: Option<Tick>,
@@ -98,6 +99,7 @@ impl Connection {
             message_open: false,
             close_sent: false,
             errors: 0,
+            errors_since: now,
             control_frames: 0,
             control_since: now,
             last_received: now,
@@ -136,6 +138,16 @@ impl Connection {
         true
     }
 
+    /// Counts refused messages; returns how many there were within one `interval`.
+    pub fn count_errors(&mut self, now: Tick, interval: Duration, count: u32) -> u32 {
+        if now >= self.errors_since.after(interval) {
+            self.errors_since = now;
+            self.errors = 0;
+        }
+        self.errors = self.errors.saturating_add(count);
+        self.errors
+    }
+
     /// Whether a control frame may be taken under a limit of `rate` a second, averaged over 5 s.
     pub fn admit_control(&mut self, now: Tick, rate: u32) -> bool {
         const WINDOW: Duration = Duration::from_secs(5);
@@ -172,6 +184,13 @@ mod tests {
         assert_eq!(taken(&mut connection, 1100, 100), 1);
         assert_eq!(taken(&mut connection, 2100, 100), 6);
         assert!((0..1000).all(|_| connection.admit_publication(Moment(2100), 0, 0)));
+    }
+
+    #[test]
+    fn errors_are_counted_by_interval() {
+        let mut connection = connection();
+        let mut count = |tick| connection.count_errors(Tick(tick), Duration::from_millis(640), 2);
+        assert_eq!([count(0), count(9), count(10), count(11)], [2, 4, 2, 4]);
     }
 
     #[test]

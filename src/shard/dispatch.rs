@@ -12,14 +12,33 @@ use crate::proto::{
     CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, encoder, reply,
 };
 
+/// For people, with `backlog_full`.
+const BACKLOG_FULL: &str = "too much waits for delivery; try again later";
+
 /// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
 /// default limit is closed.
-const SUBSCRIPTION_PENALTY: u16 = 10;
+const SUBSCRIPTION_PENALTY: u32 = 10;
+
+/// Messages in one frame: one frame must not keep a shard busy, nor its answers take more than a
+/// queue may.
+const FRAME_MESSAGES_MAX: usize = 1024;
 
 impl State {
     /// Runs the messages of one text frame, in order.
     pub(super) fn run_commands(&mut self, token: Token, text: &str) {
-        for command in Commands::new(text) {
+        for (index, command) in Commands::new(text).enumerate() {
+            if index == FRAME_MESSAGES_MAX {
+                let message = format!("a frame holds at most {FRAME_MESSAGES_MAX} messages");
+                let refused = Rejection {
+                    family: Family::Action,
+                    code: ErrorCode::InvalidMessage,
+                    message: Cow::Owned(message),
+                    channel: None,
+                    id: None,
+                };
+                self.reject(token, &refused, 1);
+                return;
+            }
             match command {
                 Ok(command) => self.run(token, command),
                 Err(rejection) => self.reject(token, &rejection, 1),
@@ -68,24 +87,29 @@ impl State {
         let mut effects = std::mem::take(&mut self.effects);
         let outcome = self.broker.subscribe(token, &channel, request_id, &mut effects);
         self.apply(effects);
-        let message = match outcome {
+        let (counter, code, message, penalty) = match outcome {
             Ok(()) => return,
-            Err(SubscribeError::TooMany { limit }) => {
-                format!("a connection may have {limit} subscriptions")
-            }
-            Err(SubscribeError::TableFull { limit }) => {
-                format!("this server holds {limit} channels already")
+            Err(SubscribeError::TooMany { limit }) => (
+                Counter::SubscriptionLimit,
+                ErrorCode::TooManySubscriptions,
+                Cow::Owned(format!("a connection may have {limit} subscriptions")),
+                SUBSCRIPTION_PENALTY,
+            ),
+            Err(SubscribeError::TableFull { limit }) => (
+                Counter::SubscriptionLimit,
+                ErrorCode::TooManySubscriptions,
+                Cow::Owned(format!("this server holds {limit} channels already")),
+                SUBSCRIPTION_PENALTY,
+            ),
+            // The server's want of room, not the client's mistake.
+            Err(SubscribeError::Congested) => {
+                (Counter::BacklogFull, ErrorCode::BacklogFull, Cow::Borrowed(BACKLOG_FULL), 0)
             }
         };
-        self.count(Counter::SubscriptionLimit, 1);
-        let refused = Rejection {
-            family: Family::Action,
-            code: ErrorCode::TooManySubscriptions,
-            message: Cow::Owned(message),
-            channel: Some(channel),
-            id,
-        };
-        self.reject(token, &refused, SUBSCRIPTION_PENALTY);
+        self.count(counter, 1);
+        let refused =
+            Rejection { family: Family::Action, code, message, channel: Some(channel), id };
+        self.reject(token, &refused, penalty);
     }
 
     fn unsubscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
@@ -122,15 +146,16 @@ impl State {
     }
 
     /// Answers a message with an error. `penalty` counts towards the limit of errors.
-    fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u16) {
+    fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u32) {
         self.count(Counter::MessagesRejected, 1);
         self.next_message_id += 1;
         let unix_ms = self.settings.unix_start + self.now.0;
         self.reply(token, reply::error(rejection, unix_ms, self.next_message_id));
+        let tick = self.tick();
         let errors_max = self.settings.config.limits.max_errors;
+        let interval = self.settings.config.heartbeat.interval;
         let Some(connection) = self.connection(token) else { return };
-        connection.errors = connection.errors.saturating_add(penalty);
-        if u32::from(connection.errors) >= errors_max {
+        if connection.count_errors(tick, interval, penalty) >= errors_max && penalty > 0 {
             self.count(Counter::TooManyErrors, 1);
             self.note(token, Counter::TooManyErrors.name(), rejection.code.as_str());
             if rejection.code == ErrorCode::RateLimited {
@@ -177,7 +202,7 @@ impl State {
                 let refused = Rejection {
                     family: Family::Action,
                     code: ErrorCode::BacklogFull,
-                    message: Cow::Borrowed("too many publications wait; try again later"),
+                    message: Cow::Borrowed(BACKLOG_FULL),
                     channel: Some(Cow::Borrowed(topic)),
                     id,
                 };

@@ -35,6 +35,16 @@ impl Shutdown {
         }
     }
 
+    /// Until the last connections are dropped.
+    pub(super) fn time_left(&self, now: Moment) -> Option<Duration> {
+        match self {
+            Self::No => None,
+            Self::Finishing { deadline }
+            | Self::Closing { deadline, .. }
+            | Self::Leaving { deadline } => Some(deadline.since(now)),
+        }
+    }
+
     pub(super) fn has_begun(&self) -> bool {
         !matches!(self, Self::No)
     }
@@ -46,6 +56,10 @@ impl Shutdown {
 }
 
 impl State {
+    pub(super) fn begin_shutdown(&mut self) {
+        self.shutdown.begin(self.now, self.settings.config.server.shutdown_timeout);
+    }
+
     /// Whether the shard has shut down.
     pub(super) fn has_ended(&self) -> bool {
         match self.shutdown {
@@ -159,8 +173,11 @@ impl State {
         let tick = self.tick();
         let Some(connection) = self.connection(token) else { return };
         let was_open = matches!(connection.phase, Phase::Open | Phase::Echo);
+        // The time-out of the closing handshake runs from its beginning.
+        if (connection.phase, phase) != (Phase::Closing, Phase::Draining) {
+            connection.phase_since = tick;
+        }
         connection.phase = phase;
-        connection.phase_since = tick;
         if phase == Phase::Draining {
             connection.head = None;
         }
@@ -228,6 +245,6 @@ impl State {
         let Some(connection) = self.connection(token) else { return };
         let peer = connection.peer();
         let metrics = &self.settings.metrics.shards()[self.id.index()];
-        self.journal.note(self.now, metrics, reason, peer, text);
+        self.peer_log.note(self.now, metrics, reason, peer, text);
     }
 }

@@ -39,17 +39,17 @@ impl State {
 
     fn expire(&mut self, token: Token) {
         let now = self.tick();
-        let settings = std::sync::Arc::clone(&self.settings);
+        let close_timeout = self.settings.config.limits.close_timeout;
         let Some(connection) = self.connection(token) else { return };
         match connection.phase {
             Phase::Head => self.expire_head(token),
             Phase::Closing | Phase::Draining => {
-                if now >= connection.phase_since.after(settings.config.limits.close_timeout) {
+                if now >= connection.phase_since.after(close_timeout) {
                     self.count(Counter::CloseTimeout, 1);
                     self.abandon(token);
                 }
             }
-            Phase::Open | Phase::Echo => self.expire_open(token, &settings.config),
+            Phase::Open | Phase::Echo => self.expire_open(token),
             Phase::Gone => {}
         }
     }
@@ -67,20 +67,22 @@ impl State {
         } else {
             // Nothing was asked: an idle kept-alive connection, or one that never spoke.
             self.count(Counter::HandshakeTimeout, 1);
-            self.enter(token, Phase::Draining);
+            self.abandon(token);
         }
     }
 
-    fn expire_open(&mut self, token: Token, config: &Config) {
+    fn expire_open(&mut self, token: Token) {
         let now = self.tick();
+        let config = &self.settings.config;
         let interval = config.heartbeat.interval;
         let ping = self.ping;
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        connection.errors = 0;
-        if connection.blocked
-            && now >= connection.progress.after(config.limits.slow_consumer_timeout)
-            && !may_wait(connection, &self.frames)
-        {
+        let is_slow = connection.blocked
+            && now >= connection.progress.after(config.limits.slow_consumer_timeout);
+        if is_slow && may_wait(connection, &self.frames) {
+            // Judged: the next look at its queue is due when the time has passed again.
+            connection.progress = now;
+        } else if is_slow {
             self.close_slow_consumer(token);
         } else if connection.message_open
             && now >= connection.message_since.after(config.limits.message_timeout)

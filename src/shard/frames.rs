@@ -7,17 +7,24 @@ use crate::io::FrameClass;
 use crate::metrics::Counter;
 use crate::proto::{CloseCode, Event, OpCode, encoder};
 
+/// Pings beyond this within one turn are answered by their last one.
+const QUEUED_PONGS_MAX: usize = 64;
+
 impl State {
     /// Takes what has arrived apart. Message bytes are borrowed from `bytes` as far as possible.
     pub(super) fn read_frames(&mut self, token: Token, mut bytes: &mut [u8]) {
         let tick = self.tick();
         let limits = self.decoder_limits;
         let Some(connection) = self.connection(token) else { return };
-        let was_open = connection.message_open;
+        let mut same_message = connection.message_open;
         let mut decoder = std::mem::take(&mut connection.decoder);
         loop {
             match decoder.next(&mut bytes, &limits) {
-                Ok(Some(event)) => self.receive_event(token, event),
+                Ok(Some(event)) => {
+                    // Control frames may come in the midst of a message.
+                    same_message &= !matches!(event, Event::Text(_) | Event::Binary(_));
+                    self.receive_event(token, event);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.fail(token, error.close_code(), error.reason(), &error.to_string());
@@ -31,7 +38,7 @@ impl State {
         let Some(connection) = self.connection(token) else { return };
         connection.message_open = decoder.holds_partial();
         connection.decoder = decoder;
-        if connection.message_open && !was_open {
+        if connection.message_open && !same_message {
             connection.message_since = tick;
             self.rearm(token);
         }
@@ -64,11 +71,8 @@ impl State {
             Event::Pong => {
                 self.admit_control(token);
             }
-            Event::Close(frame) if phase == Phase::Closing => {
-                // The answer to ours: both sides are done.
-                drop(frame);
-                self.enter(token, Phase::Draining);
-            }
+            // The answer to ours: both sides are done.
+            Event::Close(_) if phase == Phase::Closing => self.enter(token, Phase::Draining),
             Event::Close(frame) => self.peer_closed(token, frame.map(|frame| frame.code)),
         }
     }
@@ -92,10 +96,11 @@ impl State {
     }
 
     /// 5.5.3: a Pong has the application data of the Ping it answers. While the peer does not read,
-    /// only the newest one waits.
+    /// or sends more than it can be meant to, only the newest one waits.
     fn answer_ping(&mut self, token: Token, payload: &[u8]) {
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        if connection.blocked && connection.queue.take_pong(&mut self.frames) {
+        let crowded = connection.blocked || connection.queue.len() > QUEUED_PONGS_MAX;
+        if crowded && connection.queue.take_pong(&mut self.frames) {
             self.count(Counter::PongsReplaced, 1);
         }
         let frame = self.frames.insert(encoder::pong_frame(payload), FrameClass::Pong);

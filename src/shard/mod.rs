@@ -9,7 +9,7 @@ mod dispatch;
 mod ending;
 mod expiry;
 mod frames;
-mod journal;
+mod peer_log;
 mod requests;
 mod sending;
 #[cfg(test)]
@@ -35,7 +35,7 @@ use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
 use crate::proto::{DecoderLimits, encoder};
 use connection::{Connection, Phase};
-use journal::Journal;
+use peer_log::PeerLog;
 use timers::TimerWheel;
 
 /// Messages of other shards taken in per turn.
@@ -46,8 +46,10 @@ const EXPIRED_MAX: usize = 1024;
 const VISITS_MAX: usize = 256;
 /// Longest wait: a shard turns at least this often, so that a stalled one can be told.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Without another pause for this long, accepting goes on.
+const ACCEPT_PAUSE_OVER: Duration = Duration::from_secs(1);
 /// Connections above the limit that are still listened to, in order to tell them why not.
-const TURNED_AWAY_MAX: usize = 64;
+pub const TURNED_AWAY_MAX: usize = 64;
 
 /// What all shards of a server share.
 pub struct Settings {
@@ -99,6 +101,9 @@ impl<B: Backend> Shard<B> {
         self.state.begin_turn(self.backend.now());
         self.state.broker.note_congestion(self.mesh.congested());
         self.drain_mailbox();
+        if self.mesh.shutdown_wanted() {
+            self.state.begin_shutdown();
+        }
         self.state.expire_timers();
         self.state.advance_fanouts();
         let quiet = !self.mesh.has_mail() && !self.mesh.has_unsent();
@@ -121,6 +126,7 @@ impl<B: Backend> Shard<B> {
             let Some(message) = self.mesh.receive() else { break };
             self.state.receive_message(message);
         }
+        self.state.broker.give_way(!self.state.broker.has_room() && self.mesh.has_mail());
     }
 
     #[cfg(test)]
@@ -156,10 +162,11 @@ struct State {
     pong: FrameId,
     /// Of the next message of the `type` family.
     next_message_id: u64,
-    /// Accepting pauses, and the log has said so.
-    accept_paused: bool,
+    /// When accepting last paused, as long as that is news: the log says once that it pauses, and
+    /// once that it goes on.
+    accept_paused: Option<Moment>,
     shutdown: ending::Shutdown,
-    journal: Journal,
+    peer_log: PeerLog,
 }
 
 impl State {
@@ -194,9 +201,9 @@ impl State {
             ping,
             pong,
             next_message_id: 0,
-            accept_paused: false,
+            accept_paused: None,
             shutdown: ending::Shutdown::default(),
-            journal: Journal::new(id),
+            peer_log: PeerLog::new(id),
             settings,
         }
     }
@@ -204,8 +211,12 @@ impl State {
     fn begin_turn(&mut self, now: Moment) {
         self.now = now;
         self.metrics().note_turn(now.0);
-        if self.journal.turn_page(now) {
+        if self.peer_log.begin_second(now) {
             self.frames.shrink();
+        }
+        if self.accept_paused.is_some_and(|paused| now.since(paused) > ACCEPT_PAUSE_OVER) {
+            self.accept_paused = None;
+            tracing::info!(shard = self.id.0, "accepting goes on");
         }
     }
 
@@ -214,14 +225,11 @@ impl State {
         if self.broker.has_fanouts() || !self.dirty.is_empty() || self.shutdown.is_advancing() {
             return Duration::ZERO;
         }
-        self.timers.next(self.now, WAIT_MAX)
+        let longest = self.shutdown.time_left(self.now).map_or(WAIT_MAX, |left| left.min(WAIT_MAX));
+        self.timers.next(self.now, longest)
     }
 
     fn receive_message(&mut self, message: ShardMessage) {
-        if matches!(message, ShardMessage::Shutdown) {
-            self.shutdown.begin(self.now, self.settings.config.server.shutdown_timeout);
-            return;
-        }
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.receive(message, &mut self.frames, &mut effects);
         self.apply(effects);
@@ -270,10 +278,6 @@ impl Handler for State {
     }
 
     fn accepted(&mut self, peer: SocketAddr) -> Option<Token> {
-        if self.accept_paused {
-            self.accept_paused = false;
-            tracing::info!(shard = self.id.0, "accepting connections again");
-        }
         let most = self.settings.connections_max.saturating_add(TURNED_AWAY_MAX);
         if self.settings.metrics.connections() as usize >= most {
             self.count(Counter::ConnectionLimit, 1);
@@ -291,8 +295,7 @@ impl Handler for State {
 
     fn accept_paused(&mut self, error: &io::Error) {
         self.count(Counter::AcceptPaused, 1);
-        if !self.accept_paused {
-            self.accept_paused = true;
+        if self.accept_paused.replace(self.now).is_none() {
             let connections = self.connections.len();
             tracing::warn!(shard = self.id.0, %error, connections, "accepting pauses");
         }
@@ -306,8 +309,12 @@ impl Handler for State {
             return Receive::More;
         }
         connection.last_received = tick;
-        connection.pinged = None;
+        let answered_ping = connection.pinged.take().is_some();
         let phase = connection.phase;
+        if answered_ping {
+            // The next ping is due by this connection's own time again, not by the last deadline.
+            self.rearm(token);
+        }
         self.count(Counter::BytesReceived, bytes.len() as u64);
         match phase {
             Phase::Head => self.read_head(token, bytes),

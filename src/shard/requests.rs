@@ -1,15 +1,16 @@
 //! HTTP requests of a connection: the upgrade, two small pages, and refusals.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::State;
 use super::connection::{HeadBuffer, Phase};
+use crate::config::reserved_by;
 use crate::ids::{Moment, Token};
 use crate::io::FrameClass;
 use crate::metrics::Counter;
 use crate::proto::http::{
-    Plain, Refusal, Request, Subprotocol, Upgrade, check_start, find_head_end, is_reserved_path,
-    parse_request, plain_response, refusal_response, upgrade_response,
+    Plain, Refusal, Request, Subprotocol, Upgrade, check_start, find_head_end, parse_request,
+    plain_response, refusal_response, upgrade_response,
 };
 use crate::proto::reply;
 
@@ -62,7 +63,12 @@ impl State {
         let before = head.bytes.len();
         // One byte over the limit tells that it was passed; the decoder of frames gets the rest.
         let room = (limits.bytes_max + 1).saturating_sub(before);
-        head.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let taken = bytes.len().min(room);
+        if head.bytes.capacity() < before + taken {
+            // Twice the bytes, but never more than a head may have.
+            head.bytes.reserve_exact(before.max(taken).min(room));
+        }
+        head.bytes.extend_from_slice(&bytes[..taken]);
         if let Some(end) = find_head_end(&head.bytes, &mut head.scanned) {
             let request = parse_request(&head.bytes[..end], &limits);
             connection.head = None;
@@ -80,7 +86,7 @@ impl State {
             self.refuse(token, &Refusal::over_capacity(RETRY_AFTER));
             return;
         }
-        if is_reserved_path(&upgrade.path) && !is_echo {
+        if reserved_by(&upgrade.path).is_some() {
             self.refuse(token, &Refusal::reserved_path());
             return;
         }
@@ -89,7 +95,7 @@ impl State {
         self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
         self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
         match subprotocol {
-            Some(Subprotocol::Json) => self.welcome(token),
+            Some(Subprotocol::Json | Subprotocol::JsonBatch) => self.welcome(token),
             None => {}
         }
     }
@@ -123,8 +129,15 @@ impl State {
         let queued = self.connection(token).map_or(0, |connection| connection.queue.bytes());
         let keep_alive = request.keep_alive && queued <= queue_max && !self.shutdown.has_begun();
         let body = body.as_bytes();
-        let response =
-            plain_response(status, content_type, body, keep_alive, request.head_only, &[]);
+        let response = plain_response(
+            status,
+            content_type,
+            body,
+            keep_alive,
+            request.head_only,
+            &self.date(),
+            &[],
+        );
         self.queue_bytes(token, response, FrameClass::Http);
         // Kept alive, the time for the next request begins now.
         self.enter(token, if keep_alive { Phase::Head } else { Phase::Draining });
@@ -148,10 +161,16 @@ impl State {
         (status, "application/json", body)
     }
 
+    /// Now, as HTTP writes it.
+    fn date(&self) -> String {
+        let unix_time = Duration::from_millis(self.settings.unix_start + self.now.0);
+        httpdate::fmt_http_date(UNIX_EPOCH + unix_time)
+    }
+
     pub(super) fn refuse(&mut self, token: Token, refusal: &Refusal) {
         self.count(Counter::named(refusal.reason).unwrap_or(Counter::BadRequest), 1);
         self.note(token, refusal.reason, &refusal.text);
-        self.queue_bytes(token, refusal_response(refusal), FrameClass::Http);
+        self.queue_bytes(token, refusal_response(refusal, &self.date()), FrameClass::Http);
         self.enter(token, Phase::Draining);
     }
 }

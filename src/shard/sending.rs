@@ -41,7 +41,7 @@ impl State {
                     overflowed.push(connection.token(slot));
                 }
             }
-            if !connection.dirty {
+            if !connection.dirty && !connection.blocked {
                 connection.dirty = true;
                 dirty.push(slot);
             }
@@ -58,12 +58,16 @@ impl State {
 
     /// Queues a frame that the caller holds, and marks the connection dirty.
     pub(super) fn queue(&mut self, token: Token, frame: FrameId) {
-        self.queue_by(token, frame, SendQueue::push);
+        // 5.5.1: the application MUST NOT send any more data frames after sending a Close frame.
+        self.queue_by(token, frame, SendQueue::push, |connection| !connection.close_sent);
     }
 
     /// As [`State::queue`], ahead of the messages that wait.
     pub(super) fn queue_control(&mut self, token: Token, frame: FrameId) {
-        self.queue_by(token, frame, SendQueue::push_control);
+        // 5.5.2: a Ping is answered unless a Close was received.
+        self.queue_by(token, frame, SendQueue::push_control, |connection| {
+            matches!(connection.phase, Phase::Open | Phase::Echo | Phase::Closing)
+        });
     }
 
     fn queue_by(
@@ -71,13 +75,13 @@ impl State {
         token: Token,
         frame: FrameId,
         push: fn(&mut SendQueue, &mut FramePool, FrameId),
+        may: fn(&Connection) -> bool,
     ) {
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        if connection.generation != token.generation || connection.close_sent {
-            return;
+        if connection.generation == token.generation && may(connection) {
+            push(&mut connection.queue, &mut self.frames, frame);
+            self.mark_dirty(token.slot);
         }
-        push(&mut connection.queue, &mut self.frames, frame);
-        self.mark_dirty(token.slot);
     }
 
     /// Whether a connection that does not read its replies must wait with its requests.
@@ -141,6 +145,8 @@ impl State {
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
         if connection.paused && connection.queue.cost() <= limit / 2 {
             connection.paused = false;
+            // The rest of a message that was left with its peer is not late.
+            connection.message_since = Tick::at(self.now);
             backend.resume(token);
         }
         if connection.phase == Phase::Draining && connection.queue.is_empty() {

@@ -27,6 +27,9 @@ pub(super) struct Fields<'a> {
     timestamp: Option<&'a str>,
     /// The first field that came twice.
     duplicate: Option<&'static str>,
+    /// Came twice, first or not: in doubt, and not to be repeated in the answer.
+    channel_is_doubtful: bool,
+    id_is_doubtful: bool,
 }
 
 /// Why a message is refused, before it is said whose.
@@ -63,6 +66,8 @@ impl<'a> Fields<'a> {
         };
         if field.replace(value).is_some() {
             self.duplicate.get_or_insert(name);
+            self.channel_is_doubtful |= name == "channel";
+            self.id_is_doubtful |= name == "id";
         }
     }
 
@@ -179,7 +184,7 @@ impl<'a> Fields<'a> {
 
     /// For the answer to a refused message; absent if it is itself in doubt, or too long to repeat.
     fn known_channel(&self) -> Option<Cow<'a, str>> {
-        if self.duplicate == Some("channel") {
+        if self.channel_is_doubtful {
             return None;
         }
         let channel = RawString::of_value(self.channel?)?.decode()?;
@@ -187,7 +192,7 @@ impl<'a> Fields<'a> {
     }
 
     fn known_id(&self) -> Option<RequestId<'a>> {
-        if self.duplicate == Some("id") { None } else { RequestId::parse(self.id?) }
+        if self.id_is_doubtful { None } else { RequestId::parse(self.id?) }
     }
 }
 

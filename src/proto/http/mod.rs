@@ -14,5 +14,4 @@ mod upgrade;
 pub use head::{HeadLimits, check_start, find_head_end};
 pub use request::{Plain, Request, parse_request};
 pub use response::{Refusal, plain_response, refusal_response, upgrade_response};
-pub use target::is_reserved_path;
 pub use upgrade::{Subprotocol, Upgrade};

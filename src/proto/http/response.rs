@@ -1,5 +1,5 @@
-//! Responses, written whole. Pure functions of their arguments; there is no clock here, so the Date
-//! field that RFC 9110, 6.6.1 recommends is left out.
+//! Responses, written whole. Pure functions of their arguments: there is no clock here, so the value
+//! of the Date field (RFC 9110, 6.6.1: MUST be sent by a server with a clock) is one of them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -89,7 +89,7 @@ pub fn upgrade_response(upgrade: &Upgrade, selected: Option<Subprotocol>) -> Byt
 }
 
 /// The answer to a request that is refused; ends the connection.
-pub fn refusal_response(refusal: &Refusal) -> Bytes {
+pub fn refusal_response(refusal: &Refusal, date: &str) -> Bytes {
     let mut extra: Vec<(&str, &str)> = Vec::new();
     let retry_after_seconds =
         refusal.retry_after.map(|duration| duration.as_millis().div_ceil(1000).to_string());
@@ -108,10 +108,10 @@ pub fn refusal_response(refusal: &Refusal) -> Bytes {
     let body = format!("{}\n", refusal.text);
     let content_type = "text/plain; charset=utf-8";
     let head_only = refusal.head_only;
-    plain_response(refusal.status, content_type, body.as_bytes(), false, head_only, &extra)
+    plain_response(refusal.status, content_type, body.as_bytes(), false, head_only, date, &extra)
 }
 
-/// A complete response. `extra` are further fields; their text must come from the server, not from
+/// A complete response. `date` is in the format of RFC 9110, 5.6.7; `extra` are further fields; their text must come from the server, not from
 /// a client.
 pub fn plain_response(
     status: u16,
@@ -119,10 +119,12 @@ pub fn plain_response(
     body: &[u8],
     keep_alive: bool,
     head_only: bool,
+    date: &str,
     extra: &[(&str, &str)],
 ) -> Bytes {
     let mut out = String::with_capacity(256 + body.len());
     push_status_line(&mut out, status);
+    push_field(&mut out, "Date", date);
     push_field(&mut out, "Content-Type", content_type);
     push_field(&mut out, "Content-Length", &body.len().to_string());
     // Browsers take the type as it is declared, and do not guess one that runs scripts.
@@ -195,7 +197,8 @@ mod tests {
     use super::*;
 
     fn refusal(refusal: Refusal) -> String {
-        String::from_utf8(refusal_response(&refusal).to_vec()).unwrap()
+        String::from_utf8(refusal_response(&refusal, "Sun, 06 Nov 1994 08:49:37 GMT").to_vec())
+            .unwrap()
     }
 
     #[test]
@@ -217,8 +220,9 @@ mod tests {
     fn a_refusal_is_whole_and_closes() {
         assert_eq!(
             refusal(Refusal::bad_request("no Host")),
-            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: 8\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nno Host\n"
+            "HTTP/1.1 400 Bad Request\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 8\r\nX-Content-Type-Options: nosniff\r\n\
+             Connection: close\r\n\r\nno Host\n"
         );
         let head = Refusal { head_only: true, ..Refusal::handshake_timeout() };
         assert!(refusal(head).ends_with("\r\n\r\n"));
@@ -238,8 +242,9 @@ mod tests {
     #[test]
     fn a_head_response_has_the_length_and_not_the_body() {
         let extra = [("Cache-Control", "no-store")];
-        let get = plain_response(200, "text/html", b"<p>", true, false, &extra);
-        let head = plain_response(200, "text/html", b"<p>", true, true, &extra);
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let get = plain_response(200, "text/html", b"<p>", true, false, date, &extra);
+        let head = plain_response(200, "text/html", b"<p>", true, true, date, &extra);
         assert_eq!(get, [&head[..], b"<p>"].concat());
         let head = std::str::from_utf8(&head).unwrap();
         assert!(head.contains("\r\nContent-Length: 3\r\n"));

@@ -115,16 +115,6 @@ pub(super) fn is_authority(bytes: &[u8]) -> bool {
     host_is_valid && port_is_valid
 }
 
-/// Whether a decoded path is the server's own, where no WebSocket of this protocol is served.
-pub fn is_reserved_path(path: &str) -> bool {
-    let below = |folder: &str| {
-        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    matches!(path, "/health" | "/metrics" | "/client.js" | "/connection/websocket")
-        || path.starts_with("/admin")
-        || ["/api", "/demo", "/app"].into_iter().any(below)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,27 +189,6 @@ mod tests {
         for host in ["", ":80", "a b", "a/b", "a:x", "[]", "[::1", "::1", "a:1234567", "u@h", "é"]
         {
             assert!(!is_authority(host.as_bytes()), "{host}");
-        }
-    }
-
-    #[test]
-    fn reserved_paths_are_those_of_the_server() {
-        for path in [
-            "/health",
-            "/metrics",
-            "/client.js",
-            "/api",
-            "/api/x",
-            "/admin",
-            "/admin/x",
-            "/demo/",
-            "/app/k",
-            "/connection/websocket",
-        ] {
-            assert!(is_reserved_path(path), "{path}");
-        }
-        for path in ["/", "/ws", "/healthy", "/apix", "/application", "/connection", "/x/api"] {
-            assert!(!is_reserved_path(path), "{path}");
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) const WEBSOCKET_VERSION: &str = "13";
 pub enum Subprotocol {
     /// JSON text frames, and a welcome.
     Json,
+    /// As [`Subprotocol::Json`], and the client takes several messages in one frame.
+    JsonBatch,
 }
 
 impl Subprotocol {
@@ -22,12 +24,13 @@ impl Subprotocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "stentor.v1.json",
+            Self::JsonBatch => "stentor.v1.json.batch",
         }
     }
 
     /// 11.3.4: names are compared as they are, with case.
     fn of_name(name: &[u8]) -> Option<Self> {
-        [Self::Json].into_iter().find(|known| known.as_str().as_bytes() == name)
+        [Self::Json, Self::JsonBatch].into_iter().find(|known| known.as_str().as_bytes() == name)
     }
 }
 
@@ -90,12 +93,18 @@ fn is_key(key: &[u8]) -> bool {
 
 fn choose_subprotocol(fields: Fields<'_>) -> Result<Option<Subprotocol>, Refusal> {
     let mut chosen = None;
-    for name in fields.list("sec-websocket-protocol") {
-        // 11.3.4: `Sec-WebSocket-Protocol-Client = 1#token`, so each element is a token.
+    let mut is_empty = true;
+    // RFC 9110, 5.6.1.2: a recipient MUST parse and ignore a reasonable number of empty elements.
+    for name in fields.list("sec-websocket-protocol").filter(|name| !name.is_empty()) {
         if !is_token(name) {
             return Err(Refusal::bad_request("invalid Sec-WebSocket-Protocol"));
         }
+        is_empty = false;
         chosen = chosen.or_else(|| Subprotocol::of_name(name));
+    }
+    // 11.3.4: `Sec-WebSocket-Protocol-Client = 1#token`, so at least one.
+    if is_empty && fields.has("sec-websocket-protocol") {
+        return Err(Refusal::bad_request("empty Sec-WebSocket-Protocol"));
     }
     Ok(chosen)
 }
@@ -120,12 +129,14 @@ mod tests {
         assert_eq!(choose(&[]), Ok(None));
         assert_eq!(choose(&["chat, superchat"]), Ok(None));
         assert_eq!(choose(&["chat", "stentor.v1.json,x"]), Ok(Some(Subprotocol::Json)));
+        assert_eq!(choose(&["stentor.v1.json.batch"]), Ok(Some(Subprotocol::JsonBatch)));
         assert_eq!(choose(&["Stentor.v1.json"]), Ok(None));
     }
 
     #[test]
     fn lists_that_are_empty_or_malformed_are_refused() {
-        for line in ["", " ", ",", "a,,b", "a b", "a,", "\"a\"", "a/b"] {
+        assert_eq!(choose(&["a,,b", ",c,", ""]), Ok(None));
+        for line in ["", " ", ",", " , ,", "a b", "\"a\"", "a/b"] {
             assert_eq!(choose(&[line]), Err(400), "{line:?}");
         }
         assert_eq!(choose(&["stentor.v1.json", "@"]), Err(400));

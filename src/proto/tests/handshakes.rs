@@ -102,7 +102,7 @@ fn check_answer(outcome: &Result<Request, Refusal>) {
         }
         Ok(Request::Plain(plain)) => assert!(plain.path.starts_with('/')),
         Err(refusal) => {
-            let response = refusal_response(refusal);
+            let response = refusal_response(refusal, "");
             let text = String::from_utf8(response.to_vec()).unwrap();
             assert!(text.contains("\r\nConnection: close"), "{text}");
             assert!([400, 405, 414, 426, 431, 505].contains(&refusal.status), "{text}");

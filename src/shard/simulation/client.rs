@@ -281,7 +281,9 @@ impl Client {
     }
 
     fn take_outcome(&mut self, id: &Value, outcome: Outcome, published: &mut [Published]) {
-        let id = id.as_u64().expect("our id") as usize;
+        // A subscription that is refused has no id.
+        let Some(id) = id.as_u64() else { return };
+        let id = id as usize;
         assert_eq!(published[id].outcome, None, "answered twice");
         published[id].outcome = Some(outcome);
     }

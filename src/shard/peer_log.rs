@@ -19,7 +19,7 @@ struct Entry {
 
 /// The lines of one shard.
 #[derive(Debug)]
-pub struct Journal {
+pub struct PeerLog {
     shard: ShardId,
     /// The second that the entries count.
     second: u64,
@@ -27,7 +27,7 @@ pub struct Journal {
     entries: Vec<Entry>,
 }
 
-impl Journal {
+impl PeerLog {
     pub fn new(shard: ShardId) -> Self {
         Self { shard, second: 0, entries: Vec::new() }
     }
@@ -41,7 +41,7 @@ impl Journal {
         peer: SocketAddr,
         detail: &str,
     ) {
-        self.turn_page(now);
+        self.begin_second(now);
         let index = self.entries.iter().position(|entry| entry.reason == reason);
         let index = index.unwrap_or_else(|| {
             self.entries.push(Entry { reason, lines: 0, suppressed: 0 });
@@ -59,7 +59,7 @@ impl Journal {
 
     /// Tells what the past second held back. Called now and then, so that the count comes even if
     /// nothing else does. Returns whether a new second has begun.
-    pub fn turn_page(&mut self, now: Moment) -> bool {
+    pub fn begin_second(&mut self, now: Moment) -> bool {
         let second = now.0 / 1000;
         if second == self.second {
             return false;
@@ -106,14 +106,14 @@ mod tests {
     #[test]
     fn lines_are_limited_per_reason_and_second() {
         let metrics = ShardMetrics::default();
-        let mut journal = Journal::new(ShardId(0));
+        let mut log = PeerLog::new(ShardId(0));
         let peer = "127.0.0.1:1".parse().unwrap();
         for _ in 0..25 {
-            journal.note(Moment(100), &metrics, "utf8", peer, "");
+            log.note(Moment(100), &metrics, "utf8", peer, "");
         }
-        journal.note(Moment(100), &metrics, "unmasked", peer, "");
+        log.note(Moment(100), &metrics, "unmasked", peer, "");
         assert_eq!(metrics.value(Counter::LogSuppressed), 15);
-        journal.note(Moment(1100), &metrics, "utf8", peer, "");
+        log.note(Moment(1100), &metrics, "utf8", peer, "");
         assert_eq!(metrics.value(Counter::LogSuppressed), 15);
     }
 }

@@ -1,0 +1,22 @@
+//! What the tests share: the real binary as a server, peers on real sockets, and waiting for events
+//! with a deadline. Nothing here knows what a test expects.
+
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
+
+mod frame;
+mod http;
+mod log;
+mod peer;
+mod random;
+pub mod server;
+mod stall;
+mod wait;
+
+pub use frame::{Frame, OpCode, close_payload, continuation, fragment, frame, header};
+pub use http::{ACCEPT_KEY, KEY, Response, get, upgrade_request};
+pub use log::Log;
+pub use peer::{Peer, fresh_client_works};
+pub use random::Random;
+pub use server::{Launch, Server, run, run_with};
+pub use stall::StalledThread;
+pub use wait::{PATIENCE, eventually, wait_until};
