@@ -343,3 +343,19 @@ fn a_topic_table_has_its_bound() {
     assert!(broker.unsubscribe(token, "a", &mut effects));
     assert_eq!(broker.subscribe(token, "c", None, &mut effects), Ok(()));
 }
+
+#[test]
+fn subscriptions_that_wait_for_their_home_count_once() {
+    let mut config = Config::default();
+    config.limits.max_subscriptions = 100;
+    let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
+    let mut broker = Broker::new(ShardId(0), 2, hasher, &config);
+    let token = Token { slot: 0, generation: 1 };
+    let mut effects = Vec::new();
+    for number in 0..100 {
+        let name = format!("t{number}");
+        assert_eq!(broker.subscribe(token, &name, None, &mut effects), Ok(()));
+    }
+    let full = Err(SubscribeError::TooMany { limit: 100 });
+    assert_eq!(broker.subscribe(token, "one more", None, &mut effects), full);
+}

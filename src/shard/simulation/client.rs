@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Outcome, Published, TOPICS};
-use crate::ids::Moment;
 use crate::io::sim::{Network, Random, SocketId};
 
 /// How a client behaves.
@@ -144,6 +143,11 @@ impl Client {
         self.leave();
     }
 
+    /// From now on it answers no pings.
+    pub fn mute(&mut self) {
+        self.manner = Manner::Mute;
+    }
+
     /// From now on it reads whatever comes.
     pub fn hurry(&mut self) {
         if matches!(self.manner, Manner::Slow | Manner::Stopped) {
@@ -154,7 +158,6 @@ impl Client {
     pub fn read(
         &mut self,
         network: &RefCell<Network>,
-        _now: Moment,
         index: usize,
         published: &mut [Published],
         random: &mut Random,

@@ -9,6 +9,7 @@
 
 mod check;
 mod client;
+mod scenarios;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -63,13 +64,17 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        Self::with_shards(seed, 1 + Random::new(seed).below(4))
+        let mut random = Random::new(seed);
+        let count = 1 + random.below(4);
+        Self::configured(seed, count, |config| *config = small_bounds(&mut random))
     }
 
-    fn with_shards(seed: u64, count: usize) -> Self {
+    fn configured(seed: u64, count: usize, configure: impl FnOnce(&mut Config)) -> Self {
         let mut random = Random::new(seed);
+        let mut config = Config::default();
+        configure(&mut config);
         let settings = Arc::new(Settings {
-            config: config(&mut random),
+            config,
             metrics: Metrics::new(count),
             connections_max: 1000,
             unix_start: 1_700_000_000_000,
@@ -202,9 +207,8 @@ impl World {
                 self.shards[shard].turn().expect("the simulated backend does not fail");
             }
         }
-        let now = self.network.borrow().now();
         for (index, client) in self.clients.iter_mut().enumerate() {
-            client.read(&self.network, now, index, &mut self.published, &mut self.random);
+            client.read(&self.network, index, &mut self.published, &mut self.random);
         }
     }
 
@@ -248,7 +252,7 @@ impl World {
 }
 
 /// Small bounds, so that they are met.
-fn config(random: &mut Random) -> Config {
+fn small_bounds(random: &mut Random) -> Config {
     let mut config = Config::default();
     config.limits.send_queue_size = 1000 + random.below(8000);
     config.limits.mesh_backlog = if random.one_in(3) { 2000 } else { 1 << 20 };
@@ -291,28 +295,4 @@ fn simulated_servers_keep_their_promises() {
             scope.spawn(move || (thread..count).step_by(threads as usize).for_each(run_seed));
         }
     });
-}
-
-#[test]
-fn health_names_a_stalled_shard() {
-    let mut world = World::with_shards(1, 2);
-    let ask = |world: &mut World| {
-        let socket = world.network.borrow_mut().connect(ShardId(0), STEADY_CAPACITY);
-        let request = b"GET /health HTTP/1.1\r\nHost: s\r\n\r\n";
-        world.network.borrow_mut().send(socket, request);
-        for _ in 0..100 {
-            world.step();
-        }
-        String::from_utf8(world.network.borrow_mut().read(socket, usize::MAX)).unwrap()
-    };
-    let healthy = ask(&mut world);
-    assert!(healthy.starts_with("HTTP/1.1 200 "), "{healthy}");
-    world.stopped[1] = usize::MAX;
-    world.network.borrow_mut().advance(Duration::from_secs(10));
-    let stalled = ask(&mut world);
-    assert!(stalled.starts_with("HTTP/1.1 503 "), "{stalled}");
-    assert!(stalled.contains(r#""stalled":[1]"#), "{stalled}");
-    world.stopped[1] = 0;
-    let recovered = ask(&mut world);
-    assert!(recovered.starts_with("HTTP/1.1 200 "), "{recovered}");
 }
