@@ -23,9 +23,9 @@ use crate::mesh::{self, Control, Port};
 use crate::metrics::{Counter, Metrics};
 use crate::shard::{Settings, Shard, TURNED_AWAY_MAX};
 
-/// Descriptors that are no client's: standard streams, the log, signals, connections that are turned
-/// away, and per shard the poll, the listener and the waker.
-const DESCRIPTORS_KEPT: u64 = 32 + TURNED_AWAY_MAX as u64;
+/// Descriptors that are no client's: standard streams, the log, signals, and per shard the poll, the
+/// listener and the waker.
+const DESCRIPTORS_KEPT: u64 = 32;
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
@@ -78,7 +78,8 @@ impl Server {
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
-        let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * shards as u64;
+        let turned_away = (TURNED_AWAY_MAX as u64).min(open_files / 8);
+        let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * shards as u64 + turned_away;
         let affordable = open_files.saturating_sub(kept).max(1) as usize;
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
         let listen = config.server.listen;

@@ -307,27 +307,16 @@ fn row_08_heads_beyond_their_bounds_get_431() {
     fresh_client_works(&server);
 }
 
+// That its cost is linear is counted where heads are scanned, without a clock.
 #[test]
-fn row_08_a_head_byte_by_byte_is_read_in_linear_time() {
-    let server = Server::start(&["--shards", "1", "--set", "limits.max_head_size=1MiB"]);
-    let cost_of = |length: usize| {
-        let mut peer = Peer::connect(&server);
-        peer.send(b"GET / HTTP/1.1\r\nHost: test\r\nX: ");
-        let received = server.counter("bytes_received");
-        let before = server.cpu_time();
-        for _ in 0..length {
-            peer.send(b"y");
-        }
-        server.wait_for_counter("bytes_received", received + length as u64);
-        let cost = server.cpu_time() - before;
-        peer.send(b"\r\n\r\n");
-        assert_eq!(peer.response().status, 200);
-        cost
-    };
-    // With a second look at every byte the last quarter would cost seven times the first one.
-    let short = cost_of(8 << 10);
-    let long = cost_of(32 << 10);
-    assert!(long < 8 * short + Duration::from_millis(50), "{long:?} against {short:?}");
+fn row_08_a_head_may_come_byte_by_byte() {
+    let server = Server::start(&["--shards", "1"]);
+    let mut peer = Peer::connect(&server);
+    for byte in get("/health", &format!("X: {}\r\n", "y".repeat(15 << 10))).bytes() {
+        peer.send(&[byte]);
+    }
+    assert_eq!(peer.response().status, 200);
+    fresh_client_works(&server);
 }
 
 // Row 9: damaged handshakes.

@@ -9,12 +9,14 @@
 //! after which the backend has forgotten it.
 
 pub mod epoll;
+mod frame_pool;
 pub mod listener;
-pub mod send_queue;
+mod send_queue;
 pub mod sim;
 mod waker;
 
-pub use send_queue::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool, SendQueue};
+pub use frame_pool::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
+pub use send_queue::SendQueue;
 pub use waker::Waker;
 
 use std::io;

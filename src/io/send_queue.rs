@@ -1,153 +1,11 @@
-//! What waits to be sent: frames shared by all connections of a shard, and per connection a list of
-//! them. Data only: no sockets.
-//!
-//! A frame is held once per shard and referred to by index with a plain count, so queueing it for one
-//! more connection touches no atomic and allocates nothing: the list nodes come from a pool that all
-//! queues share and that stays small and hot, since most nodes live for one turn only.
+//! What waits to be sent to one connection: a list of shared frames, and the rules for what may be
+//! dropped from it. Data only: no sockets.
 
-use bytes::Bytes;
-use slab::Slab;
-
+use super::frame_pool::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool, NIL};
 use crate::config::SlowConsumer;
-
-/// No node.
-const NIL: u32 = u32::MAX;
 
 /// Larger frames are sent in place: copying them into a joined send stops to pay.
 pub const JOIN_FRAME_BYTES_MAX: usize = 16 << 10;
-
-/// What a frame that waits costs on top of its bytes, if nobody shares it: its node, its place in the
-/// pool, and what its allocation takes.
-pub const FRAME_OVERHEAD_BYTES: usize = 128;
-
-/// A frame in the [`FramePool`]. Valid while somebody holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameId(u32);
-
-/// What a queue may do with a frame when its reader is slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameClass {
-    /// Goes ahead of what waits, never dropped.
-    Control,
-    /// As [`FrameClass::Control`], and a newer one may take its place (RFC 6455 §5.5.3).
-    Pong,
-    /// HTTP responses: nothing goes ahead of them, never dropped.
-    Http,
-    /// Confirmations, errors, echoes, Close: never dropped.
-    Reply,
-    /// A publication of the topic with that key, under the policy of its namespace.
-    Publication { topic: u32, policy: SlowConsumer },
-}
-
-#[derive(Debug)]
-struct Frame {
-    bytes: Bytes,
-    class: FrameClass,
-    /// Queue nodes and holders. Invariant: never 0.
-    references: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    frame: u32,
-    next: u32,
-}
-
-/// The frames of one shard, and the nodes of its queues.
-#[derive(Debug)]
-pub struct FramePool {
-    frames: Slab<Frame>,
-    nodes: Vec<Node>,
-    /// First of the unused nodes.
-    free: u32,
-    nodes_used: usize,
-}
-
-impl Default for FramePool {
-    fn default() -> Self {
-        Self { frames: Slab::new(), nodes: Vec::new(), free: NIL, nodes_used: 0 }
-    }
-}
-
-impl FramePool {
-    /// Takes in a frame; the caller holds it until [`FramePool::release`].
-    pub fn insert(&mut self, bytes: Bytes, class: FrameClass) -> FrameId {
-        // 2^32 frames of 48 bytes do not fit a machine this runs on.
-        FrameId(self.frames.insert(Frame { bytes, class, references: 1 }) as u32)
-    }
-
-    pub fn release(&mut self, id: FrameId) {
-        let frame = &mut self.frames[id.0 as usize];
-        frame.references -= 1;
-        if frame.references == 0 {
-            self.frames.remove(id.0 as usize);
-        }
-    }
-
-    pub fn bytes(&self, id: FrameId) -> &Bytes {
-        &self.frames[id.0 as usize].bytes
-    }
-
-    pub fn class(&self, id: FrameId) -> FrameClass {
-        self.frames[id.0 as usize].class
-    }
-
-    /// Frames held by anybody.
-    pub fn len(&self) -> usize {
-        self.frames.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// Gives the memory of a past burst back, as far as what is in use does not lie behind it.
-    pub fn shrink(&mut self) {
-        const KEPT: usize = 1 << 12;
-        if self.nodes_used == 0 && self.nodes.capacity() > KEPT {
-            self.nodes = Vec::new();
-            self.free = NIL;
-        }
-        if self.frames.len() < KEPT / 2 && self.frames.capacity() > KEPT {
-            self.frames.shrink_to_fit();
-        }
-    }
-
-    fn node(&mut self, frame: FrameId, next: u32) -> u32 {
-        self.frames[frame.0 as usize].references += 1;
-        self.nodes_used += 1;
-        let node = Node { frame: frame.0, next };
-        if self.free == NIL {
-            self.nodes.push(node);
-            return (self.nodes.len() - 1) as u32;
-        }
-        let index = self.free;
-        self.free = self.nodes[index as usize].next;
-        self.nodes[index as usize] = node;
-        index
-    }
-
-    fn free_node(&mut self, index: u32) {
-        let node = &mut self.nodes[index as usize];
-        let frame = FrameId(node.frame);
-        node.next = self.free;
-        self.free = index;
-        self.nodes_used -= 1;
-        self.release(frame);
-    }
-
-    fn frame_of(&self, node: u32) -> FrameId {
-        FrameId(self.nodes[node as usize].frame)
-    }
-
-    fn next(&self, node: u32) -> u32 {
-        self.nodes[node as usize].next
-    }
-
-    fn frame_bytes(&self, node: u32) -> usize {
-        self.bytes(self.frame_of(node)).len()
-    }
-}
 
 /// The frames that wait for one connection: 20 bytes.
 ///
@@ -196,7 +54,7 @@ impl SendQueue {
         if self.head == NIL {
             self.head = node;
         } else {
-            frames.nodes[self.tail as usize].next = node;
+            frames.set_next(self.tail, node);
         }
         self.tail = node;
         self.bytes += frames.bytes(frame).len() as u32;
@@ -220,7 +78,7 @@ impl SendQueue {
         let node = frames.node(frame, next);
         match before {
             NIL => self.head = node,
-            before => frames.nodes[before as usize].next = node,
+            before => frames.set_next(before, node),
         }
         if next == NIL {
             self.tail = node;
@@ -393,7 +251,7 @@ impl SendQueue {
                     frames.free_node(node);
                     match before {
                         NIL => self.head = next,
-                        before => frames.nodes[before as usize].next = next,
+                        before => frames.set_next(before, next),
                     }
                     dropped += 1;
                 }
@@ -419,6 +277,7 @@ fn is_publication(class: FrameClass, wanted: SlowConsumer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     const MAX: usize = 64;

@@ -66,7 +66,9 @@ impl State {
                         channel: Some(channel),
                         id,
                     };
-                    self.reject(token, &refused, 1);
+                    // That the server shuts down is no mistake of its client.
+                    let penalty = u32::from(code == ErrorCode::RateLimited);
+                    self.reject(token, &refused, penalty);
                     return;
                 }
                 let request = PublishRequest { token, topic: &channel, echo, receipt };

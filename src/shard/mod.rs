@@ -216,7 +216,7 @@ impl State {
         }
         if self.accept_paused.is_some_and(|paused| now.since(paused) > ACCEPT_PAUSE_OVER) {
             self.accept_paused = None;
-            tracing::info!(shard = self.id.0, "accepting goes on");
+            tracing::info!(shard = self.id.0, "accepting connections again");
         }
     }
 

@@ -128,10 +128,12 @@ fn malformed(error: Error, head: &[u8], limits: &HeadLimits) -> Refusal {
 /// RFC 9112, 2.3: `HTTP-version = HTTP-name "/" DIGIT "." DIGIT`.
 fn names_other_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').find(|line| line.len() > 1).unwrap_or_default();
-    matches!(
-        line.last_chunk::<9>(),
-        Some([b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
-    )
+    match line.last_chunk::<9>() {
+        // Ours: something else in the line is wrong.
+        Some(b" HTTP/1.0" | b" HTTP/1.1") => false,
+        Some([b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => true,
+        _ => false,
+    }
 }
 
 /// RFC 9112, 3.2: a server MUST respond with 400 to any HTTP/1.1 request that lacks a Host field,

@@ -23,7 +23,7 @@ impl World {
     }
 
     fn open_client(&mut self, shard: u16) -> usize {
-        let mut client = Client::new(self.raw_socket(shard), Manner::Brisk);
+        let client = Client::new(self.raw_socket(shard), Manner::Brisk);
         client.upgrade(&self.network);
         self.clients.push(client);
         let index = self.clients.len() - 1;
