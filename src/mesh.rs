@@ -75,6 +75,7 @@ pub struct Port {
     begun: vec::IntoIter<ShardMessage>,
     begun_account: Option<(Arc<AtomicUsize>, usize)>,
     sleep: Arc<Sleep>,
+    shutdown_taken: bool,
     backlog_max: usize,
 }
 
@@ -110,6 +111,7 @@ pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
         begun: Vec::new().into_iter(),
         begun_account: None,
         sleep: Arc::clone(&mailboxes[index].sleep),
+        shutdown_taken: false,
         backlog_max,
     };
     let ports = inboxes.into_iter().enumerate().map(port).collect();
@@ -185,22 +187,27 @@ impl Port {
         }
     }
 
-    /// Raises the sleeping flag. `false`: there is mail, or some that did not find room yet, so the
-    /// shard must not sleep.
+    /// Raises the sleeping flag. `false`: there is mail, or a shutdown to begin, so the shard must not
+    /// sleep.
     pub fn prepare_sleep(&self) -> bool {
         self.sleep.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        // The flag was raised first: whoever asks for a shutdown after this look wakes the shard.
-        let quiet = !self.has_mail();
+        let quiet = !self.has_mail() && !self.wants_shutdown();
         if !quiet {
             self.awake();
         }
         quiet
     }
 
-    /// Whether [`Control::shutdown`] was called.
-    pub fn shutdown_wanted(&self) -> bool {
-        self.sleep.shutdown.load(Ordering::Relaxed)
+    /// Whether [`Control::shutdown`] was called and the shard has not been told so yet.
+    pub fn take_shutdown(&mut self) -> bool {
+        let wanted = self.wants_shutdown();
+        self.shutdown_taken |= wanted;
+        wanted
+    }
+
+    fn wants_shutdown(&self) -> bool {
+        !self.shutdown_taken && self.sleep.shutdown.load(Ordering::Relaxed)
     }
 
     /// Whether [`Port::receive`] has something.
@@ -294,6 +301,10 @@ mod tests {
         assert!(ports[1].receive().is_none());
         assert!(ports[1].prepare_sleep());
         control.shutdown();
+        assert!(!ports[0].prepare_sleep(), "it was not told of the shutdown yet");
+        assert!(ports[0].take_shutdown());
+        assert!(!ports[0].take_shutdown(), "once is enough");
+        assert!(ports[0].prepare_sleep());
         assert!(flags[1].load(Ordering::Relaxed));
         assert!(!flags[0].load(Ordering::Relaxed), "shard 0 does not sleep");
     }

@@ -29,7 +29,7 @@ const DESCRIPTORS_KEPT: u64 = 32;
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
-const SHUTDOWN_SLACK: Duration = Duration::from_millis(500);
+const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
 
 /// Why the server does not start.
 #[derive(Debug)]

@@ -306,6 +306,23 @@ fn while_it_stops_nobody_new_is_accepted() {
 }
 
 #[test]
+fn a_signal_reaches_every_shard_whatever_it_is_about_to_do() {
+    for attempt in 0..60 {
+        let mut server = Server::start(&["--shards", "2"]);
+        let mut peer = Peer::open(&server);
+        // A shard has just answered, and is on its way to sleep.
+        let start = Instant::now();
+        server.signal(Signal::TERM);
+        peer.expect_close(1001, "shutdown");
+        drop(peer);
+        assert_eq!(server.wait_for_exit(PATIENCE).code(), Some(0));
+        let took = start.elapsed();
+        // Less than the longest time that a shard sleeps, so it was woken.
+        assert!(took < Duration::from_millis(800), "attempt {attempt}: {took:?}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     for signal in [Signal::TERM, Signal::INT] {
         let flags = ["--shutdown-timeout", "1m", "--set", "limits.close_timeout=1m"];

@@ -101,7 +101,7 @@ impl<B: Backend> Shard<B> {
         self.state.begin_turn(self.backend.now());
         self.state.broker.note_congestion(self.mesh.congested());
         self.drain_mailbox();
-        if self.mesh.shutdown_wanted() {
+        if self.mesh.take_shutdown() {
             self.state.begin_shutdown();
         }
         self.state.expire_timers();

@@ -82,7 +82,6 @@ impl State {
         let config = &self.settings.config;
         let is_echo = config.diagnostics.echo.as_deref() == Some(upgrade.path.as_str());
         if self.settings.metrics.connections() as usize > self.settings.connections_max {
-            self.count(Counter::ConnectionLimit, 1);
             self.refuse(token, &Refusal::over_capacity(RETRY_AFTER));
             return;
         }

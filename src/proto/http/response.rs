@@ -64,7 +64,7 @@ impl Refusal {
 
     /// As many connections are open as the server takes. `retry_after` is rounded up to seconds.
     pub fn over_capacity(retry_after: Duration) -> Self {
-        let refusal = Self::new(503, "over_capacity", "the server is at its capacity");
+        let refusal = Self::new(503, "conn_limit", "the server is at its capacity");
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
