@@ -68,7 +68,7 @@ counters! {
     HeartbeatsSent = "heartbeats_sent",
     /// Connections closed with 4004.
     NoHeartbeat = "no_heartbeat",
-    /// Connections dropped because they did not answer a Close in time.
+    /// Connections dropped because the peer did not end its side in time.
     CloseTimeout = "close_timeout",
     /// Client messages answered with an error.
     MessagesRejected = "messages_rejected",
@@ -94,7 +94,7 @@ counters! {
     ProtocolError = "protocol_error",
     /// Heads over `max_head_size` or `max_head_fields` (431).
     HeadTooLarge = "head_too_large",
-    /// Heads that were not complete in time (408).
+    /// Heads that were not complete in time (408), and connections that did not begin one.
     HandshakeTimeout = "handshake_timeout",
     /// Every other refused request (4xx).
     BadRequest = "bad_request",

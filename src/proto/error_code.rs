@@ -21,7 +21,6 @@ pub enum ErrorCode {
     TooManySubscriptions,
     BacklogFull,
     Unavailable,
-    Internal,
 }
 
 impl ErrorCode {
@@ -38,7 +37,6 @@ impl ErrorCode {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::BacklogFull => "backlog_full",
             Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
         }
     }
 }

@@ -73,7 +73,10 @@ impl State {
             }
             // The answer to ours: both sides are done.
             Event::Close(_) if phase == Phase::Closing => self.enter(token, Phase::Draining),
-            Event::Close(frame) => self.peer_closed(token, frame.map(|frame| frame.code)),
+            Event::Close(frame) => {
+                tracing::debug!(shard = self.id.0, slot = token.slot, ?frame, "closed by the peer");
+                self.peer_closed(token, frame.map(|frame| frame.code));
+            }
         }
     }
 
