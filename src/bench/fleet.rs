@@ -213,9 +213,8 @@ impl Fleet {
 
     fn open_socket(&self, id: usize) -> io::Result<TcpStream> {
         let address = self.target.address;
-        let socket =
-            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let kind = Type::STREAM.nonblocking();
+        let socket = RawSocket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(bytes) = self.options.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
@@ -240,13 +239,12 @@ impl Fleet {
         let connection = &mut self.connections[id];
         let Some(stream) = &mut connection.stream else { return };
         if connection.phase == Phase::Connecting {
-            match stream.take_error() {
-                Ok(None) => {}
-                Ok(Some(error)) | Err(error) => return self.end(id, Ending::Lost(error), crowd),
-            }
-            // An event of the slot's last tenant, while this one is still on its way.
             if stream.peer_addr().is_err() {
-                return;
+                return match stream.take_error() {
+                    // An event of the slot's last tenant: this one is still on its way.
+                    Ok(None) => {}
+                    Ok(Some(error)) | Err(error) => self.end(id, Ending::Lost(error), crowd),
+                };
             }
             connection.phase = Phase::Upgrading;
             connection.outgoing.extend_from_slice(&self.target.request);
