@@ -3,7 +3,8 @@
 //! Subscriber `i` listens to topic `i % topics`. Each publisher goes through all topics in turn, and
 //! each begins at another one; so the topic and number in a stamp tell the publication.
 
-use super::fleet::{Crowd, Ending};
+use super::ending::Ending;
+use super::fleet::Crowd;
 use super::flights::Flights;
 use super::ledger::{Arrival, Faults, Ledger};
 use super::meter::{Meter, histogram};

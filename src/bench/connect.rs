@@ -2,7 +2,8 @@
 
 use super::clock::{SECOND_NS, nanoseconds};
 use super::conditions::Conditions;
-use super::fleet::{Crowd, Ending, Fleet, Wait};
+use super::ending::Ending;
+use super::fleet::{Crowd, Fleet, Wait};
 use super::meter::Meter;
 use super::muster::Muster;
 use super::summary::Summary;

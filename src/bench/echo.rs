@@ -2,7 +2,8 @@
 
 use super::clock::{Clock, SECOND_NS, nanoseconds};
 use super::conditions::Conditions;
-use super::fleet::{Crowd, Ending, Fleet, Wait};
+use super::ending::Ending;
+use super::fleet::{Crowd, Fleet, Wait};
 use super::frame::push_frame;
 use super::ledger::{Arrival, Ledger};
 use super::meter::Meter;

@@ -2,13 +2,13 @@
 //! Connects, upgrades, reads frames, answers pings; what messages mean is the [`Crowd`]'s.
 
 use super::clock::Clock;
-use super::frame::{FrameError, ServerFrame, next_frame, push_frame};
+use super::ending::Ending;
+use super::frame::{ServerFrame, next_frame, push_frame};
 use super::target::Target;
 use crate::proto::OpCode;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -44,23 +44,6 @@ pub enum Wait {
     Spin,
     /// Until this time of the clock.
     Until(u64),
-}
-
-/// Why a connection is gone.
-#[derive(Debug)]
-pub enum Ending {
-    Lost(io::Error),
-    /// The first line of the answer.
-    NotUpgraded(String),
-    Closed {
-        code: u16,
-        reason: String,
-    },
-    /// Without a Close frame.
-    Ended,
-    Frame(FrameError),
-    /// More waits to be sent than a run may hold.
-    NotReading,
 }
 
 /// How sockets are made.
@@ -102,6 +85,8 @@ pub struct Fleet {
     events: Events,
     connections: Vec<Connection>,
     scratch: Box<[u8]>,
+    /// Connections over [`OUTGOING_BYTES_MAX`]: the next poll ends them.
+    stuck: Vec<usize>,
     /// When the last poll stopped waiting.
     woke_ns: u64,
     /// Protocol pings answered.
@@ -118,6 +103,7 @@ impl Fleet {
             events: Events::with_capacity(EVENTS_MAX),
             connections: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            stuck: Vec::new(),
             woke_ns: 0,
             pings: 0,
         })
@@ -179,6 +165,9 @@ impl Fleet {
             sent = stream.write(frames).unwrap_or(0);
         }
         connection.outgoing.extend_from_slice(&frames[sent..]);
+        if connection.outgoing.len() > OUTGOING_BYTES_MAX {
+            self.stuck.push(id);
+        }
     }
 
     /// One turn: waits, then hands on what has happened. Returns how many sockets had something.
@@ -196,6 +185,9 @@ impl Fleet {
             outcome => outcome?,
         }
         self.woke_ns = self.clock.now_ns();
+        for id in std::mem::take(&mut self.stuck) {
+            self.end(id, Ending::NotReading, crowd);
+        }
         let mut count = 0;
         for event in &events {
             count += 1;
@@ -380,15 +372,6 @@ impl Fleet {
             crowd.closed(id, &ending, self.clock.now_ns());
         }
     }
-
-    /// Ends connections whose server has long stopped reading.
-    pub fn drop_stuck(&mut self, crowd: &mut impl Crowd) {
-        for id in 0..self.connections.len() {
-            if self.connections[id].outgoing.len() > OUTGOING_BYTES_MAX {
-                self.end(id, Ending::NotReading, crowd);
-            }
-        }
-    }
 }
 
 fn explain(error: io::Error, id: usize) -> io::Error {
@@ -403,16 +386,3 @@ fn explain(error: io::Error, id: usize) -> io::Error {
 /// The two errno values that `ErrorKind` does not tell.
 const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lost(error) => write!(f, "{error}"),
-            Self::NotUpgraded(line) => write!(f, "not upgraded: {line}"),
-            Self::Closed { code, reason } => write!(f, "closed by the server: {code} {reason}"),
-            Self::Ended => f.write_str("ended by the server without a reason"),
-            Self::Frame(error) => write!(f, "the server sent {error}"),
-            Self::NotReading => f.write_str("the server does not read"),
-        }
-    }
-}

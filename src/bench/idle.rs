@@ -2,7 +2,8 @@
 
 use super::clock::{SECOND_NS, nanoseconds};
 use super::conditions::Conditions;
-use super::fleet::{Crowd, Ending, Wait};
+use super::ending::Ending;
+use super::fleet::{Crowd, Wait};
 use super::frame::push_frame;
 use super::meter::Meter;
 use super::muster::Muster;

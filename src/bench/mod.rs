@@ -12,6 +12,7 @@ mod conditions;
 pub mod connect;
 mod cost;
 pub mod echo;
+mod ending;
 pub mod fanout;
 mod fleet;
 mod flights;

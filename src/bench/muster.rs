@@ -1,7 +1,8 @@
 //! Getting everybody into place before anything is measured: connected, subscribed, confirmed.
 
 use super::clock::SECOND_NS;
-use super::fleet::{Crowd, Ending, Fleet, Wait};
+use super::ending::Ending;
+use super::fleet::{Crowd, Fleet, Wait};
 use std::io;
 
 /// Longest time without any connection getting ready.

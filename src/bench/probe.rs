@@ -5,7 +5,8 @@
 
 use super::clock::SECOND_NS;
 use super::conditions::Conditions;
-use super::fleet::{Crowd, Ending, Fleet, Wait};
+use super::ending::Ending;
+use super::fleet::{Crowd, Fleet, Wait};
 use super::frame::push_frame;
 use super::meter::Meter;
 use super::muster::Muster;

@@ -48,7 +48,7 @@ pub struct Latency {
     pub name: &'static str,
     pub count: u64,
     pub mean_ns: f64,
-    /// Percentile and value, of [`PERCENTILES`].
+    /// Percentile and value, for those that are named.
     pub percentiles: Vec<(f64, u64)>,
     /// Percentile and value, as finely as the histogram has it: for the plot.
     pub curve: Vec<(f64, u64)>,
