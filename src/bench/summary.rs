@@ -126,7 +126,7 @@ impl Summary {
         self.figure("server_cores", cores, "");
         if spent.total_ns() > 0.0 && error / spent.total_ns() > 0.01 {
             self.notes.push(format!(
-                "the kernel splits user from kernel time at its timer ticks: run longer than {seconds:.0} \
+                "the kernel splits user from kernel time at its timer ticks: run longer than {seconds:.1} \
                  s for a user time better than ± {:.3} µs",
                 micros(error)
             ));
