@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 7  main → cli
-//! 6  server
+//! 6  server      bench
 //! 5  shard
 //! 4  broker      mesh
 //! 3  message     client
@@ -14,6 +14,7 @@
 //! 0  ids
 //! ```
 
+pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod client;

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand, their words here.
 
+mod bench;
 mod check;
 mod config;
 mod logging;
@@ -55,6 +56,9 @@ enum Command {
     /// Publish to a channel, and wait until the server has accepted it
     #[command(after_help = publish::HELP)]
     Publish(publish::Options),
+    /// Put a server under load, and prove what comes back
+    #[command(after_help = bench::HELP)]
+    Bench(Box<bench::Options>),
 }
 
 /// Does what the command line says.
@@ -65,6 +69,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Config(settings) => config::run(settings),
         Command::Subscribe(options) => subscribe::run(&options),
         Command::Publish(options) => publish::run(&options),
+        Command::Bench(options) => bench::run(&options),
     }
 }
 

@@ -10,7 +10,7 @@ mod load;
 mod problem;
 pub mod raw;
 mod toml_text;
-mod values;
+pub mod values;
 
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};

@@ -1,0 +1,124 @@
+//! The hot path in pieces, each as a closure that does it once.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+use stentor::broker::{Broker, PublishRequest};
+use stentor::config::Config;
+use stentor::ids::{ShardId, Token, TopicName};
+use stentor::io::{FramePool, Waker};
+use stentor::mesh;
+use stentor::message::ShardMessage;
+use stentor::proto::{Commands, Decoder, DecoderLimits, encoder};
+
+use super::null::{NullServer, client_frame};
+
+/// Does its case once.
+pub type Case = Box<dyn FnMut()>;
+/// Gets a case ready.
+pub type Prepare = fn() -> Case;
+
+/// Every case by name.
+pub const CASES: [(&str, Prepare); 14] = [
+    ("decode-text-64B", || decode(client_frame(1, &[b'x'; 64]))),
+    ("decode-text-1KiB", || decode(client_frame(1, &[b'x'; 1024]))),
+    ("unmask-16KiB", || decode(masked(&[b'x'; 16 << 10]))),
+    ("parse-publish-64B", || parse(text(64))),
+    ("parse-publish-1KiB", || parse(text(1024))),
+    ("frame-64B", || frame(text(64))),
+    ("frame-1KiB", || frame(text(1024))),
+    ("broker-publish-to-1", || broker_publish(1)),
+    ("broker-publish-to-100", || broker_publish(100)),
+    ("broker-publish-to-10000", || broker_publish(10_000)),
+    ("mesh-hop", mesh_hop),
+    ("shard-publish-to-1", || shard_publish(1)),
+    ("shard-publish-to-100", || shard_publish(100)),
+    ("shard-publish-to-10000", || shard_publish(10_000)),
+];
+
+/// A JSON string of this many bytes with its quotes.
+fn text(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
+}
+
+/// A binary frame under a real key: its payload is only unmasked, not validated as text.
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut frame = client_frame(2, payload);
+    let key = frame.len() - payload.len() - 4;
+    frame[key..key + 4].copy_from_slice(&[0x37, 0xfa, 0x21, 0x3d]);
+    frame
+}
+
+fn decode(mut wire: Vec<u8>) -> Case {
+    let limits = DecoderLimits { message_bytes_max: 1 << 20, empty_fragments_max: 16 };
+    let mut decoder = Decoder::default();
+    Box::new(move || {
+        let mut input = &mut wire[..];
+        assert!(matches!(decoder.next(black_box(&mut input), &limits), Ok(Some(_))));
+    })
+}
+
+fn parse(data: String) -> Case {
+    let message = format!(r#"{{"action":"publish","channel":"topic","data":{data}}}"#);
+    Box::new(move || {
+        let command = Commands::new(black_box(&message)).next();
+        assert!(matches!(black_box(command), Some(Ok(_))));
+    })
+}
+
+fn frame(data: String) -> Case {
+    Box::new(move || {
+        black_box(encoder::publication_frame(black_box("topic"), black_box(data.as_bytes())));
+    })
+}
+
+/// One publication in the broker: put in order, fanned out to nobody's queue.
+fn broker_publish(subscribers: u32) -> Case {
+    let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
+    let mut broker = Broker::new(ShardId(0), 1, hasher, &Config::default());
+    let mut frames = FramePool::default();
+    let mut effects = Vec::new();
+    let token = |slot| Token { slot, generation: 1 };
+    for slot in 0..subscribers {
+        broker.subscribe(token(slot), "topic", None, &mut effects).expect("there is room");
+    }
+    effects.clear();
+    let bytes = Bytes::from_static(b"frame");
+    Box::new(move || {
+        let request = PublishRequest { token: token(0), topic: "topic", echo: true, receipt: None };
+        broker.publish(request, || bytes.clone(), &mut frames, &mut effects);
+        let mut deliveries = 0;
+        while broker.has_fanouts() {
+            deliveries += broker.advance(256, &mut frames, &mut effects, |_, slot, ids| {
+                black_box((slot, ids.len()));
+            });
+        }
+        assert_eq!(deliveries, subscribers as usize);
+    })
+}
+
+/// A publication from one shard to another that is awake.
+fn mesh_hop() -> Case {
+    let waker = || Waker::Simulated(Arc::new(AtomicBool::new(false)));
+    let (mut ports, _) = mesh::connect(vec![waker(), waker()], usize::MAX);
+    let (mut to, mut from) = (ports.pop().expect("two"), ports.pop().expect("two"));
+    let topic = TopicName::new("topic");
+    let bytes = Bytes::from_static(b"frame");
+    Box::new(move || {
+        let (topic, frame) = (topic.clone(), bytes.clone());
+        from.post(ShardId(1), ShardMessage::Deliver { topic, frame, except: None });
+        from.flush();
+        assert!(to.receive().is_some());
+        assert!(to.receive().is_none());
+    })
+}
+
+/// One publication through a whole shard, from the bytes that come to the bytes that leave.
+fn shard_publish(subscribers: usize) -> Case {
+    let mut server = NullServer::new(subscribers, &text(64));
+    Box::new(move || server.publish())
+}

@@ -1,0 +1,47 @@
+//! The load generator of `stentor bench`: one thread that drives many sockets against any server, proves
+//! that what comes back is what was sent, and says what it cost the server.
+//!
+//! `target` says how the server is spoken to, `fleet` holds the connections, `stamp` and `ledger` are
+//! the proof, `meter` and `cost` the measurement. A scenario (`fanout`, `echo`, `connect`, `idle`,
+//! `slow`) puts them together into a [`Summary`], and `table` and `report` show it.
+
+mod audience;
+mod broadcast;
+mod clock;
+mod conditions;
+pub mod connect;
+mod cost;
+pub mod echo;
+mod ending;
+pub mod fanout;
+mod fleet;
+mod flights;
+mod frame;
+pub mod idle;
+mod ledger;
+mod meter;
+mod muster;
+mod probe;
+pub mod report;
+pub mod slow;
+mod stamp;
+mod summary;
+mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use audience::Shape;
+pub use broadcast::{BroadcastPlan, Pace};
+pub use clock::Clock;
+pub use conditions::Conditions;
+pub use cost::ServerProcess;
+pub use fleet::FleetOptions;
+pub use ledger::Faults;
+pub use probe::Probing;
+pub use stamp::DATA_BYTES_MIN;
+pub use summary::{Figure, Latency, Summary};
+pub use target::{Dialect, Target, TargetError};
+
+/// Upgrades under way at a time, where they are not what is measured.
+pub const CONCURRENCY: usize = 256;

@@ -1,0 +1,103 @@
+//! Pings beside a broadcast: how long others wait while a shard is busy. Open loop, so a late answer
+//! does not delay the next ping, and every latency counts from when the ping should have been sent.
+//!
+//! Connections of their own poll: they are looked at between small batches of deliveries.
+
+use super::clock::SECOND_NS;
+use super::conditions::Conditions;
+use super::ending::Ending;
+use super::fleet::{Crowd, Fleet, Wait};
+use super::frame::push_frame;
+use super::meter::Meter;
+use super::muster::Muster;
+use crate::proto::OpCode;
+use std::collections::VecDeque;
+use std::io;
+
+/// How it is pinged.
+#[derive(Debug, Clone, Copy)]
+pub struct Probing {
+    pub connections: usize,
+    /// Of all connections together, in a second.
+    pub rate: f64,
+}
+
+/// The connections that ping.
+pub struct Prober {
+    probing: Probing,
+    fleet: Fleet,
+    answers: Answers,
+    ping: Vec<u8>,
+    begin_ns: u64,
+    sent: u64,
+    pub meter: Meter,
+    pub disconnected: u64,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// When the pings without an answer were due, by connection.
+    asked_ns: Vec<VecDeque<u64>>,
+    /// Due and answered.
+    answered: Vec<(u64, u64)>,
+    disconnected: u64,
+}
+
+impl Crowd for Answers {
+    fn opened(&mut self, _: usize, _: u64) {}
+
+    fn received(&mut self, id: usize, _: &[u8], now_ns: u64) {
+        let asked_ns = self.asked_ns[id].pop_front();
+        self.answered.extend(asked_ns.map(|asked_ns| (asked_ns, now_ns)));
+    }
+
+    fn closed(&mut self, _: usize, _: &Ending, _: u64) {
+        self.disconnected += 1;
+    }
+}
+
+impl Prober {
+    pub fn assemble(conditions: &Conditions, probing: Probing) -> io::Result<Self> {
+        let mut fleet = conditions.fleet()?;
+        let count = probing.connections;
+        let muster = Muster { count, concurrency: conditions.concurrency, confirms: false };
+        muster.run(&mut fleet, |_, _| {}, |_| Ok(()))?;
+        let (mut message, mut ping) = (Vec::new(), Vec::new());
+        conditions.target.ping.write("", 0, |_| {}, &mut message);
+        push_frame(OpCode::Text, &message, &mut ping);
+        let asked_ns = vec![VecDeque::new(); count];
+        Ok(Self {
+            probing,
+            fleet,
+            answers: Answers { asked_ns, ..Answers::default() },
+            ping,
+            begin_ns: conditions.clock.now_ns(),
+            sent: 0,
+            meter: Meter::default(),
+            disconnected: 0,
+        })
+    }
+
+    /// When the next ping is due.
+    pub fn due_ns(&self) -> u64 {
+        self.begin_ns + (self.sent as f64 / self.probing.rate * SECOND_NS as f64) as u64
+    }
+
+    /// Takes answers in, without waiting, and sends what is due. Returns how much happened.
+    pub fn turn(&mut self) -> io::Result<usize> {
+        let mut happened = self.fleet.poll(Wait::Spin, &mut self.answers)?;
+        for (asked_ns, answered_ns) in self.answers.answered.drain(..) {
+            self.meter.note(asked_ns, answered_ns);
+        }
+        self.disconnected = self.answers.disconnected;
+        while self.due_ns() <= self.fleet.clock().now_ns() {
+            let due_ns = self.due_ns();
+            let id = self.sent as usize % self.probing.connections;
+            self.answers.asked_ns[id].push_back(due_ns);
+            self.fleet.send(id, &self.ping);
+            self.sent += 1;
+            happened += 1;
+        }
+        Ok(happened)
+    }
+}
