@@ -220,7 +220,7 @@ impl Merge {
         if limits.send_queue_size < limits.max_message_size {
             let text = format!(
                 "limits.send_queue_size = {}: smaller than limits.max_message_size ({}), so the \
-                 largest messages make every reader a slow one",
+                 largest messages reach a blocked reader only when nothing else waits for it",
                 values::show_size(limits.send_queue_size as u64),
                 values::show_size(limits.max_message_size as u64),
             );

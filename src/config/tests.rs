@@ -357,7 +357,8 @@ fn what_is_probably_a_slip_is_a_warning() {
             "env STENTOR_NAMESPACES_CHAT_SLOW_CONSUMER: ignored: namespaces are set in the \
              file, or with --set",
             "stentor.toml:2:19: limits.send_queue_size = 32KiB: smaller than \
-             limits.max_message_size (64KiB), so the largest messages make every reader a slow one",
+             limits.max_message_size (64KiB), so the largest messages reach a \
+             blocked reader only when nothing else waits for it",
         ]
     );
 }
