@@ -10,6 +10,7 @@
 //! * A subscription is confirmed when the shard holds the home's interest. From there on its subscriber
 //!   sees every publication that the shard takes in, and none that waited there before.
 
+mod effect;
 mod fanout;
 mod members;
 mod subscribers;
@@ -17,65 +18,24 @@ mod subscribers;
 mod tests;
 mod topics;
 
+pub use effect::{Effect, PublishRequest, SubscribeError};
+
 use std::collections::VecDeque;
 
-pub use fanout::Budget;
+use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
-use topics::{Interest, TopicKey, Topics, Waiting};
 
-use crate::broker::fanout::Fanout;
-use crate::broker::members::Members;
-use crate::broker::subscribers::Inserted;
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
-use crate::message::{Ask, PublishOutcome, Publisher, Receipt, ShardMessage};
-use bytes::Bytes;
+use crate::message::{Ask, PublishOutcome, Publisher, ShardMessage};
+use fanout::{Budget, Fanout};
+use members::Members;
+use subscribers::Inserted;
+use topics::{Interest, TopicKey, Topics, Waiting};
 
 /// Visits that one topic gets before the next one has its turn.
 const ROUND_VISITS: usize = 64;
-
-/// What the shard has to do for its broker, in this order.
-#[derive(Debug)]
-pub enum Effect {
-    Send {
-        to: ShardId,
-        message: ShardMessage,
-    },
-    /// Tell the client that it is subscribed.
-    Subscribed {
-        token: Token,
-        topic: TopicName,
-        request_id: Option<Box<str>>,
-    },
-    /// Tell the publisher, if it wants to hear of it.
-    Published {
-        token: Token,
-        topic: TopicName,
-        receipt: Option<Box<Receipt>>,
-        outcome: PublishOutcome,
-    },
-}
-
-/// Why a subscription is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// The connection has as many as it may.
-    TooMany { limit: u32 },
-    /// The home of the topic can take no more messages at the moment.
-    Congested,
-    /// The shard's topic table is full.
-    TableFull { limit: usize },
-}
-
-/// A client's request to publish, as the broker needs it.
-pub struct PublishRequest<'a> {
-    pub token: Token,
-    pub topic: &'a str,
-    /// Whether the publisher, if subscribed, receives it too.
-    pub echo: bool,
-    pub receipt: Option<Box<Receipt>>,
-}
 
 /// Bounds of one broker.
 #[derive(Debug, Clone, Copy)]
