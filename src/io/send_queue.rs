@@ -39,6 +39,14 @@ impl SendQueue {
         self.bytes() + self.count as usize * FRAME_OVERHEAD_BYTES
     }
 
+    /// The part of [`SendQueue::cost`] that no policy can drop: a first frame that has begun to leave.
+    pub fn begun_cost(&self, frames: &FramePool) -> usize {
+        match self.head_sent {
+            0 => 0,
+            sent => frames.frame_bytes(self.head) - sent as usize + FRAME_OVERHEAD_BYTES,
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.head == NIL
     }

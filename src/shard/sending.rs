@@ -172,8 +172,10 @@ fn deliver_slowly(
     for &id in ids {
         let FrameClass::Publication { policy, .. } = frames.class(id) else { continue };
         let cost = cost(frames, &[id]);
-        // Whatever the bound, one message fits an empty queue.
-        let fits = |queue: &SendQueue| queue.is_empty() || queue.cost() + cost <= limit;
+        // Whatever the bound, one message fits behind the one that has begun to leave: else the newest
+        // would be lost, and nothing newer might ever come.
+        let limit = limit.max(cost) + connection.queue.begun_cost(frames);
+        let fits = |queue: &SendQueue| queue.cost() + cost <= limit;
         if fits(&connection.queue) {
             connection.queue.push(frames, id);
             continue;
@@ -213,4 +215,36 @@ pub(super) fn may_wait(connection: &Connection, frames: &FramePool) -> bool {
         FrameClass::Publication { policy, .. } => policy != SlowConsumer::Disconnect,
         FrameClass::Control | FrameClass::Pong | FrameClass::Http | FrameClass::Reply => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn the_newest_fits_behind_a_frame_that_has_begun_to_leave() {
+        for policy in [SlowConsumer::DropOldest, SlowConsumer::Conflate] {
+            let mut frames = FramePool::default();
+            let peer = "127.0.0.1:1".parse().expect("an address");
+            let mut connection = Connection::new(peer, 1, Tick(0));
+            for fill in 0..20 {
+                let class = FrameClass::Publication { topic: 1, policy };
+                let frame = frames.insert(Bytes::from(vec![fill; 600]), class);
+                deliver_slowly(
+                    &mut connection,
+                    &mut frames,
+                    &[frame],
+                    800,
+                    &mut Dropped::default(),
+                );
+                frames.release(frame);
+                if fill == 0 {
+                    connection.queue.advance(&mut frames, 10);
+                }
+            }
+            connection.queue.advance(&mut frames, 590);
+            assert_eq!(connection.queue.gather(&frames, &mut [0; 2000]), [19; 600], "{policy:?}");
+        }
+    }
 }
