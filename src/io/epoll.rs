@@ -19,8 +19,9 @@ use crate::ids::{Moment, Token};
 const LISTENER: mio::Token = mio::Token(usize::MAX);
 const WAKER: mio::Token = mio::Token(usize::MAX - 1);
 
-/// Kernel events taken per turn.
-const EVENTS_MAX: usize = 1024;
+/// Kernel events taken per turn: as many as keep their sockets in the cache between receive and send,
+/// and no fewer than the publications that a sweep joins.
+const EVENTS_MAX: usize = 64;
 /// Connections accepted per turn.
 const ACCEPTS_MAX: usize = 256;
 /// Bytes received per turn; what is left comes with the next one.

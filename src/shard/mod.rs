@@ -42,8 +42,8 @@ use timers::TimerWheel;
 const MESSAGES_MAX: usize = 1024;
 /// Deadlines looked at per turn.
 const EXPIRED_MAX: usize = 1024;
-/// Visits of fan-outs per turn, see [`Broker::advance`]: about a millisecond of sending.
-const VISITS_MAX: usize = 256;
+/// Visits of fan-outs per turn, see [`Broker::advance`]: about half a millisecond of sending.
+const VISITS_MAX: usize = 128;
 /// Longest wait: a shard turns at least this often, so that a stalled one can be told.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Without another pause for this long, accepting goes on.
