@@ -200,6 +200,8 @@ fn a_signal_closes_everybody_with_1001_and_ends_with_0() {
             peer.subscribe("a");
         }
         let mut idle = Peer::connect(&server);
+        idle.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(idle.response().status, 200);
         let start = Instant::now();
         server.signal(signal);
         for mut peer in peers {
