@@ -1,9 +1,11 @@
 //! The server as a whole: wires the parts, starts one thread per shard, turns signals into an ordered
 //! shutdown.
 
+mod backends;
+
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,11 +19,11 @@ use signal_hook::iterator::Signals;
 
 use crate::config::Config;
 use crate::ids::ShardId;
-use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
 use crate::mesh::{self, Control, Port};
 use crate::metrics::{Counter, Metrics};
 use crate::shard::{Settings, Shard, TURNED_AWAY_MAX};
+use backends::{Backends, Capacity};
 
 /// Descriptors that are no client's: standard streams, the log, signals, and per shard the poll, the
 /// listener and the waker.
@@ -58,8 +60,8 @@ pub enum RunError {
 pub struct Server {
     settings: Arc<Settings>,
     address: SocketAddr,
-    listeners: Vec<TcpListener>,
-    clock: Instant,
+    shards: usize,
+    backends: Backends,
     cores: Vec<CoreId>,
     /// Caught from `bind` on, so that none ends the process after it said where it listens.
     signals: Signals,
@@ -80,15 +82,19 @@ impl Server {
         let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
         let turned_away = (TURNED_AWAY_MAX as u64).min(open_files / 8);
         let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * shards as u64 + turned_away;
-        let affordable = open_files.saturating_sub(kept).max(1) as usize;
+        let capacity = Capacity { open_files, kept };
+        let affordable = backends::affordable(&config, shards, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
         let listen = config.server.listen;
         let listeners = listener::bind(listen, shards)
             .map_err(|error| StartError::Listen { address: listen, error })?;
         let address = listeners
             .first()
-            .map_or(Ok(listen), TcpListener::local_addr)
+            .map_or(Ok(listen), |listener| listener.local_addr())
             .map_err(|error| StartError::Listen { address: listen, error })?;
+        let clock = Instant::now();
+        let backends =
+            Backends::new(&config, listeners, clock, capacity).map_err(StartError::Backend)?;
         let unix_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let settings = Arc::new(Settings {
             config,
@@ -98,7 +104,7 @@ impl Server {
             hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),
             identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
         });
-        Ok(Self { settings, address, listeners, clock: Instant::now(), cores, signals })
+        Ok(Self { settings, address, shards, backends, cores, signals })
     }
 
     /// The address in use; tells the port where 0 was asked for.
@@ -107,7 +113,7 @@ impl Server {
     }
 
     pub fn shards(&self) -> usize {
-        self.listeners.len()
+        self.shards
     }
 
     /// The cores that shards are pinned to; empty if they are not.
@@ -116,7 +122,7 @@ impl Server {
     }
 
     pub fn backend(&self) -> &'static str {
-        "epoll"
+        self.backends.name()
     }
 
     pub fn connections_max(&self) -> usize {
@@ -137,19 +143,31 @@ impl Server {
 
     fn start_threads(self, events: Sender<Event>) -> Result<Control, StartError> {
         watch_signals(self.signals, events.clone())?;
-        let backends: Vec<_> = self
-            .listeners
-            .into_iter()
-            .map(|listener| Epoll::new(listener, self.clock))
-            .collect::<io::Result<_>>()
-            .map_err(StartError::Backend)?;
+        let threads = Threads { settings: self.settings, cores: self.cores, events };
+        match self.backends {
+            Backends::Epoll(backends) => threads.start(backends),
+            #[cfg(feature = "uring")]
+            Backends::Uring(backends) => threads.start(backends),
+        }
+    }
+}
+
+/// What the threads of all shards start with.
+struct Threads {
+    settings: Arc<Settings>,
+    cores: Vec<CoreId>,
+    events: Sender<Event>,
+}
+
+impl Threads {
+    fn start<B: Backend + Send + 'static>(self, backends: Vec<B>) -> Result<Control, StartError> {
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, self.settings.config.limits.mesh_backlog);
         let pin = self.settings.config.server.pin && !self.cores.is_empty();
         for (index, (backend, port)) in backends.into_iter().zip(ports).enumerate() {
             let core = pin.then(|| self.cores[index % self.cores.len()]);
             let settings = Arc::clone(&self.settings);
-            let events = events.clone();
+            let events = self.events.clone();
             let shard = port.shard();
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -167,8 +185,8 @@ impl Server {
     }
 }
 
-fn run_shard(
-    backend: Epoll,
+fn run_shard<B: Backend>(
+    backend: B,
     port: Port,
     settings: Arc<Settings>,
     core: Option<CoreId>,
@@ -265,7 +283,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
-            Self::Backend(error) => write!(f, "cannot set up epoll: {error}"),
+            Self::Backend(error) => write!(f, "cannot set up the backend: {error}"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Self::Signals(error) => write!(f, "cannot handle signals: {error}"),
             Self::Randomness(error) => write!(f, "the kernel gives no randomness: {error}"),

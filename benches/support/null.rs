@@ -76,6 +76,10 @@ impl Backend for Null {
         SendStatus::Drained
     }
 
+    fn submit(&mut self, _: &mut impl Handler) -> io::Result<()> {
+        Ok(())
+    }
+
     fn resume(&mut self, _: Token) {}
     fn shutdown(&mut self, _: Token) {}
     fn close(&mut self, _: Token) {}

@@ -1,7 +1,7 @@
 //! What a key holds: the place in [`Config`], how it is written, and its bounds.
 
 use super::values;
-use super::{Config, LogFormat, LogLevel, SlowConsumer};
+use super::{BackendChoice, Config, LogFormat, LogLevel, SlowConsumer};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -209,4 +209,5 @@ choice!(LogLevel {
     Debug = "debug",
     Trace = "trace",
 });
+choice!(BackendChoice { Epoll = "epoll", Uring = "uring", Auto = "auto" });
 choice!(LogFormat { Auto = "auto", Text = "text", Json = "json" });

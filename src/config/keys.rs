@@ -40,7 +40,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Path, Size, Switch, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 28] = [
+pub static KEYS: [Key; 30] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -58,6 +58,18 @@ pub static KEYS: [Key; 28] = [
         flag: Some("pin"),
         help: "Bind each shard's thread to a core",
         field: Switch(|c| &mut c.server.pin),
+    },
+    Key {
+        path: "server.backend",
+        flag: Some("backend"),
+        help: "Way to the kernel; auto: uring where the kernel has it, else epoll",
+        field: Choice(|c| &mut c.server.backend),
+    },
+    Key {
+        path: "server.direct_descriptors",
+        flag: Some("direct-descriptors"),
+        help: "With uring: connections need no descriptors of the process",
+        field: Switch(|c| &mut c.server.direct_descriptors),
     },
     Key {
         path: "server.insecure",

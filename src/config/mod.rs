@@ -46,6 +46,11 @@ pub struct Server {
     pub insecure: bool,
     /// Time from the first SIGTERM until connections that are still open are dropped. Default 10 s.
     pub shutdown_timeout: Duration,
+    /// How connections are spoken to. Default epoll.
+    pub backend: BackendChoice,
+    /// io_uring keeps connections in its own tables, so that the open-file limit does not bound them.
+    /// Default off.
+    pub direct_descriptors: bool,
 }
 
 /// `[limits]`: what one peer, or all of them, may take.
@@ -115,6 +120,17 @@ pub struct Namespace {
     pub options: ChannelOptions,
 }
 
+/// The ways to the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    #[default]
+    Epoll,
+    /// io_uring: an error at start where the kernel does not have it.
+    Uring,
+    /// io_uring where the kernel has it, else epoll.
+    Auto,
+}
+
 /// Policies for a slow reader of live channels. Control frames and replies are never dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -171,6 +187,8 @@ impl Default for Server {
             pin: true,
             insecure: false,
             shutdown_timeout: Duration::from_secs(10),
+            backend: BackendChoice::default(),
+            direct_descriptors: false,
         }
     }
 }

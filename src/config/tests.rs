@@ -72,6 +72,8 @@ fn every_key_is_read_from_a_file() {
         pin = false
         insecure = true
         shutdown_timeout = "1m30s"
+        backend = "auto"
+        direct_descriptors = true
         [limits]
         max_connections = 1_000
         max_message_size = "1MiB"
@@ -119,6 +121,8 @@ fn every_key_is_read_from_a_file() {
                 pin: false,
                 insecure: true,
                 shutdown_timeout: Duration::from_secs(90),
+                backend: BackendChoice::Auto,
+                direct_descriptors: true,
             },
             limits: Limits {
                 max_connections: Some(1000),

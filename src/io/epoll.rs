@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll};
-use rustix::io::Errno;
 
+use super::accept::{ACCEPT_PAUSE, is_peers_loss};
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
 use crate::ids::{Moment, Token};
 
@@ -30,8 +30,6 @@ const RECEIVED_BYTES_MAX: usize = 1 << 20;
 const SENDS_MAX: usize = 8;
 /// One receive takes at most this much. Shared by all connections of the shard.
 const SCRATCH_BYTES: usize = 64 << 10;
-/// How long accepting pauses when there are no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 struct Socket {
@@ -217,29 +215,6 @@ impl Epoll {
     }
 }
 
-/// accept(2): errors that are pending on the new socket should be treated like EAGAIN, by trying the
-/// next one.
-fn is_peers_loss(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(
-        errno,
-        Some(
-            Errno::INTR
-                | Errno::CONNABORTED
-                | Errno::CONNRESET
-                | Errno::NETDOWN
-                | Errno::PROTO
-                | Errno::NOPROTOOPT
-                | Errno::HOSTDOWN
-                | Errno::NONET
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP
-                | Errno::NETUNREACH
-                | Errno::PERM
-        )
-    )
-}
-
 impl Backend for Epoll {
     fn now(&self) -> Moment {
         Moment(self.clock.elapsed().as_millis() as u64)
@@ -309,6 +284,10 @@ impl Backend for Epoll {
         }
         self.unfinished.push(token);
         SendStatus::Pending
+    }
+
+    fn submit(&mut self, _: &mut impl Handler) -> io::Result<()> {
+        Ok(())
     }
 
     fn resume(&mut self, token: Token) {

@@ -8,11 +8,14 @@
 //! connections that changed. Each token that `accepted` returned ends with exactly one `closed`,
 //! after which the backend has forgotten it.
 
+mod accept;
 pub mod epoll;
 mod frame_pool;
 pub mod listener;
 mod send_queue;
 pub mod sim;
+#[cfg(feature = "uring")]
+pub mod uring;
 mod waker;
 
 pub use frame_pool::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
@@ -35,8 +38,13 @@ pub trait Backend: Sized {
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()>;
 
     /// Sends what `queue` holds, joined into as few system calls as pay off, and takes what the
-    /// kernel accepted off it. At most one send of a connection is outstanding.
+    /// kernel accepted off it; or prepares that for [`Backend::submit`], until which the queue and its
+    /// frames must stay as they are. At most one send of a connection is outstanding.
     fn send(&mut self, token: Token, queue: &mut SendQueue, frames: &mut FramePool) -> SendStatus;
+
+    /// Does all sends that are [`SendStatus::Submitted`]: `submitted` tells of each before this returns.
+    /// An error is the backend's: the shard cannot go on.
+    fn submit(&mut self, handler: &mut impl Handler) -> io::Result<()>;
 
     /// Goes on receiving after [`Receive::Pause`].
     fn resume(&mut self, token: Token);
@@ -73,6 +81,10 @@ pub trait Handler {
     /// 0 there is room again.
     fn sent(&mut self, token: Token, count: usize);
 
+    /// A send that was [`SendStatus::Submitted`] is done: `count` bytes were accepted. Returns whether
+    /// anything is left, of which `sent` tells when there is room.
+    fn submitted(&mut self, token: Token, count: usize) -> SendStatus;
+
     /// The last event of a token: the one place that frees its slot.
     fn closed(&mut self, token: Token, reason: io::Result<()>);
 }
@@ -92,4 +104,6 @@ pub enum SendStatus {
     Drained,
     /// The kernel has no room, or the turn's share is used up: `sent` follows.
     Pending,
+    /// Prepared: [`Backend::submit`] does it.
+    Submitted,
 }

@@ -116,7 +116,7 @@ impl SendQueue {
         }
         let first = &frames.bytes(frames.frame_of(self.head))[self.head_sent as usize..];
         let mut next = frames.next(self.head);
-        if next == NIL || first.len() > JOIN_FRAME_BYTES_MAX {
+        if next == NIL || first.len() > JOIN_FRAME_BYTES_MAX.min(scratch.len()) {
             return first;
         }
         let mut filled = first.len();

@@ -167,10 +167,15 @@ pub struct Simulated {
     /// By slot: the socket of its last tenant.
     sockets: Vec<Option<usize>>,
     closed: Vec<(Token, io::Result<()>)>,
+    /// Sends wait for `submit`, as those of io_uring do.
+    submits: bool,
+    /// What was sent, and how much of it was accepted.
+    submitted: Vec<(Token, usize)>,
 }
 
 impl Simulated {
     pub fn new(shard: ShardId, network: Rc<RefCell<Network>>) -> Self {
+        let submits = network.borrow_mut().random.one_in(2);
         Self {
             shard,
             network,
@@ -178,6 +183,8 @@ impl Simulated {
             accepting: true,
             sockets: Vec::new(),
             closed: Vec::new(),
+            submits,
+            submitted: Vec::new(),
         }
     }
 
@@ -302,12 +309,27 @@ impl Backend for Simulated {
         if !socket.reset {
             socket.to_client.extend(&bytes[..count]);
         }
+        if self.submits {
+            self.submitted.push((token, count));
+            return SendStatus::Submitted;
+        }
         queue.advance(frames, count);
         if queue.is_empty() {
             return SendStatus::Drained;
         }
         socket.starved = true;
         SendStatus::Pending
+    }
+
+    fn submit(&mut self, handler: &mut impl Handler) -> io::Result<()> {
+        for (token, count) in std::mem::take(&mut self.submitted) {
+            let status = handler.submitted(token, count);
+            let mut network = self.network.borrow_mut();
+            if let Some(index) = self.socket(&network, token) {
+                network.sockets[index].starved = status == SendStatus::Pending;
+            }
+        }
+        Ok(())
     }
 
     fn resume(&mut self, token: Token) {

@@ -28,7 +28,7 @@ use slab::Slab;
 use crate::broker::{Broker, Effect};
 use crate::config::Config;
 use crate::ids::{Moment, ShardId, Tick, Token};
-use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive};
+use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
 use crate::mesh::Port;
 use crate::message::ShardMessage;
 use crate::metrics::{Counter, Metrics, ShardMetrics};
@@ -112,8 +112,7 @@ impl<B: Backend> Shard<B> {
             self.mesh.post(to, message);
         }
         self.mesh.flush();
-        self.state.flush_sockets(&mut self.backend);
-        Ok(())
+        self.state.flush_sockets(&mut self.backend)
     }
 
     /// What other threads sent, a bounded amount. While the broker has no room it waits, and the
@@ -149,6 +148,10 @@ struct State {
     frames: FramePool,
     /// Connections to flush at the end of the turn.
     dirty: Vec<u32>,
+    /// Those of the flush under way whose send is done, and from which something follows.
+    submitted: Vec<Token>,
+    /// Bytes that sockets took in the flush under way.
+    sent_bytes: u64,
     /// Connections that a publication did not fit into, see [`Connection::overflowed`].
     overflowed: Vec<Token>,
     outbox: Vec<(ShardId, ShardMessage)>,
@@ -194,6 +197,8 @@ impl State {
             broker,
             frames,
             dirty: Vec::new(),
+            submitted: Vec::new(),
+            sent_bytes: 0,
             overflowed: Vec::new(),
             outbox: Vec::new(),
             effects: Vec::new(),
@@ -338,6 +343,10 @@ impl Handler for State {
         connection.progress = tick;
         connection.last_received = tick;
         self.mark_dirty(token.slot);
+    }
+
+    fn submitted(&mut self, token: Token, count: usize) -> SendStatus {
+        self.finish_send(token, count)
     }
 
     fn closed(&mut self, token: Token, reason: io::Result<()>) {

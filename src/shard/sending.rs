@@ -1,5 +1,7 @@
 //! Queues of connections: what goes in, what slow readers lose, and the flush at the end of a turn.
 
+use std::io;
+
 use super::connection::{Connection, Phase};
 use super::{State, VISITS_MAX};
 use crate::config::SlowConsumer;
@@ -105,9 +107,8 @@ impl State {
     }
 
     /// The end of a turn: every connection that changed is flushed once.
-    pub(super) fn flush_sockets(&mut self, backend: &mut impl Backend) {
+    pub(super) fn flush_sockets(&mut self, backend: &mut impl Backend) -> io::Result<()> {
         let mut dirty = std::mem::take(&mut self.dirty);
-        let mut sent = 0;
         for slot in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
             connection.dirty = false;
@@ -118,17 +119,9 @@ impl State {
             }
             if !connection.blocked && !connection.queue.is_empty() {
                 let before = connection.queue.bytes();
-                let status = backend.send(token, &mut connection.queue, &mut self.frames);
-                let accepted = before - connection.queue.bytes();
-                sent += accepted as u64;
-                let now = Tick::at(self.now);
-                if accepted > 0 {
-                    connection.progress = now;
-                }
-                if status == SendStatus::Pending {
-                    connection.blocked = true;
-                    connection.progress = now;
-                    self.rearm(token);
+                match backend.send(token, &mut connection.queue, &mut self.frames) {
+                    SendStatus::Submitted => continue,
+                    status => self.note_send(token, before, status),
                 }
             }
             self.settle(token, backend);
@@ -136,7 +129,48 @@ impl State {
         // The allocation serves the next turn.
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
-        self.count(Counter::BytesSent, sent);
+        backend.submit(self)?;
+        let mut submitted = std::mem::take(&mut self.submitted);
+        for token in submitted.drain(..) {
+            self.settle(token, backend);
+        }
+        self.submitted = submitted;
+        let sent_bytes = std::mem::take(&mut self.sent_bytes);
+        self.count(Counter::BytesSent, sent_bytes);
+        Ok(())
+    }
+
+    /// A submitted send is done, see [`Handler::submitted`](crate::io::Handler::submitted).
+    pub(super) fn finish_send(&mut self, token: Token, count: usize) -> SendStatus {
+        let Some(connection) = self.connections.get_mut(token.index()) else {
+            return SendStatus::Drained;
+        };
+        debug_assert_eq!(connection.generation, token.generation, "it was not closed meanwhile");
+        let before = connection.queue.bytes();
+        connection.queue.advance(&mut self.frames, count);
+        let drained = connection.queue.is_empty();
+        if connection.paused || connection.phase == Phase::Draining {
+            self.submitted.push(token);
+        }
+        let status = if drained { SendStatus::Drained } else { SendStatus::Pending };
+        self.note_send(token, before, status);
+        status
+    }
+
+    /// What a send has changed; `before`: bytes that were queued.
+    fn note_send(&mut self, token: Token, before: usize, status: SendStatus) {
+        let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        let accepted = before - connection.queue.bytes();
+        self.sent_bytes += accepted as u64;
+        let now = Tick::at(self.now);
+        if accepted > 0 {
+            connection.progress = now;
+        }
+        if status == SendStatus::Pending {
+            connection.blocked = true;
+            connection.progress = now;
+            self.rearm(token);
+        }
     }
 
     /// What follows from a queue that has drained.

@@ -17,6 +17,11 @@ use super::{Log, PATIENCE, eventually, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stentor");
 
+/// Whether the tests run the server on io_uring (`STENTOR_TEST_BACKEND=uring`).
+pub fn on_uring() -> bool {
+    std::env::var("STENTOR_TEST_BACKEND").is_ok_and(|backend| backend == "uring")
+}
+
 /// How to start a server. The environment holds nothing but what is said here.
 pub struct Launch {
     command: Command,
@@ -35,7 +40,7 @@ impl Launch {
     pub fn bare(flags: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
         command.arg("serve").args(flags).env_clear();
-        Self { command }
+        Self { command }.on_backend()
     }
 
     /// As [`Launch::new`], by a shell that sets limits first.
@@ -44,8 +49,14 @@ impl Launch {
         command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\""), PROGRAM, "serve"]);
         command.args(flags).env_clear();
         Self { command }
+            .on_backend()
             .env("STENTOR_SERVER_LISTEN", "127.0.0.1:0")
             .env("STENTOR_SERVER_PIN", "false")
+    }
+
+    /// Every test runs on every backend: which one, the environment of the tests says.
+    fn on_backend(self) -> Self {
+        if on_uring() { self.env("STENTOR_SERVER_BACKEND", "uring") } else { self }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -202,15 +213,19 @@ impl Server {
     }
 
     /// The connections of each event loop, as the kernel knows them: what each epoll instance
-    /// watches, without the listener and the waker.
+    /// watches, without the listener and the waker; or the receives under way in each io_uring.
     pub fn connections_by_shard(&self) -> Vec<usize> {
         let folder = format!("/proc/{}/fdinfo", self.child.id());
         let entries = fs::read_dir(folder).expect("it runs");
         entries
             .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
-            .map(|text| text.lines().filter(|line| line.starts_with("tfd:")).count())
-            .filter(|watched| *watched >= 2)
-            .map(|watched| watched - 2)
+            .filter_map(|text| {
+                let count = |start| text.lines().filter(|line| line.starts_with(start)).count();
+                match count("PollList:") {
+                    0 => count("tfd:").checked_sub(2),
+                    _ => Some(count("  op=27,")),
+                }
+            })
             .collect()
     }
 

@@ -1,0 +1,609 @@
+//! The io_uring backend: completions as the kernel gives them.
+//!
+//! A shard owns one ring, or several where connections are in the tables of the rings (direct
+//! descriptors): a ring's table is limited to `RLIMIT_NOFILE`, their number is not. All are entered by
+//! the shard's thread, those without news are only looked at.
+//!
+//! Sends of a turn go to the kernel together ([`Backend::submit`]). They never wait (`MSG_DONTWAIT`),
+//! so all of them have ended when `submit` returns, and nothing of a frame is referred to any more.
+//! Where there is no room, a poll request waits for it, as in the epoll backend.
+//!
+//! Accepts are single requests, not a multishot: each has the address of its peer, there are never more
+//! of them than free slots, and a turn takes a bounded number.
+
+mod buffers;
+mod ring;
+mod tag;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+use super::accept::{ACCEPT_PAUSE, is_peers_loss};
+use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
+use crate::ids::{Moment, Token};
+use buffers::Buffer;
+use ring::{Completion, File, Ring, RingOptions};
+use tag::{Kind, tag, tag_place, untag};
+
+/// Completions taken per turn, see the epoll backend.
+const EVENTS_MAX: usize = 64;
+/// Accepts under way.
+const ACCEPTS: u16 = 64;
+/// Where the frames of a turn are joined.
+const ARENA_BYTES: usize = 1 << 20;
+/// Receive buffers of a ring that is the only one of its shard, and of one of several.
+const BUFFERS: u16 = 256;
+const BUFFERS_OF_MANY: u16 = 32;
+
+#[derive(Debug, Clone, Copy)]
+struct Socket {
+    file: File,
+    generation: u32,
+    ring: u16,
+    /// Between `accepted` and `close`.
+    open: bool,
+    /// The shard wants no bytes now.
+    paused: bool,
+    /// A receive request is under way.
+    receiving: bool,
+    /// A request for room is under way.
+    awaiting_room: bool,
+    /// A request that ends our side is under way.
+    shutting: bool,
+}
+
+/// What came for a connection that had paused.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How the stream ended behind them.
+    end: Option<io::Result<()>>,
+}
+
+/// A ring and what is under way in it.
+struct Lane {
+    ring: Ring,
+    /// Files of connections and of accepts under way.
+    files: u32,
+    /// Places whose accept is not under way.
+    idle_accepts: Vec<u16>,
+    /// Sends whose completions have not been taken up.
+    sends: usize,
+}
+
+/// Connections in the tables of the rings.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectDescriptors {
+    /// Of one ring: at most the limit of open files of the process.
+    pub slots: u32,
+    /// Rings of this shard.
+    pub rings_max: u16,
+}
+
+/// One shard's sockets under io_uring.
+pub struct Uring {
+    direct: Option<DirectDescriptors>,
+    lanes: Vec<Lane>,
+    /// The lane that is looked at first in this turn: none is always the last.
+    first: usize,
+    clock: Instant,
+    /// Counted up by other threads, and by all rings but the first, which is the one that sleeps.
+    event: Arc<OwnedFd>,
+    watching: bool,
+    listener: Option<TcpListener>,
+    /// Accepts under way in all rings.
+    accepting: u16,
+    accept_retry: Option<Instant>,
+    /// By slot.
+    sockets: Vec<Option<Socket>>,
+    held: HashMap<u32, Held>,
+    /// Files to close when the shutdown with this user data has ended. The kernel does it on a thread
+    /// of its own and looks the file up there: closed before, another might have its number.
+    closing: HashMap<u64, File>,
+    /// The peer has ended its side, which the next turn tells: what it has sent before is answered first.
+    ended: Vec<Token>,
+    /// Resumed: take up what is held, and receive again.
+    resumed: VecDeque<Token>,
+    /// The turn's share of sending is used up, or the arena.
+    unfinished: Vec<Token>,
+    closed: Vec<(Token, io::Result<()>)>,
+    /// Came while sends were waited for.
+    deferred: VecDeque<(u16, Completion)>,
+    arena: Box<[u8]>,
+    arena_used: usize,
+}
+
+impl Uring {
+    /// `clock` is the start of the time that all shards share. May be used by another thread than
+    /// the one that creates it.
+    ///
+    /// # Errors
+    ///
+    /// This kernel has no io_uring, lacks something of it, or forbids it.
+    pub fn new(
+        listener: TcpListener,
+        clock: Instant,
+        direct: Option<DirectDescriptors>,
+    ) -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Accept requests wait by themselves; on a non-blocking file they would fail instead.
+        listener.set_nonblocking(false)?;
+        let mut uring = Self {
+            direct,
+            lanes: Vec::new(),
+            first: 0,
+            clock,
+            event: Arc::new(event),
+            watching: false,
+            listener: Some(listener),
+            accepting: 0,
+            accept_retry: None,
+            sockets: Vec::new(),
+            held: HashMap::new(),
+            closing: HashMap::new(),
+            ended: Vec::new(),
+            resumed: VecDeque::new(),
+            unfinished: Vec::new(),
+            closed: Vec::new(),
+            deferred: VecDeque::new(),
+            arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+            arena_used: 0,
+        };
+        uring.add_lane()?;
+        Ok(uring)
+    }
+
+    fn add_lane(&mut self) -> io::Result<()> {
+        let many = self.direct.is_some_and(|direct| direct.rings_max > 1);
+        let ring = Ring::new(RingOptions {
+            slots: self.direct.map(|direct| direct.slots),
+            buffers: if many { BUFFERS_OF_MANY } else { BUFFERS },
+            accepts: ACCEPTS,
+        })?;
+        if !self.lanes.is_empty() {
+            ring.notify(self.event.as_fd())?;
+        }
+        let idle_accepts = (0..ACCEPTS).collect();
+        self.lanes.push(Lane { ring, files: 0, idle_accepts, sends: 0 });
+        Ok(())
+    }
+
+    /// Sees to it that connections are accepted, as far as there is room for them.
+    fn arm_accepts(&mut self, handler: &mut impl Handler) {
+        if self.accept_retry.is_some_and(|retry| retry > Instant::now()) {
+            return;
+        }
+        self.accept_retry = None;
+        while self.accepting < ACCEPTS
+            && let Some(listener) = &self.listener
+        {
+            let slots = self.direct.map_or(u32::MAX, |direct| direct.slots);
+            let free = |lane: &Lane| lane.files < slots && !lane.idle_accepts.is_empty();
+            let Some(lane) = self.lanes.iter_mut().find(|lane| free(lane)) else {
+                let rings_max = self.direct.map_or(1, |direct| direct.rings_max);
+                if self.lanes.len() >= usize::from(rings_max) {
+                    return;
+                }
+                if let Err(error) = self.add_lane() {
+                    self.pause_accepting(&error, handler);
+                    return;
+                }
+                continue;
+            };
+            let Some(place) = lane.idle_accepts.pop() else { return };
+            lane.ring.accept(listener.as_fd(), place, tag_place(Kind::Accept, place));
+            lane.files += 1;
+            self.accepting += 1;
+        }
+    }
+
+    fn pause_accepting(&mut self, error: &io::Error, handler: &mut impl Handler) {
+        self.accept_retry = Some(Instant::now() + ACCEPT_PAUSE);
+        handler.accept_paused(error);
+    }
+
+    /// An accept has ended.
+    fn accepted(
+        &mut self,
+        lane_index: u16,
+        place: u16,
+        result: io::Result<u32>,
+        handler: &mut impl Handler,
+    ) {
+        let lane = &mut self.lanes[usize::from(lane_index)];
+        lane.idle_accepts.push(place);
+        self.accepting -= 1;
+        let file = match result {
+            Ok(number) => lane.ring.accepted_file(number),
+            Err(error) => {
+                lane.files -= 1;
+                let cancelled = error.raw_os_error() == Some(Errno::CANCELED.raw_os_error());
+                if !cancelled && !is_peers_loss(&error) {
+                    self.pause_accepting(&error, handler);
+                }
+                return;
+            }
+        };
+        let peer = lane.ring.peer(place).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let token = self.listener.is_some().then(|| handler.accepted(peer)).flatten();
+        let Some(token) = token else {
+            lane.ring.close(file, tag_place(Kind::Close, 0));
+            return;
+        };
+        if self.sockets.len() <= token.index() {
+            self.sockets.resize(token.index() + 1, None);
+        }
+        self.sockets[token.index()] = Some(Socket {
+            file,
+            generation: token.generation,
+            ring: lane_index,
+            open: true,
+            paused: false,
+            receiving: true,
+            awaiting_room: false,
+            shutting: false,
+        });
+        lane.ring.receive(file, tag(Kind::Receive, token));
+    }
+
+    fn socket(&mut self, token: Token) -> Option<&mut Socket> {
+        self.sockets
+            .get_mut(token.index())?
+            .as_mut()
+            .filter(|socket| socket.generation == token.generation && socket.open)
+    }
+
+    /// Gives the file back; `closed` follows with the next `poll`.
+    fn end(&mut self, token: Token, reason: io::Result<()>) {
+        let Some(socket) = self.socket(token) else { return };
+        socket.open = false;
+        let socket = *socket;
+        let ring = &mut self.lanes[usize::from(socket.ring)].ring;
+        // A request holds the file open: it goes first.
+        if socket.receiving {
+            ring.cancel(tag(Kind::Receive, token), tag_place(Kind::Other, 0));
+        }
+        if socket.awaiting_room {
+            ring.cancel(tag(Kind::Room, token), tag_place(Kind::Other, 0));
+        }
+        if socket.shutting {
+            self.closing.insert(tag(Kind::Shutdown, token), socket.file);
+        } else {
+            ring.close(socket.file, tag_place(Kind::Close, 0));
+        }
+        self.held.remove(&token.slot);
+        self.closed.push((token, reason));
+    }
+
+    /// One completion.
+    fn complete(&mut self, lane_index: u16, completion: Completion, handler: &mut impl Handler) {
+        let (kind, token) = untag(completion.user_data);
+        let Completion { result, more, buffer, user_data } = completion;
+        match kind {
+            Kind::Accept => self.accepted(lane_index, token.slot as u16, result, handler),
+            Kind::Receive => self.received(lane_index, token, result, more, buffer, handler),
+            Kind::Room => {
+                if let Some(socket) = self.socket(token) {
+                    socket.awaiting_room = false;
+                    // An error shows with the next send.
+                    handler.sent(token, 0);
+                }
+            }
+            Kind::Close => self.lanes[usize::from(lane_index)].files -= 1,
+            Kind::Shutdown => {
+                if let Some(file) = self.closing.remove(&user_data) {
+                    let ring = &mut self.lanes[usize::from(lane_index)].ring;
+                    ring.close(file, tag_place(Kind::Close, 0));
+                } else if let Some(socket) = self.socket(token) {
+                    socket.shutting = false;
+                }
+            }
+            Kind::Wake => self.watching &= more,
+            Kind::Send | Kind::Other => {}
+        }
+    }
+
+    /// Bytes have come, or the receive request has ended.
+    fn received(
+        &mut self,
+        lane_index: u16,
+        token: Token,
+        result: io::Result<u32>,
+        more: bool,
+        buffer: Option<Buffer>,
+        handler: &mut impl Handler,
+    ) {
+        let is_open = self.socket(token).is_some();
+        let paused = self.socket(token).is_some_and(|socket| {
+            socket.receiving = more;
+            socket.paused
+        });
+        let ring = &mut self.lanes[usize::from(lane_index)].ring;
+        let mut wanted = Receive::More;
+        if let Some(buffer) = buffer {
+            if paused {
+                let held = self.held.entry(token.slot).or_default();
+                held.bytes.extend_from_slice(ring.bytes(&buffer));
+            } else if is_open && result.as_ref().is_ok_and(|bytes| *bytes > 0) {
+                wanted = handler.received(token, ring.bytes(&buffer));
+            }
+            ring.recycle(buffer);
+        }
+        if !is_open {
+            return;
+        }
+        let end = match result {
+            Ok(0) => Some(Ok(())),
+            Ok(_) => None,
+            Err(error) if is_again(&error) => None,
+            Err(error) => Some(Err(error)),
+        };
+        match end {
+            Some(end) if paused => self.held.entry(token.slot).or_default().end = Some(end),
+            Some(Ok(())) => self.ended.push(token),
+            Some(Err(error)) => self.end(token, Err(error)),
+            None if wanted == Receive::Pause => self.pause(token),
+            None if !paused => self.receive_again(token),
+            None => {}
+        }
+    }
+
+    fn pause(&mut self, token: Token) {
+        let Some(socket) = self.socket(token) else { return };
+        socket.paused = true;
+        let socket = *socket;
+        if socket.receiving {
+            let ring = &mut self.lanes[usize::from(socket.ring)].ring;
+            ring.cancel(tag(Kind::Receive, token), tag_place(Kind::Other, 0));
+        }
+    }
+
+    /// Receives if it does not yet.
+    fn receive_again(&mut self, token: Token) {
+        let Some(socket) = self.socket(token) else { return };
+        if !socket.receiving {
+            socket.receiving = true;
+            let socket = *socket;
+            let ring = &mut self.lanes[usize::from(socket.ring)].ring;
+            ring.receive(socket.file, tag(Kind::Receive, token));
+        }
+    }
+
+    /// What earlier turns left.
+    fn leftovers(&mut self, handler: &mut impl Handler) {
+        for (token, reason) in std::mem::take(&mut self.closed) {
+            handler.closed(token, reason);
+        }
+        for token in std::mem::take(&mut self.unfinished) {
+            handler.sent(token, 0);
+        }
+        for token in std::mem::take(&mut self.ended) {
+            match self.socket(token).map(|socket| socket.paused) {
+                Some(true) => self.held.entry(token.slot).or_default().end = Some(Ok(())),
+                Some(false) => {
+                    handler.received(token, &mut []);
+                }
+                None => {}
+            }
+        }
+        for _ in 0..self.resumed.len().min(EVENTS_MAX) {
+            let Some(token) = self.resumed.pop_front() else { break };
+            self.take_up_held(token, handler);
+        }
+    }
+
+    fn take_up_held(&mut self, token: Token, handler: &mut impl Handler) {
+        if self.socket(token).is_none_or(|socket| socket.paused) {
+            return;
+        }
+        if let Some(mut held) = self.held.remove(&token.slot) {
+            if !held.bytes.is_empty() && handler.received(token, &mut held.bytes) == Receive::Pause
+            {
+                held.bytes = Vec::new();
+                if held.end.is_some() {
+                    self.held.insert(token.slot, held);
+                }
+                self.pause(token);
+                return;
+            }
+            match held.end {
+                Some(Ok(())) => {
+                    handler.received(token, &mut []);
+                    return;
+                }
+                Some(Err(error)) => return self.end(token, Err(error)),
+                None => {}
+            }
+        }
+        self.receive_again(token);
+    }
+
+    /// Enters the rings that have something to do, and waits if none has news.
+    fn enter(&mut self, timeout: Duration) -> io::Result<()> {
+        if !self.watching {
+            self.watching = true;
+            self.lanes[0].ring.watch(self.event.as_fd(), tag_place(Kind::Wake, 0));
+        }
+        let mut news = timeout.is_zero();
+        for lane in &mut self.lanes[1..] {
+            if lane.ring.wants_enter() {
+                lane.ring.enter(None)?;
+            }
+            news |= lane.ring.has_completions();
+        }
+        let ring = &mut self.lanes[0].ring;
+        if !news && !ring.has_completions() {
+            return ring.enter(Some(timeout));
+        }
+        if ring.wants_enter() { ring.enter(None) } else { Ok(()) }
+    }
+
+    /// Takes up completions, a bounded number.
+    fn take_up(&mut self, handler: &mut impl Handler) -> io::Result<()> {
+        let mut events = 0;
+        while events < EVENTS_MAX
+            && let Some((lane, completion)) = self.deferred.pop_front()
+        {
+            self.complete(lane, completion, handler);
+            events += 1;
+        }
+        let lanes = self.lanes.len();
+        self.first = (self.first + 1) % lanes;
+        for index in (self.first..lanes).chain(0..self.first) {
+            loop {
+                while events < EVENTS_MAX
+                    && let Some(completion) = self.lanes[index].ring.next()
+                {
+                    self.complete(index as u16, completion, handler);
+                    events += 1;
+                }
+                // The kernel hands out some twenty at a time.
+                let ring = &mut self.lanes[index].ring;
+                if events >= EVENTS_MAX || !ring.wants_enter() {
+                    break;
+                }
+                ring.enter(None)?;
+                if !ring.has_completions() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn timeout(&self, wanted: Duration) -> Duration {
+        let pending = !self.resumed.is_empty()
+            || !self.ended.is_empty()
+            || !self.closed.is_empty()
+            || !self.unfinished.is_empty()
+            || !self.deferred.is_empty();
+        match self.accept_retry {
+            _ if pending => Duration::ZERO,
+            Some(retry) => wanted.min(retry.saturating_duration_since(Instant::now())),
+            None => wanted,
+        }
+    }
+
+    /// A send has ended.
+    fn finish_send(&mut self, token: Token, result: io::Result<u32>, handler: &mut impl Handler) {
+        let Some(socket) = self.socket(token) else { return };
+        match result {
+            Ok(count) => {
+                if handler.submitted(token, count as usize) == SendStatus::Pending {
+                    self.unfinished.push(token);
+                }
+            }
+            Err(error) if is_again(&error) => {
+                handler.submitted(token, 0);
+                socket.awaiting_room = true;
+                let socket = *socket;
+                let ring = &mut self.lanes[usize::from(socket.ring)].ring;
+                ring.await_room(socket.file, tag(Kind::Room, token));
+            }
+            Err(error) => {
+                handler.submitted(token, 0);
+                self.end(token, Err(error));
+            }
+        }
+    }
+}
+
+/// Nothing is wrong: asked again, the kernel does it. No buffer was free, or it was cancelled.
+fn is_again(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::CANCELED))
+}
+
+impl Backend for Uring {
+    fn now(&self) -> Moment {
+        Moment(self.clock.elapsed().as_millis() as u64)
+    }
+
+    fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
+        let timeout = self.timeout(timeout);
+        self.leftovers(handler);
+        self.arm_accepts(handler);
+        self.enter(timeout)?;
+        handler.woke(self.now());
+        self.take_up(handler)
+    }
+
+    fn send(&mut self, token: Token, queue: &mut SendQueue, frames: &mut FramePool) -> SendStatus {
+        let Some(socket) = self.socket(token).copied() else { return SendStatus::Pending };
+        let arena = &mut self.arena[self.arena_used..];
+        let begin = arena.as_ptr();
+        let bytes = queue.gather(frames, arena);
+        if bytes.as_ptr() == begin {
+            self.arena_used += bytes.len();
+        }
+        let lane = &mut self.lanes[usize::from(socket.ring)];
+        // SAFETY: `submit` comes before the queue changes or the arena is used again, and returns
+        // when this has ended.
+        unsafe { lane.ring.send(socket.file, bytes, tag(Kind::Send, token)) };
+        lane.sends += 1;
+        SendStatus::Submitted
+    }
+
+    fn submit(&mut self, handler: &mut impl Handler) -> io::Result<()> {
+        for index in 0..self.lanes.len() {
+            let mut wait = None;
+            while self.lanes[index].sends > 0 {
+                self.lanes[index].ring.enter(wait)?;
+                while let Some(completion) = self.lanes[index].ring.next() {
+                    let (kind, token) = untag(completion.user_data);
+                    if kind == Kind::Send {
+                        self.lanes[index].sends -= 1;
+                        self.finish_send(token, completion.result, handler);
+                    } else {
+                        self.deferred.push_back((index as u16, completion));
+                    }
+                }
+                wait = Some(Duration::from_millis(1));
+            }
+        }
+        self.arena_used = 0;
+        Ok(())
+    }
+
+    fn resume(&mut self, token: Token) {
+        if let Some(socket) = self.socket(token) {
+            socket.paused = false;
+            self.resumed.push_back(token);
+        }
+    }
+
+    fn shutdown(&mut self, token: Token) {
+        if let Some(socket) = self.socket(token) {
+            socket.shutting = true;
+            let socket = *socket;
+            let ring = &mut self.lanes[usize::from(socket.ring)].ring;
+            ring.shutdown(socket.file, tag(Kind::Shutdown, token));
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        self.end(token, Ok(()));
+    }
+
+    fn stop_accepting(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            for lane in &mut self.lanes {
+                lane.ring.cancel_all(listener.as_fd(), tag_place(Kind::Other, 0));
+                // Before the descriptor is closed, and another file has its number.
+                drop(lane.ring.enter(None));
+            }
+        }
+        self.accept_retry = None;
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::Event(Arc::clone(&self.event))
+    }
+}

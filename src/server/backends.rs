@@ -1,0 +1,156 @@
+//! The backends of all shards: which kind it is, and what it needs.
+
+use std::io;
+use std::net::TcpListener;
+use std::time::Instant;
+
+use crate::config::{BackendChoice, Config};
+use crate::io::epoll::Epoll;
+#[cfg(feature = "uring")]
+use crate::io::uring::{DirectDescriptors, Uring};
+#[cfg(feature = "uring")]
+use crate::shard::TURNED_AWAY_MAX;
+
+/// One backend for each shard, all of one kind.
+pub enum Backends {
+    Epoll(Vec<Epoll>),
+    #[cfg(feature = "uring")]
+    Uring(Vec<Uring>),
+}
+
+/// How many connections a server may have, and why not more.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Open files of this process.
+    pub open_files: u64,
+    /// Of these, not for connections.
+    pub kept: u64,
+}
+
+impl Backends {
+    /// Takes over the listeners, one for each shard. With `auto`, epoll where the kernel has no
+    /// io_uring.
+    pub fn new(
+        config: &Config,
+        listeners: Vec<TcpListener>,
+        clock: Instant,
+        capacity: Capacity,
+    ) -> io::Result<Self> {
+        match config.server.backend {
+            BackendChoice::Epoll if config.server.direct_descriptors => Err(needs_uring()),
+            BackendChoice::Epoll => Self::epoll(listeners, clock),
+            BackendChoice::Uring => Self::uring(config, listeners, clock, capacity),
+            BackendChoice::Auto if config.server.direct_descriptors => {
+                Self::uring(config, listeners, clock, capacity)
+            }
+            BackendChoice::Auto => {
+                let copies = listeners.iter().map(TcpListener::try_clone);
+                let copies = copies.collect::<io::Result<_>>()?;
+                Self::uring(config, copies, clock, capacity).or_else(|error| {
+                    tracing::info!(%error, "no io_uring, so epoll");
+                    for listener in &listeners {
+                        listener.set_nonblocking(true)?;
+                    }
+                    Self::epoll(listeners, clock)
+                })
+            }
+        }
+    }
+
+    fn epoll(listeners: Vec<TcpListener>, clock: Instant) -> io::Result<Self> {
+        let backends = listeners.into_iter().map(|listener| Epoll::new(listener, clock));
+        backends.collect::<io::Result<_>>().map(Self::Epoll)
+    }
+
+    #[cfg(feature = "uring")]
+    fn uring(
+        config: &Config,
+        listeners: Vec<TcpListener>,
+        clock: Instant,
+        capacity: Capacity,
+    ) -> io::Result<Self> {
+        let direct = direct_descriptors(config, listeners.len(), capacity);
+        let backends = listeners.into_iter().map(|listener| Uring::new(listener, clock, direct));
+        let explain = |error: io::Error| {
+            io::Error::new(error.kind(), format!("io_uring: {error}{}", advice(&error)))
+        };
+        backends.collect::<io::Result<_>>().map(Self::Uring).map_err(explain)
+    }
+
+    #[cfg(not(feature = "uring"))]
+    fn uring(_: &Config, _: Vec<TcpListener>, _: Instant, _: Capacity) -> io::Result<Self> {
+        let text = "io_uring: this program was built without it; add `--features uring`";
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Epoll(_) => "epoll",
+            #[cfg(feature = "uring")]
+            Self::Uring(_) => "io_uring",
+        }
+    }
+}
+
+/// Connections that a server with this configuration can have.
+pub fn affordable(config: &Config, shards: usize, capacity: Capacity) -> usize {
+    #[cfg(feature = "uring")]
+    if let Some(direct) = direct_descriptors(config, shards, capacity) {
+        let slots = direct.slots as usize * usize::from(direct.rings_max);
+        return slots.saturating_sub(SPARE_SLOTS) * shards;
+    }
+    let _ = (config, shards);
+    capacity.open_files.saturating_sub(capacity.kept).max(1) as usize
+}
+
+/// Slots of a shard that no connection gets: accepts under way, and those who are told that there is
+/// no room.
+#[cfg(feature = "uring")]
+const SPARE_SLOTS: usize = TURNED_AWAY_MAX + 64;
+
+/// Rings for as many connections as are asked for; for one ring's worth each if no number is given.
+#[cfg(feature = "uring")]
+fn direct_descriptors(
+    config: &Config,
+    shards: usize,
+    capacity: Capacity,
+) -> Option<DirectDescriptors> {
+    /// The kernel's own limit for one table.
+    const SLOTS_MAX: u64 = 1 << 15;
+    if !config.server.direct_descriptors {
+        return None;
+    }
+    let slots = capacity.open_files.min(SLOTS_MAX);
+    let rings = config.limits.max_connections.map_or(1, |connections| {
+        // The kernel spreads connections by their addresses: no shard gets exactly its share.
+        let share = connections.div_ceil(shards);
+        (share + share / 20 + SPARE_SLOTS).div_ceil(slots as usize)
+    });
+    Some(DirectDescriptors {
+        slots: slots as u32,
+        rings_max: u16::try_from(rings).unwrap_or(u16::MAX),
+    })
+}
+
+fn needs_uring() -> io::Error {
+    let text = "server.direct_descriptors needs server.backend = \"uring\"";
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// What to do where the kernel says no.
+#[cfg(feature = "uring")]
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; io_uring is forbidden, by the sysctl kernel.io_uring_disabled or by the seccomp \
+             profile of a container: allow it there, or use --backend epoll"
+        }
+        io::ErrorKind::OutOfMemory => {
+            "; the memory that this process may lock is too little (`ulimit -l`)"
+        }
+        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
+            "; this kernel is too old (6.1 is needed): use --backend epoll"
+        }
+        _ => "",
+    }
+}
