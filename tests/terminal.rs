@@ -230,7 +230,7 @@ fn check_says_what_is_wrong_and_where() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
     for (line, place, words) in [
-        (lines[0], ":2:10: ", "server.listen = \"nowhere\": not an IP address"),
+        (lines[0], ":2:10: ", "server.listen = \"nowhere\": `nowhere` is not an IP address"),
         (
             lines[1],
             ":3:1: ",

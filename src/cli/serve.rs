@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 pub const HELP: &str = "\
 A value comes from the last of these that has one: its default, the file, the environment
-variable STENTOR_SECTION_KEY (or PORT, for the port alone), its flag. `stentor config` shows the
-result, and lists all keys with --help.
+variable STENTOR_SECTION_KEY (or PORT, for the port alone), its flag; --set is a flag too, and one
+key has one. `stentor config` shows the result, and lists all keys with --help.
 
 Sizes: 65536, 64KiB (KiB = 1024), 64KB (KB = 1000). Times: 500ms, 25s, 1m30s, 2h.
 
