@@ -4,13 +4,14 @@
 use super::clock::Clock;
 use super::ending::Ending;
 use super::frame::{ServerFrame, next_frame, push_frame};
+use super::source::source_address;
 use super::target::Target;
 use crate::proto::OpCode;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,8 +19,6 @@ use std::time::Duration;
 const EVENTS_MAX: usize = 64;
 /// One receive takes at most this much.
 const SCRATCH_BYTES: usize = 256 << 10;
-/// The kernel has some 28,000 ports for one source address.
-const CONNECTIONS_PER_SOURCE: usize = 25_000;
 /// Bytes that may wait for a server that does not read.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// An answer to the upgrade is shorter than this.
@@ -49,7 +48,8 @@ pub enum Wait {
 /// How sockets are made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FleetOptions {
-    /// Source addresses 127.0.0.1, 127.0.0.2 …; 0: as many as the connections need.
+    /// Source addresses 127.0.0.1, 127.0.0.2 …; 0: as many as the connections need. See
+    /// [`source_address`].
     pub sources: usize,
     /// Kernel buffer for what is received; `None`: as the kernel likes it.
     pub receive_buffer_bytes: Option<usize>,
@@ -211,13 +211,8 @@ impl Fleet {
         if let Some(bytes) = self.options.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
         }
-        let source = match self.options.sources {
-            0 => id / CONNECTIONS_PER_SOURCE,
-            sources => id % sources,
-        };
-        if source > 0 && address.ip().is_loopback() && address.is_ipv4() {
-            let [_, b, c, d] = (source as u32 + 1).to_be_bytes();
-            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, b, c, d), 0)).into())?;
+        if let Some(source) = source_address(address.ip(), self.options.sources, id) {
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         match socket.connect(&address.into()) {
             Ok(()) => {}

@@ -24,6 +24,7 @@ mod muster;
 mod probe;
 pub mod report;
 pub mod slow;
+mod source;
 mod stamp;
 mod summary;
 mod table;
