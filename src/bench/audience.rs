@@ -10,6 +10,7 @@ use super::ledger::{Arrival, Faults, Ledger};
 use super::meter::{Meter, histogram};
 use super::stamp::{Corrupt, Payload, Stamp};
 use hdrhistogram::Histogram;
+use std::ops::Range;
 
 /// Who publishes what to whom.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,23 @@ impl Shape {
         publisher * self.topics / self.publishers
     }
 
+    /// What a thread has of it; `share` is its part of so many things.
+    pub fn part(self, share: impl Fn(usize) -> Range<usize>) -> Part {
+        let [publishers, topics, subscribers] =
+            [self.publishers, self.topics, self.subscribers].map(share);
+        Part {
+            whole: self,
+            first_publisher: publishers.start,
+            first_topic: topics.start,
+            first_connection: subscribers.start + publishers.start,
+            own: Self {
+                publishers: publishers.len(),
+                topics: topics.len(),
+                subscribers: subscribers.len(),
+            },
+        }
+    }
+
     /// Topic and number of a publisher's publication.
     pub fn place(self, publisher: usize, index: u64) -> (usize, u32) {
         let topics = self.topics as u64;
@@ -55,9 +73,40 @@ impl Shape {
     }
 }
 
-/// All subscribers; ids from [`Shape::subscribers`] on are publishers.
+/// One thread's publishers, topics and subscribers. Inside they count from 0; what goes over the wire has
+/// the numbers of the whole, so that what goes astray between threads is noticed.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    whole: Shape,
+    pub own: Shape,
+    /// Where its numbers begin in the whole.
+    pub first_publisher: usize,
+    pub first_topic: usize,
+    /// Of subscribers and publishers together.
+    pub first_connection: usize,
+}
+
+impl Part {
+    /// The stamp in the numbers of the whole.
+    pub fn to_whole(self, stamp: Stamp) -> Stamp {
+        let source = stamp.source + self.first_publisher as u32;
+        Stamp { source, topic: stamp.topic + self.first_topic as u32, ..stamp }
+    }
+
+    /// The inverse; `None` if it is another thread's.
+    fn to_own(self, stamp: Stamp) -> Option<Stamp> {
+        let source = stamp.source.checked_sub(self.first_publisher as u32)?;
+        let topic = stamp.topic.checked_sub(self.first_topic as u32)?;
+        let is_own = (source as usize) < self.own.publishers && (topic as usize) < self.own.topics;
+        is_own.then_some(Stamp { source, topic, ..stamp })
+    }
+}
+
+/// All subscribers of one thread; ids from [`Shape::subscribers`] on are publishers.
 #[derive(Debug)]
 pub struct Audience {
+    part: Part,
+    /// The part's.
     shape: Shape,
     payload: Payload,
     place: usize,
@@ -78,8 +127,10 @@ pub struct Audience {
 }
 
 impl Audience {
-    pub fn new(shape: Shape, data_bytes: usize, window: Option<usize>) -> Self {
+    pub fn new(part: Part, data_bytes: usize, window: Option<usize>) -> Self {
+        let shape = part.own;
         Self {
+            part,
             shape,
             payload: Payload::new(data_bytes),
             place: 0,
@@ -130,14 +181,19 @@ impl Audience {
     }
 
     fn delivered(&mut self, subscriber: usize, stamp: Stamp, now_ns: u64) {
-        let Stamp { source, topic, number, sent_ns } = stamp;
-        let (source, topic) = (source as usize, topic as usize);
         let faults = &mut self.ledger.faults;
+        let Shape { publishers, topics, .. } = self.part.whole;
         // The checksum holds, so this is of another run, or made up.
-        if source >= self.shape.publishers || topic >= self.shape.topics {
+        if stamp.source as usize >= publishers || stamp.topic as usize >= topics {
             faults.corrupt += 1;
             return;
         }
+        let Some(stamp) = self.part.to_own(stamp) else {
+            faults.misrouted += 1;
+            return;
+        };
+        let Stamp { source, topic, number, sent_ns } = stamp;
+        let (source, topic) = (source as usize, topic as usize);
         let index = self.shape.index(stamp);
         if index >= self.published[source] {
             faults.corrupt += 1;
@@ -180,7 +236,9 @@ impl Crowd for Audience {
 
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
         self.ledger.faults.disconnected += 1;
-        self.trouble.get_or_insert_with(|| format!("connection {id}: {ending}"));
+        self.trouble.get_or_insert_with(|| {
+            format!("connection {}: {ending}", self.part.first_connection + id)
+        });
     }
 }
 
@@ -206,5 +264,21 @@ mod tests {
         }
         let all: usize = (0..7).map(|topic| shape.subscribers_of(topic)).sum();
         assert_eq!(all, shape.subscribers);
+    }
+
+    #[test]
+    fn parts_have_the_stamps_of_the_whole() {
+        let whole = Shape { publishers: 5, topics: 4, subscribers: 9 };
+        let upper = whole.part(|total| total / 2..total);
+        assert_eq!((upper.own.publishers, upper.own.topics, upper.own.subscribers), (3, 2, 5));
+        assert_eq!(upper.first_connection, 4 + 2);
+        let stamp = Stamp { source: 2, topic: 1, number: 7, sent_ns: 9 };
+        let sent = upper.to_whole(stamp);
+        assert_eq!((sent.source, sent.topic), (4, 3));
+        assert_eq!(upper.to_own(sent), Some(stamp));
+        let lower = whole.part(|total| 0..total / 2);
+        assert_eq!(lower.to_own(sent), None);
+        assert_eq!(upper.to_own(Stamp { source: 1, ..sent }), None);
+        assert_eq!(upper.to_own(Stamp { topic: 4, ..sent }), None);
     }
 }

@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Events per poll: few, so that others who share the thread are not kept waiting.
@@ -78,9 +78,11 @@ struct Connection {
 
 /// The connections to one server, by id: 0, 1, 2 …
 pub struct Fleet {
-    target: Rc<Target>,
+    target: Arc<Target>,
     clock: Clock,
     options: FleetOptions,
+    /// The number of connection 0 in the whole run.
+    first: usize,
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
@@ -94,11 +96,19 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn new(target: Rc<Target>, clock: Clock, options: FleetOptions) -> io::Result<Self> {
+    /// `first` is the number of its connection 0 among those of all fleets that share the source
+    /// addresses.
+    pub fn new(
+        target: Arc<Target>,
+        clock: Clock,
+        options: FleetOptions,
+        first: usize,
+    ) -> io::Result<Self> {
         Ok(Self {
             target,
             clock,
             options,
+            first,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
             connections: Vec::new(),
@@ -125,7 +135,7 @@ impl Fleet {
 
     /// Begins to connect; ends in `opened` or `closed`.
     pub fn connect(&mut self, id: usize) -> io::Result<()> {
-        self.begin(id).map_err(|error| explain(error, id))
+        self.begin(id).map_err(|error| explain(error, self.first + id))
     }
 
     fn begin(&mut self, id: usize) -> io::Result<()> {
@@ -211,7 +221,7 @@ impl Fleet {
         if let Some(bytes) = self.options.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
         }
-        if let Some(source) = source_address(address.ip(), self.options.sources, id) {
+        if let Some(source) = source_address(address.ip(), self.options.sources, self.first + id) {
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         match socket.connect(&address.into()) {

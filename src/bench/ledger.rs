@@ -3,6 +3,7 @@
 
 use hashbrown::HashSet;
 use serde::Serialize;
+use std::ops::AddAssign;
 
 /// Missing numbers that are remembered one by one. What comes late beyond them counts as repeated.
 const MISSING_MAX: usize = 1 << 20;
@@ -48,6 +49,21 @@ impl Faults {
             ("unexpected", self.unexpected),
             ("disconnected", self.disconnected),
         ]
+    }
+}
+
+impl AddAssign for Faults {
+    fn add_assign(&mut self, other: Self) {
+        *self = Self {
+            lost: self.lost + other.lost,
+            repeated: self.repeated + other.repeated,
+            reordered: self.reordered + other.reordered,
+            disagreeing: self.disagreeing + other.disagreeing,
+            corrupt: self.corrupt + other.corrupt,
+            misrouted: self.misrouted + other.misrouted,
+            unexpected: self.unexpected + other.unexpected,
+            disconnected: self.disconnected + other.disconnected,
+        };
     }
 }
 

@@ -152,11 +152,14 @@ fn send(mut stream: &TcpStream, payload: &[u8]) {
     drop(stream.write_all(&payload_frame(OpCode::Text, payload)));
 }
 
-fn conditions(url: &str) -> Conditions {
+/// A server at `url`, and this process as its own.
+pub fn conditions(url: &str) -> Conditions {
     Conditions {
         target: Target::new(url, &Dialect::raw(), 7).unwrap(),
         url: url.to_string(),
         server: Some(ServerProcess::new(std::process::id()).unwrap()),
+        threads: 1,
+        pin: None,
         warmup: Duration::from_millis(50),
         duration: Duration::from_millis(300),
         // Two threads of a test share a core with many others.
@@ -168,18 +171,26 @@ fn conditions(url: &str) -> Conditions {
     }
 }
 
+fn by(threads: usize, url: &str) -> Conditions {
+    Conditions { threads, ..conditions(url) }
+}
+
 fn broadcast(mischief: Mischief, pace: Pace) -> Summary {
     broadcast_from(2, mischief, pace)
 }
 
 fn broadcast_from(publishers: usize, mischief: Mischief, pace: Pace) -> Summary {
+    broadcast_by(1, publishers, mischief, pace)
+}
+
+fn broadcast_by(threads: usize, publishers: usize, mischief: Mischief, pace: Pace) -> Summary {
     let plan = BroadcastPlan {
         shape: Shape { publishers, topics: 2, subscribers: 5 },
         data_bytes: 80,
         pace,
         probing: None,
     };
-    fanout::run("fanout", &conditions(&scoundrel(mischief)), plan).unwrap()
+    fanout::run("fanout", &by(threads, &scoundrel(mischief)), plan).unwrap()
 }
 
 fn figure(summary: &Summary, name: &str) -> f64 {
@@ -319,4 +330,93 @@ fn probes_and_stopped_readers_run() {
     let summary = slow::run(&conditions, plan).unwrap();
     assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
     assert!(figure(&summary, "p99_ratio") > 0.0);
+}
+
+/// Every one that was counted has its latency and its place in time.
+#[track_caller]
+fn expect_sums(summary: &Summary, things: &str) {
+    assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
+    assert!(summary.parameters.contains(&("threads", "2".to_string())));
+    let count = figure(summary, things);
+    let latency = summary.latencies.iter().find(|latency| latency.name == "latency").unwrap();
+    assert_eq!(latency.count as f64, count);
+    let seen: f64 = summary.throughput.iter().map(|(_, rate)| rate / 10.0).sum();
+    assert!(count > 10.0 && seen.round() <= count, "{seen} of {count}");
+    let seconds = figure(summary, "seconds");
+    assert!(seconds > 0.2 && figure(summary, "server_cores") > 0.0, "{seconds}");
+}
+
+#[test]
+fn threads_divide_the_connections() {
+    let conditions = by(2, &scoundrel(Mischief::None));
+    for message_bytes in [None, Some(64)] {
+        let plan = EchoPlan { connections: 5, window: 2, message_bytes };
+        expect_sums(&echo::run(&conditions, plan).unwrap(), "round_trips");
+    }
+    let plan = ConnectPlan { concurrency: 5, storm: None };
+    expect_sums(&connect::run(&conditions, plan).unwrap(), "handshakes");
+
+    let summary = connect::run(&conditions, ConnectPlan { concurrency: 2, storm: Some(21) });
+    let summary = summary.unwrap();
+    assert_eq!(figure(&summary, "handshakes"), 21.0);
+    assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
+
+    let summary = idle::run(&conditions, IdlePlan { connections: 21, topics: 3 }).unwrap();
+    assert_eq!(summary.faults, Faults::default());
+    assert!(summary.memory.iter().all(|(connections, _)| *connections <= 21.0));
+    assert!(summary.memory.len() > 2, "{:?}", summary.memory);
+}
+
+#[test]
+fn threads_divide_the_channels() {
+    for pace in [OPEN, Pace::Window(2)] {
+        let summary = broadcast_by(2, 3, Mischief::None, pace);
+        expect_sums(&summary, "deliveries");
+    }
+    // Of all threads together, not of each.
+    let summary = broadcast_by(2, 2, Mischief::None, Pace::Rate(400.0));
+    let rate = figure(&summary, "publications_per_second");
+    assert!(rate > 0.0 && rate < 600.0, "{rate}");
+}
+
+#[test]
+fn faults_are_noticed_on_every_thread() {
+    let faults = broadcast_by(2, 2, Mischief::Lose, OPEN).faults;
+    assert!(faults.lost > 5, "{faults:?}");
+    assert_eq!(Faults { lost: 0, ..faults }, Faults::default());
+    // The other topic is the other thread's: what is astray looks right but for its number.
+    for pace in [OPEN, Pace::Window(2)] {
+        let faults = broadcast_by(2, 2, Mischief::Misroute, pace).faults;
+        assert!(faults.misrouted > 5, "{faults:?}");
+        assert_eq!(Faults { misrouted: 0, ..faults }, Faults::default());
+    }
+    let plan = EchoPlan { connections: 4, window: 4, message_bytes: Some(100) };
+    let faults = echo::run(&by(2, &scoundrel(Mischief::Lose)), plan).unwrap().faults;
+    assert!(faults.lost > 0, "{faults:?}");
+    assert_eq!(Faults { lost: 0, ..faults }, Faults::default());
+    let summary = broadcast_by(2, 2, Mischief::Cut, OPEN);
+    assert!(summary.faults.disconnected > 0 && summary.faults.lost > 0, "{:?}", summary.faults);
+}
+
+#[test]
+fn what_cannot_be_divided_is_refused() {
+    let conditions = by(2, "ws://127.0.0.1:1");
+    let refusal = |outcome: std::io::Result<Summary>| outcome.unwrap_err().to_string();
+    let fanout = |publishers, topics| {
+        let shape = Shape { publishers, topics, subscribers: 5 };
+        let (pace, probing) = (OPEN, None);
+        let plan = BroadcastPlan { shape, data_bytes: 64, pace, probing };
+        refusal(fanout::run("fanout", &conditions, plan))
+    };
+    let text =
+        "--threads 2 needs --topics 2 or more: one thread proves all subscribers of a channel";
+    assert_eq!(fanout(2, 1), text);
+    let text = "--threads 2 needs --publishers 2 or more: each thread has its own channels";
+    assert_eq!(fanout(1, 2), text);
+    let plan = EchoPlan { connections: 1, window: 1, message_bytes: None };
+    let text = "--threads 2 needs --connections 2 or more: each thread has its own";
+    assert_eq!(refusal(echo::run(&conditions, plan)), text);
+    let plan = SlowPlan { subscribers: 4, stopped: 1, data_bytes: 100, rate: 200.0 };
+    let text = "--threads: the one channel of this scenario is proved by one thread";
+    assert_eq!(refusal(slow::run(&conditions, plan)), text);
 }
