@@ -102,6 +102,21 @@ impl Part {
     }
 }
 
+/// What has become of the subscribers that had stopped, once they read again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct StoppedFate {
+    /// Whose connections the server has ended.
+    pub disconnected: u64,
+    /// Who stayed and got everything.
+    pub caught_up: u64,
+    /// Who stayed and missed something.
+    pub gap: u64,
+    /// Messages that those have missed, all together.
+    pub missed: u64,
+    /// How the first connection ended.
+    pub ending: Option<String>,
+}
+
 /// All subscribers of one thread; ids from [`Shape::subscribers`] on are publishers.
 #[derive(Debug)]
 pub struct Audience {
@@ -120,8 +135,12 @@ pub struct Audience {
     pub completion: Histogram<u64>,
     /// The last delivery.
     pub arrived_ns: u64,
-    /// Subscribers from here on have stopped reading: nothing is expected of them.
-    pub stopped_from: usize,
+    /// Subscribers from here on have stopped reading.
+    stopped_from: usize,
+    /// Whether the server has ended the connection of each that has stopped.
+    ended: Vec<bool>,
+    /// How the first of these connections ended.
+    ending: Option<String>,
     /// What was unexpected, or why a connection ended: the first one.
     pub trouble: Option<String>,
 }
@@ -141,8 +160,39 @@ impl Audience {
             completion: histogram(),
             arrived_ns: 0,
             stopped_from: shape.subscribers,
+            ended: Vec::new(),
+            ending: None,
             trouble: None,
         }
+    }
+
+    /// The last `count` subscribers stop reading. What a server then drops is its policy, and no fault,
+    /// and so is it to disconnect them.
+    pub fn stop(&mut self, count: usize) {
+        self.stopped_from = self.shape.subscribers - count;
+        self.ended = vec![false; count];
+        self.ledger.excuse(self.stopped_from);
+    }
+
+    /// Ids of the subscribers that have stopped reading.
+    pub fn stopped(&self) -> Range<usize> {
+        self.stopped_from..self.shape.subscribers
+    }
+
+    /// What has become of them; behind [`Audience::settle`].
+    pub fn stopped_fate(&self) -> StoppedFate {
+        let mut fate = StoppedFate { ending: self.ending.clone(), ..StoppedFate::default() };
+        for (subscriber, ended) in self.stopped().zip(&self.ended) {
+            match self.ledger.missed(subscriber) {
+                _ if *ended => fate.disconnected += 1,
+                0 => fate.caught_up += 1,
+                missed => {
+                    fate.gap += 1;
+                    fate.missed += missed;
+                }
+            }
+        }
+        fate
     }
 
     /// Whether every delivery has come.
@@ -172,7 +222,11 @@ impl Audience {
     /// Subscriber, publisher, and how many the one should have of the other.
     fn dues(&self) -> impl Iterator<Item = (usize, usize, u32)> {
         let shape = self.shape;
-        (0..self.stopped_from).flat_map(move |subscriber| {
+        let stays = |subscriber: &usize| {
+            let stopped = subscriber.checked_sub(self.stopped_from);
+            stopped.is_none_or(|index| !self.ended[index])
+        };
+        (0..shape.subscribers).filter(stays).flat_map(move |subscriber| {
             let topic = shape.topic_of_subscriber(subscriber);
             self.published.iter().enumerate().map(move |(publisher, published)| {
                 (subscriber, publisher, shape.published_to(publisher, topic, *published))
@@ -235,6 +289,14 @@ impl Crowd for Audience {
     }
 
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
+        if self.stopped().contains(&id) {
+            self.ended[id - self.stopped_from] = true;
+            // Bytes that are no frames are no policy.
+            if !matches!(ending, Ending::Frame(_)) {
+                self.ending.get_or_insert_with(|| ending.to_string());
+                return;
+            }
+        }
         self.ledger.faults.disconnected += 1;
         self.trouble.get_or_insert_with(|| {
             format!("connection {}: {ending}", self.part.first_connection + id)

@@ -1,6 +1,6 @@
 //! Publishers and subscribers at work: the engine of `fanout`, `many` and `slow`.
 
-use super::audience::{Audience, Part, Shape};
+use super::audience::{Audience, Part, Shape, StoppedFate};
 use super::clock::{SECOND_NS, nanoseconds};
 use super::conditions::Conditions;
 use super::fleet::{Fleet, Wait};
@@ -80,6 +80,15 @@ impl Span {
         }
         self.publications += publications;
     }
+}
+
+/// What the books say in the end.
+#[derive(Debug)]
+pub struct Finish {
+    pub faults: Faults,
+    /// The first, in words.
+    pub trouble: Option<String>,
+    pub stopped: StoppedFate,
 }
 
 /// Everybody of one thread in place: a broadcast of its own, with channels that no other has.
@@ -202,15 +211,17 @@ impl<'a> Broadcast<'a> {
 
     /// The last `count` subscribers read nothing any more.
     pub fn stop_reading(&mut self, count: usize) {
-        let subscribers = self.shape.subscribers;
-        self.audience.stopped_from = subscribers - count;
-        for id in subscribers - count..subscribers {
+        self.audience.stop(count);
+        for id in self.audience.stopped() {
             self.fleet.pause(id);
         }
     }
 
-    /// Waits for what is on its way, then says what went wrong, and the first trouble in words.
-    pub fn finish(mut self) -> io::Result<(Faults, Option<String>)> {
+    /// Lets those read again that have stopped, waits for what is on its way, then closes the books.
+    pub fn finish(mut self) -> io::Result<Finish> {
+        for id in self.audience.stopped() {
+            self.fleet.resume(id, &mut self.audience);
+        }
         let clock = self.member.conditions.clock;
         let begin_ns = clock.now_ns();
         loop {
@@ -225,7 +236,8 @@ impl<'a> Broadcast<'a> {
         if let Some(prober) = &self.prober {
             faults.disconnected += prober.disconnected;
         }
-        Ok((faults, self.audience.trouble))
+        let stopped = self.audience.stopped_fate();
+        Ok(Finish { faults, trouble: self.audience.trouble, stopped })
     }
 
     fn keep_on(&mut self, end_ns: u64) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Scenarios `fanout` and `many`: what a delivery costs, and how long it takes.
 
 use super::audience::Shape;
-use super::broadcast::{Broadcast, BroadcastPlan, Pace, Span};
+use super::broadcast::{Broadcast, BroadcastPlan, Finish, Pace, Span};
 use super::conditions::Conditions;
 use super::outcome::Outcome;
 use super::summary::Summary;
@@ -52,7 +52,7 @@ fn drive(member: Member<'_>, plan: BroadcastPlan) -> io::Result<Span> {
     span.outcome.memory = member.server_memory()?;
     // Nobody's connections end before the memory of all has been looked at.
     broadcast.rally()?;
-    let (faults, trouble) = broadcast.finish()?;
+    let Finish { faults, trouble, .. } = broadcast.finish()?;
     span.outcome.faults = faults;
     span.outcome.troubles.extend(trouble);
     Ok(span)

@@ -165,6 +165,13 @@ impl Fleet {
         self.connections[id].paused = true;
     }
 
+    /// Receives again, and first what has come meanwhile: no event tells of it.
+    pub fn resume(&mut self, id: usize, crowd: &mut impl Crowd) {
+        if std::mem::take(&mut self.connections[id].paused) {
+            self.read(id, true, crowd);
+        }
+    }
+
     /// Sends whole frames. What the kernel does not take now goes later.
     pub fn send(&mut self, id: usize, frames: &[u8]) {
         let connection = &mut self.connections[id];

@@ -1,7 +1,8 @@
-//! Scenario `slow`: some readers stop; what do the others, and the server's memory, notice?
+//! Scenario `slow`: some readers stop; what do the others, and the server's memory, notice, and what
+//! becomes of those that stopped?
 
-use super::audience::Shape;
-use super::broadcast::{Broadcast, BroadcastPlan, Pace, Span};
+use super::audience::{Shape, StoppedFate};
+use super::broadcast::{Broadcast, BroadcastPlan, Finish, Pace, Span};
 use super::conditions::Conditions;
 use super::summary::Summary;
 use super::team::{self, Member};
@@ -18,7 +19,7 @@ pub struct SlowPlan {
     pub rate: f64,
 }
 
-/// Measures with all readers, then with some of them stopped.
+/// Measures with all readers, then with some of them stopped, and lets these read again.
 pub fn run(conditions: &Conditions, plan: SlowPlan) -> io::Result<Summary> {
     let SlowPlan { subscribers, stopped, data_bytes, rate } = plan;
     if conditions.threads > 1 {
@@ -37,7 +38,7 @@ pub fn run(conditions: &Conditions, plan: SlowPlan) -> io::Result<Summary> {
         probing: None,
     };
     let parts = team::run(conditions, |member| drive(member, broadcast, stopped))?;
-    let Some(Course { with_all, without, growth_bytes }) = parts.into_iter().next() else {
+    let Some(Course { with_all, without, growth_bytes, fate }) = parts.into_iter().next() else {
         return Ok(summary);
     };
     without.summarize(&mut summary);
@@ -49,6 +50,13 @@ pub fn run(conditions: &Conditions, plan: SlowPlan) -> io::Result<Summary> {
     if let Some(bytes) = growth_bytes {
         summary.figure("memory_growth", bytes / f64::from(1 << 20), "MiB");
     }
+    let StoppedFate { disconnected, caught_up, gap, missed, ending } = fate;
+    summary.figure("stopped_disconnected", disconnected as f64, "");
+    summary.figure("stopped_caught_up", caught_up as f64, "");
+    summary.figure("stopped_gap", gap as f64, "");
+    summary.figure("stopped_missed", missed as f64, "");
+    let note = |ending| format!("the first stopped reader that was disconnected: {ending}");
+    summary.notes.extend(ending.map(note));
     summary.faults = without.outcome.faults;
     summary.notes.extend(without.outcome.troubles);
     Ok(summary)
@@ -60,6 +68,8 @@ struct Course {
     without: Span,
     /// Of the server's memory, in the second.
     growth_bytes: Option<f64>,
+    /// Of those that had stopped.
+    fate: StoppedFate,
 }
 
 fn drive(member: Member<'_>, plan: BroadcastPlan, stopped: usize) -> io::Result<Course> {
@@ -70,9 +80,9 @@ fn drive(member: Member<'_>, plan: BroadcastPlan, stopped: usize) -> io::Result<
     broadcast.stop_reading(stopped);
     let mut without = broadcast.measure(member.conditions.clock.now_ns())?;
     let after = member.server_memory()?;
-    let (faults, trouble) = broadcast.finish()?;
+    let Finish { faults, trouble, stopped } = broadcast.finish()?;
     without.outcome.faults = faults;
     without.outcome.troubles.extend(trouble);
     let growth_bytes = after.zip(before).map(|(after, before)| after - before);
-    Ok(Course { with_all, without, growth_bytes })
+    Ok(Course { with_all, without, growth_bytes, fate: stopped })
 }

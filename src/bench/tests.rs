@@ -1,8 +1,8 @@
 //! The scenarios against a server that can lose, repeat, reorder, change and misroute on purpose: each
 //! must be noticed, and nothing else be seen.
 
-use super::audience::Shape;
-use super::broadcast::{BroadcastPlan, Pace};
+use super::audience::{Shape, StoppedFate};
+use super::broadcast::{Broadcast, BroadcastPlan, Finish, Pace};
 use super::clock::Clock;
 use super::conditions::Conditions;
 use super::connect::{self, ConnectPlan};
@@ -16,10 +16,12 @@ use super::probe::Probing;
 use super::slow::{self, SlowPlan};
 use super::summary::Summary;
 use super::target::{Dialect, Target};
+use super::team;
 use crate::proto::OpCode;
 use crate::proto::encoder::payload_frame;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -47,6 +49,8 @@ enum Mischief {
 /// A server of the `raw` dialect, a thread for each connection.
 struct Scoundrel {
     mischief: Mischief,
+    /// Harms the last subscriber once this is set; `None`: the first, at once.
+    late: Option<Arc<AtomicBool>>,
     state: Mutex<State>,
 }
 
@@ -61,9 +65,13 @@ struct State {
 
 /// Starts one; it lives as long as the test's process.
 fn scoundrel(mischief: Mischief) -> String {
+    scoundrel_with(mischief, None)
+}
+
+fn scoundrel_with(mischief: Mischief, late: Option<Arc<AtomicBool>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let server = Arc::new(Scoundrel { mischief, state: Mutex::default() });
+    let server = Arc::new(Scoundrel { mischief, late, state: Mutex::default() });
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let server = Arc::clone(&server);
@@ -107,7 +115,14 @@ impl Scoundrel {
     fn publish(&self, state: &mut State, topic: usize, body: &[u8]) {
         state.messages += 1;
         let bad = state.messages.is_multiple_of(MISCHIEF_EVERY);
-        let mut victim = bad;
+        let is_here = |(subscribed, _): &(usize, TcpStream)| *subscribed == topic;
+        let victim = match &self.late {
+            None => state.subscribers.iter().position(is_here),
+            Some(late) if late.load(Ordering::Acquire) => {
+                state.subscribers.iter().rposition(is_here)
+            }
+            Some(_) => None,
+        };
         for (index, (subscribed, stream)) in state.subscribers.iter().enumerate() {
             if *subscribed != topic {
                 if bad && self.mischief == Mischief::Misroute {
@@ -115,7 +130,7 @@ impl Scoundrel {
                 }
                 continue;
             }
-            if !std::mem::take(&mut victim) {
+            if !bad || victim != Some(index) {
                 send(stream, body);
                 if state.held.as_ref().is_some_and(|(held, _)| *held == index) {
                     let (_, late) = state.held.take().unwrap();
@@ -330,6 +345,8 @@ fn probes_and_stopped_readers_run() {
     let summary = slow::run(&conditions, plan).unwrap();
     assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
     assert!(figure(&summary, "p99_ratio") > 0.0);
+    assert_eq!(figure(&summary, "stopped_caught_up"), 1.0);
+    assert_eq!(figure(&summary, "stopped_missed"), 0.0);
 }
 
 /// Every one that was counted has its latency and its place in time.
@@ -419,4 +436,59 @@ fn what_cannot_be_divided_is_refused() {
     let plan = SlowPlan { subscribers: 4, stopped: 1, data_bytes: 100, rate: 200.0 };
     let text = "--threads: the one channel of this scenario is proved by one thread";
     assert_eq!(refusal(slow::run(&conditions, plan)), text);
+}
+
+/// The last of four subscribers has stopped when the mischief, which is its own, begins.
+fn stopped_reader(mischief: Mischief) -> Finish {
+    let late = Arc::new(AtomicBool::new(false));
+    let url = scoundrel_with(mischief, Some(Arc::clone(&late)));
+    // One after the other: the last subscriber is the server's last, too.
+    let conditions = Conditions { concurrency: 1, ..conditions(&url) };
+    let shape = Shape { publishers: 1, topics: 1, subscribers: 4 };
+    let plan = BroadcastPlan { shape, data_bytes: 100, pace: OPEN, probing: None };
+    let finishes = team::run(&conditions, |member| {
+        let mut broadcast = Broadcast::assemble(member, plan)?;
+        let begin_ns = broadcast.warm_up()?;
+        broadcast.stop_reading(1);
+        late.store(true, Ordering::Release);
+        broadcast.measure(begin_ns)?;
+        broadcast.finish()
+    });
+    finishes.unwrap().remove(0)
+}
+
+#[test]
+fn the_fate_of_stopped_readers_is_told() {
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::None);
+    assert_eq!(stopped, StoppedFate { caught_up: 1, ..StoppedFate::default() });
+    assert_eq!(faults, Faults::default());
+
+    // Dropped for a slow consumer: no fault.
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::Lose);
+    assert!(stopped.missed > 5, "{stopped:?}");
+    assert_eq!(stopped, StoppedFate { gap: 1, missed: stopped.missed, ..StoppedFate::default() });
+    assert_eq!(faults, Faults::default());
+
+    // Disconnected for being one: no fault.
+    let Finish { faults, stopped, trouble } = stopped_reader(Mischief::Cut);
+    assert_eq!((stopped.disconnected, stopped.gap, stopped.caught_up), (1, 0, 0));
+    assert_eq!(stopped.ending.as_deref(), Some("ended by the server without a reason"));
+    assert_eq!((faults, trouble), (Faults::default(), None));
+}
+
+#[test]
+fn what_stopped_readers_get_is_proved() {
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::Repeat);
+    assert!(faults.repeated > 5, "{faults:?}");
+    assert_eq!(Faults { repeated: 0, ..faults }, Faults::default());
+    assert_eq!(stopped.caught_up, 1);
+
+    let Finish { faults, .. } = stopped_reader(Mischief::Reorder);
+    assert!(faults.reordered > 5, "{faults:?}");
+    assert_eq!(Faults { reordered: 0, ..faults }, Faults::default());
+
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::Corrupt);
+    assert!(faults.corrupt > 5, "{faults:?}");
+    assert_eq!(Faults { corrupt: 0, ..faults }, Faults::default());
+    assert_eq!(stopped.missed, faults.corrupt);
 }

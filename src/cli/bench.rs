@@ -52,7 +52,7 @@ enum Scenario {
     Connect(Connect),
     /// Memory and CPU of connections that only stay
     Idle(Idle),
-    /// Some readers stop: what the others notice
+    /// Some readers stop: what the others notice, and what becomes of them
     Slow(Slow),
 }
 
