@@ -325,7 +325,8 @@ fn the_other_scenarios_run() {
 
     let summary = idle::run(&conditions, IdlePlan { connections: 20, topics: 3 }).unwrap();
     assert_eq!(summary.faults, Faults::default());
-    assert!(summary.memory.len() > 5, "{:?}", summary.memory);
+    // At most eight of them come between two looks.
+    assert!(summary.memory.len() > 3, "{:?}", summary.memory);
 }
 
 #[test]
