@@ -12,6 +12,7 @@ use super::outcome::Outcome;
 use super::summary::Summary;
 use super::team::{self, Member};
 use std::io;
+use std::ops::Range;
 
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectPlan {
@@ -27,6 +28,8 @@ const STORM_NS_MAX: u64 = 120 * SECOND_NS;
 
 #[derive(Default)]
 struct Arrivals {
+    /// The number of connection 0 in the whole run.
+    first: usize,
     /// When each began to connect, by id.
     begun_ns: Vec<u64>,
     opened: Vec<usize>,
@@ -49,7 +52,7 @@ impl Crowd for Arrivals {
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
         self.failures += 1;
         self.failed.push(id);
-        self.trouble.get_or_insert_with(|| format!("connection {id}: {ending}"));
+        self.trouble.get_or_insert_with(|| format!("connection {}: {ending}", self.first + id));
     }
 }
 
@@ -87,8 +90,8 @@ pub fn run(conditions: &Conditions, plan: ConnectPlan) -> io::Result<Summary> {
 }
 
 impl Arrivals {
-    fn new(connections: usize) -> Self {
-        Self { begun_ns: vec![0; connections], ..Self::default() }
+    fn new(part: Range<usize>) -> Self {
+        Self { first: part.start, begun_ns: vec![0; part.len()], ..Self::default() }
     }
 
     fn outcome(self, spent: Option<Spent>) -> Outcome {
@@ -107,7 +110,7 @@ fn handshakes(member: Member<'_>, concurrency: usize) -> io::Result<(Arrivals, O
     let Conditions { clock, warmup, duration, .. } = *member.conditions;
     let part = member.share(concurrency);
     let mut fleet = member.fleet(part.start)?;
-    let mut arrivals = Arrivals::new(part.len());
+    let mut arrivals = Arrivals::new(part.clone());
     let begin_ns =
         member.rally(|wait| fleet.poll(wait, &mut arrivals).map(drop))? + nanoseconds(warmup);
     for id in 0..part.len() {
@@ -170,7 +173,7 @@ fn storm(
     let muster = Muster { count: connections, concurrency: member.concurrency(), confirms: false };
     muster.run(&mut fleet, |_, _| {}, |_| Ok(()))?;
 
-    let mut arrivals = Arrivals::new(connections);
+    let mut arrivals = Arrivals::new(part);
     member.rally(|wait| fleet.poll(wait, &mut arrivals).map(drop))?;
     let before = member.server_time()?;
     let begin_ns = clock.now_ns();

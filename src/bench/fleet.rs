@@ -128,6 +128,11 @@ impl Fleet {
         self.woke_ns
     }
 
+    /// The number of its connection 0 in the whole run.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
     /// Heartbeats answered so far.
     pub fn pings(&self) -> u64 {
         self.pings

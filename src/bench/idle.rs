@@ -27,6 +27,8 @@ pub struct IdlePlan {
 
 #[derive(Default)]
 struct Sleepers {
+    /// The number of connection 0 in the whole run.
+    first: usize,
     unexpected: u64,
     disconnected: u64,
     trouble: Option<String>,
@@ -43,7 +45,7 @@ impl Crowd for Sleepers {
 
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
         self.disconnected += 1;
-        self.trouble.get_or_insert_with(|| format!("connection {id}: {ending}"));
+        self.trouble.get_or_insert_with(|| format!("connection {}: {ending}", self.first + id));
     }
 }
 
@@ -98,7 +100,7 @@ fn watch(member: Member<'_>, plan: IdlePlan, all_ready: &AtomicUsize) -> io::Res
     let mut fleet = member.fleet(part.start)?;
     let mut progress = member.progress();
     let memory = muster(member, plan, &mut fleet, &mut progress, all_ready)?;
-    let mut sleepers = Sleepers::default();
+    let mut sleepers = Sleepers { first: part.start, ..Sleepers::default() };
     let start_ns = member.rally(|wait| fleet.poll(wait, &mut sleepers).map(drop))?;
     let begin_ns = start_ns + nanoseconds(warmup);
     while clock.now_ns() < begin_ns {
@@ -124,7 +126,7 @@ fn watch(member: Member<'_>, plan: IdlePlan, all_ready: &AtomicUsize) -> io::Res
     let memory_late = member.server_memory()?;
     // Nobody's connections end before the memory of all has been looked at.
     member.rally(|wait| fleet.poll(wait, &mut sleepers).map(drop))?;
-    let Sleepers { unexpected, disconnected, trouble } = sleepers;
+    let Sleepers { unexpected, disconnected, trouble, .. } = sleepers;
     let faults = Faults { unexpected, disconnected, ..Faults::default() };
     let troubles = trouble.into_iter().collect();
     let outcome = Outcome { meter, spent, memory: after, faults, troubles };
