@@ -189,4 +189,16 @@ mod tests {
             assert_eq!(Counter::named(counter.name()), Some(counter));
         }
     }
+
+    #[test]
+    fn the_documentation_has_every_counter_and_no_other() {
+        let text = include_str!("../docs/operating.md");
+        let (_, table) = text.split_once("## Counters").unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let mut documented: Vec<_> = rows.map(|(name, _)| name).collect();
+        let mut names: Vec<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        documented.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(documented, names);
+    }
 }

@@ -24,7 +24,7 @@ const SLACK: u64 = MIB;
 #[track_caller]
 fn expect_logged(server: &Server, reason: &str) {
     let line = server.log.wait_for(0, |line| line["reason"] == reason);
-    assert_eq!(line["message"], "peer at fault");
+    assert_eq!(line["message"], "closing connection");
     assert!(line["peer"].as_str().expect("a text").starts_with("127.0.0.1:"), "{line}");
     assert!(line["detail"].as_str().expect("a text").len() <= 260, "{line}");
 }

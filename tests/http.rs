@@ -84,19 +84,39 @@ fn health_is_503_and_names_a_shard_that_does_not_turn() {
 }
 
 #[test]
-fn everything_else_is_404() {
+fn a_path_that_takes_websockets_asks_for_an_upgrade() {
+    let server = Server::start(&["--echo", "/echo"]);
+    for path in ["/ws", "/echo", "/index.html", "/healthz", "/health/", "//", "/ws?token=x"] {
+        let response = ask(&server, &get(path, ""));
+        assert_eq!(response.status, 426, "{path}");
+        assert_eq!(response.field("Upgrade"), Some("websocket"));
+        assert_eq!(response.field("Connection"), Some("keep-alive, Upgrade"));
+        assert!(response.body.starts_with("This path is for WebSocket alone"), "{path}");
+    }
+    // It is answered, not refused: the connection may go on, and become one.
+    let mut peer = Peer::connect(&server);
+    peer.send(get("/ws", "").as_bytes());
+    assert_eq!(peer.response().status, 426);
+    peer.upgrade("/ws");
+    peer.expect_idle();
+    assert_eq!(server.counter("http_requests"), 0);
+}
+
+#[test]
+fn a_reserved_path_without_a_page_is_404() {
     let server = Server::start(&[]);
-    for path in ["/ws", "/index.html", "/healthz", "/health/", "/metrics", "/api/x", "/admin", "//"]
+    for path in ["/metrics", "/client.js", "/api/x", "/admin", "/app/key", "/connection/websocket"]
     {
         let response = ask(&server, &get(path, ""));
         assert_eq!((response.status, response.body.as_str()), (404, "not found\n"), "{path}");
+        assert_eq!(response.field("Upgrade"), None);
     }
 }
 
 #[test]
 fn head_has_the_fields_of_get_and_no_body() {
     let server = Server::start(&[]);
-    for path in ["/", "/health", "/none"] {
+    for path in ["/", "/health", "/metrics", "/ws"] {
         let of_get = ask(&server, &get(path, ""));
         let mut peer = Peer::connect(&server);
         peer.send(get(path, "").replacen("GET", "HEAD", 1).as_bytes());
@@ -156,7 +176,7 @@ fn a_connection_serves_request_after_request_and_then_a_websocket() {
         let response = peer.response();
         assert_eq!(response.body, HEALTHY);
         assert_eq!(response.field("Connection"), Some("keep-alive"));
-        peer.send(get("/none", "Connection: keep-alive\r\n").as_bytes());
+        peer.send(get("/metrics", "Connection: keep-alive\r\n").as_bytes());
         assert_eq!(peer.response().status, 404);
     }
     peer.upgrade("/ws");
@@ -193,7 +213,7 @@ fn close_ends_the_connection_and_http_1_0_does_unless_asked_otherwise() {
 fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(&[]);
     let mut peer = Peer::connect(&server);
-    let round = [get("/health", ""), get("/none", ""), get("/", "")].concat();
+    let round = [get("/health", ""), get("/metrics", ""), get("/", "")].concat();
     let last = get("/health", "Connection: close\r\n");
     // Behind the last one nothing is served.
     peer.send(format!("{}{last}{round}", round.repeat(100)).as_bytes());

@@ -94,6 +94,24 @@ fn open_files_are_raised_to_the_hard_limit() {
 }
 
 #[test]
+fn more_connections_than_open_files_allow_are_warned_of() {
+    let warnings = |wanted: &str| {
+        let launch = Launch::limited("ulimit -n 1000", &["--max-connections", wanted]);
+        let server = launch.env("STENTOR_SERVER_SHARDS", "1").start();
+        let allowed =
+            server.banner[2].split_whitespace().rev().nth(1).expect("a number").to_string();
+        let lines = server.log.lines();
+        (allowed, lines.into_iter().filter(|line| line.contains("WARN")).collect::<Vec<_>>())
+    };
+    let (allowed, lines) = warnings("5000");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let text = format!("max_connections = 5000: open files 1000 allow {allowed}; ");
+    assert!(lines[0].contains(&text) && lines[0].contains("ulimit -n"), "{lines:?}");
+    let (allowed, lines) = warnings("900");
+    assert_eq!((allowed.as_str(), lines.len()), ("900", 0));
+}
+
+#[test]
 fn an_address_in_use_is_an_error_that_says_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound").to_string();

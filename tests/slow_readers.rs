@@ -176,7 +176,8 @@ fn disconnect_closes_with_4002_and_says_why_to_whoever_reads_on() {
     }
     server.wait_for_counter("slow_consumer", 1);
     let line = server.log.wait_for(0, |line| line["reason"] == "slow_consumer");
-    assert!(line["detail"].as_str().expect("a text").ends_with("bytes queued"), "{line}");
+    let detail = line["detail"].as_str().expect("a text");
+    assert!(detail.contains(" bytes queued, the next publication exceeds the limit of "), "{line}");
     let mut next = 0;
     let close = loop {
         let frame = peer.frame();
@@ -220,6 +221,11 @@ fn no_progress_is_slow_too_although_there_is_room() {
     server.wait_for_counter("slow_consumer", 1);
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
+    let line = server.log.wait_for(0, |line| line["reason"] == "slow_consumer");
+    assert!(
+        line["detail"].as_str().expect("a text").ends_with(" queued, none taken for 1s"),
+        "{line}"
+    );
     assert_eq!(peer.skip_to_close(), (4002, "slow_consumer".to_string()));
     fresh_client_works(&server);
 }

@@ -131,10 +131,26 @@ fn lines_of_stdin_are_published_one_by_one() {
     for line in ["\"first line\"\n", "{\"a\":1}\n", "\"last\"\n"] {
         assert_eq!(subscriber.line(), line);
     }
-    let output = run_with(&["publish", "log", "-", "--url", &server.url()], &[], "1\n{\"a\":\n");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text.starts_with("error: stdin, line 2: DATA starts like JSON"), "{text}");
+}
+
+#[test]
+fn a_bad_line_of_stdin_is_reported_and_the_others_are_published() {
+    let server = Server::start(&[]);
+    let mut subscriber = Subscriber::start(&server, &["log"], &["--count", "2"]);
+    let publish = ["publish", "log", "-", "--url", &server.url()];
+    let output = run_with(&publish, &[], "{\"a\":\n1\n\n[\n2\n");
+    let words = "DATA starts like JSON, but is not; to send it as text, write it as a JSON string";
+    let errors = format!(
+        "stdin, line 1: {words}\nstdin, line 4: {words}\nerror: 2 lines were not published\n"
+    );
+    expect(&output, 1, "", &errors);
+    assert_eq!((subscriber.line(), subscriber.line()), ("1\n".into(), "2\n".into()));
+    subscriber.expect_exit(0);
+    // What the server refuses is such a line, too.
+    let publish = ["publish", "system", "-", "--url", &server.url()];
+    let errors = "stdin, line 2: the channel `system` is reserved (channel_reserved)\n\
+                  error: 1 line was not published\n";
+    expect(&run_with(&publish, &[], "\n1\n"), 1, "", errors);
 }
 
 #[test]
@@ -155,6 +171,10 @@ fn a_refusal_of_the_server_is_shown() {
     let output = run(&["subscribe", "system", "--url", &server.url()]);
     let words = format!("error: cannot subscribe to system: {refused}");
     expect(&output, 1, "", &words);
+    let output = run(&["subscribe", "", "--url", &server.url()]);
+    let words = "error: cannot subscribe to \"\": a channel name needs at least one character \
+                 (channel_invalid)\n";
+    expect(&output, 1, "", words);
 }
 
 #[test]
@@ -230,7 +250,7 @@ fn check_says_what_is_wrong_and_where() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
     for (line, place, words) in [
-        (lines[0], ":2:10: ", "server.listen = \"nowhere\": not an IP address"),
+        (lines[0], ":2:10: ", "server.listen = \"nowhere\": `nowhere` is not an IP address"),
         (
             lines[1],
             ":3:1: ",

@@ -10,6 +10,7 @@ use super::ledger::{Arrival, Faults, Ledger};
 use super::meter::{Meter, histogram};
 use super::stamp::{Corrupt, Payload, Stamp};
 use hdrhistogram::Histogram;
+use std::ops::Range;
 
 /// Who publishes what to whom.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,23 @@ impl Shape {
         publisher * self.topics / self.publishers
     }
 
+    /// What a thread has of it; `share` is its part of so many things.
+    pub fn part(self, share: impl Fn(usize) -> Range<usize>) -> Part {
+        let [publishers, topics, subscribers] =
+            [self.publishers, self.topics, self.subscribers].map(share);
+        Part {
+            whole: self,
+            first_publisher: publishers.start,
+            first_topic: topics.start,
+            first_connection: subscribers.start + publishers.start,
+            own: Self {
+                publishers: publishers.len(),
+                topics: topics.len(),
+                subscribers: subscribers.len(),
+            },
+        }
+    }
+
     /// Topic and number of a publisher's publication.
     pub fn place(self, publisher: usize, index: u64) -> (usize, u32) {
         let topics = self.topics as u64;
@@ -55,9 +73,55 @@ impl Shape {
     }
 }
 
-/// All subscribers; ids from [`Shape::subscribers`] on are publishers.
+/// One thread's publishers, topics and subscribers. Inside they count from 0; what goes over the wire has
+/// the numbers of the whole, so that what goes astray between threads is noticed.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    whole: Shape,
+    pub own: Shape,
+    /// Where its numbers begin in the whole.
+    pub first_publisher: usize,
+    pub first_topic: usize,
+    /// Of subscribers and publishers together.
+    pub first_connection: usize,
+}
+
+impl Part {
+    /// The stamp in the numbers of the whole.
+    pub fn to_whole(self, stamp: Stamp) -> Stamp {
+        let source = stamp.source + self.first_publisher as u32;
+        Stamp { source, topic: stamp.topic + self.first_topic as u32, ..stamp }
+    }
+
+    /// The inverse; `None` if it is another thread's.
+    fn to_own(self, stamp: Stamp) -> Option<Stamp> {
+        let source = stamp.source.checked_sub(self.first_publisher as u32)?;
+        let topic = stamp.topic.checked_sub(self.first_topic as u32)?;
+        let is_own = (source as usize) < self.own.publishers && (topic as usize) < self.own.topics;
+        is_own.then_some(Stamp { source, topic, ..stamp })
+    }
+}
+
+/// What has become of the subscribers that had stopped, once they read again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct StoppedFate {
+    /// Whose connections the server has ended.
+    pub disconnected: u64,
+    /// Who stayed and got everything.
+    pub caught_up: u64,
+    /// Who stayed and missed something.
+    pub gap: u64,
+    /// Messages that those have missed, all together.
+    pub missed: u64,
+    /// How the first connection ended.
+    pub ending: Option<String>,
+}
+
+/// All subscribers of one thread; ids from [`Shape::subscribers`] on are publishers.
 #[derive(Debug)]
 pub struct Audience {
+    part: Part,
+    /// The part's.
     shape: Shape,
     payload: Payload,
     place: usize,
@@ -71,15 +135,21 @@ pub struct Audience {
     pub completion: Histogram<u64>,
     /// The last delivery.
     pub arrived_ns: u64,
-    /// Subscribers from here on have stopped reading: nothing is expected of them.
-    pub stopped_from: usize,
+    /// Subscribers from here on have stopped reading.
+    stopped_from: usize,
+    /// Whether the server has ended the connection of each that has stopped.
+    ended: Vec<bool>,
+    /// How the first of these connections ended.
+    ending: Option<String>,
     /// What was unexpected, or why a connection ended: the first one.
     pub trouble: Option<String>,
 }
 
 impl Audience {
-    pub fn new(shape: Shape, data_bytes: usize, window: Option<usize>) -> Self {
+    pub fn new(part: Part, data_bytes: usize, window: Option<usize>) -> Self {
+        let shape = part.own;
         Self {
+            part,
             shape,
             payload: Payload::new(data_bytes),
             place: 0,
@@ -90,8 +160,39 @@ impl Audience {
             completion: histogram(),
             arrived_ns: 0,
             stopped_from: shape.subscribers,
+            ended: Vec::new(),
+            ending: None,
             trouble: None,
         }
+    }
+
+    /// The last `count` subscribers stop reading. What a server then drops is its policy, and no fault,
+    /// and so is it to disconnect them.
+    pub fn stop(&mut self, count: usize) {
+        self.stopped_from = self.shape.subscribers - count;
+        self.ended = vec![false; count];
+        self.ledger.excuse(self.stopped_from);
+    }
+
+    /// Ids of the subscribers that have stopped reading.
+    pub fn stopped(&self) -> Range<usize> {
+        self.stopped_from..self.shape.subscribers
+    }
+
+    /// What has become of them; behind [`Audience::settle`].
+    pub fn stopped_fate(&self) -> StoppedFate {
+        let mut fate = StoppedFate { ending: self.ending.clone(), ..StoppedFate::default() };
+        for (subscriber, ended) in self.stopped().zip(&self.ended) {
+            match self.ledger.missed(subscriber) {
+                _ if *ended => fate.disconnected += 1,
+                0 => fate.caught_up += 1,
+                missed => {
+                    fate.gap += 1;
+                    fate.missed += missed;
+                }
+            }
+        }
+        fate
     }
 
     /// Whether every delivery has come.
@@ -121,7 +222,11 @@ impl Audience {
     /// Subscriber, publisher, and how many the one should have of the other.
     fn dues(&self) -> impl Iterator<Item = (usize, usize, u32)> {
         let shape = self.shape;
-        (0..self.stopped_from).flat_map(move |subscriber| {
+        let stays = |subscriber: &usize| {
+            let stopped = subscriber.checked_sub(self.stopped_from);
+            stopped.is_none_or(|index| !self.ended[index])
+        };
+        (0..shape.subscribers).filter(stays).flat_map(move |subscriber| {
             let topic = shape.topic_of_subscriber(subscriber);
             self.published.iter().enumerate().map(move |(publisher, published)| {
                 (subscriber, publisher, shape.published_to(publisher, topic, *published))
@@ -130,14 +235,19 @@ impl Audience {
     }
 
     fn delivered(&mut self, subscriber: usize, stamp: Stamp, now_ns: u64) {
-        let Stamp { source, topic, number, sent_ns } = stamp;
-        let (source, topic) = (source as usize, topic as usize);
         let faults = &mut self.ledger.faults;
+        let Shape { publishers, topics, .. } = self.part.whole;
         // The checksum holds, so this is of another run, or made up.
-        if source >= self.shape.publishers || topic >= self.shape.topics {
+        if stamp.source as usize >= publishers || stamp.topic as usize >= topics {
             faults.corrupt += 1;
             return;
         }
+        let Some(stamp) = self.part.to_own(stamp) else {
+            faults.misrouted += 1;
+            return;
+        };
+        let Stamp { source, topic, number, sent_ns } = stamp;
+        let (source, topic) = (source as usize, topic as usize);
         let index = self.shape.index(stamp);
         if index >= self.published[source] {
             faults.corrupt += 1;
@@ -179,8 +289,18 @@ impl Crowd for Audience {
     }
 
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
+        if self.stopped().contains(&id) {
+            self.ended[id - self.stopped_from] = true;
+            // Bytes that are no frames are no policy.
+            if !matches!(ending, Ending::Frame(_)) {
+                self.ending.get_or_insert_with(|| ending.to_string());
+                return;
+            }
+        }
         self.ledger.faults.disconnected += 1;
-        self.trouble.get_or_insert_with(|| format!("connection {id}: {ending}"));
+        self.trouble.get_or_insert_with(|| {
+            format!("connection {}: {ending}", self.part.first_connection + id)
+        });
     }
 }
 
@@ -206,5 +326,21 @@ mod tests {
         }
         let all: usize = (0..7).map(|topic| shape.subscribers_of(topic)).sum();
         assert_eq!(all, shape.subscribers);
+    }
+
+    #[test]
+    fn parts_have_the_stamps_of_the_whole() {
+        let whole = Shape { publishers: 5, topics: 4, subscribers: 9 };
+        let upper = whole.part(|total| total / 2..total);
+        assert_eq!((upper.own.publishers, upper.own.topics, upper.own.subscribers), (3, 2, 5));
+        assert_eq!(upper.first_connection, 4 + 2);
+        let stamp = Stamp { source: 2, topic: 1, number: 7, sent_ns: 9 };
+        let sent = upper.to_whole(stamp);
+        assert_eq!((sent.source, sent.topic), (4, 3));
+        assert_eq!(upper.to_own(sent), Some(stamp));
+        let lower = whole.part(|total| 0..total / 2);
+        assert_eq!(lower.to_own(sent), None);
+        assert_eq!(upper.to_own(Stamp { source: 1, ..sent }), None);
+        assert_eq!(upper.to_own(Stamp { topic: 4, ..sent }), None);
     }
 }

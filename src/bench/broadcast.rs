@@ -1,20 +1,20 @@
 //! Publishers and subscribers at work: the engine of `fanout`, `many` and `slow`.
 
-use super::audience::{Audience, Shape};
+use super::audience::{Audience, Part, Shape, StoppedFate};
 use super::clock::{SECOND_NS, nanoseconds};
 use super::conditions::Conditions;
-use super::cost::Spent;
 use super::fleet::{Fleet, Wait};
 use super::frame::push_frame;
 use super::ledger::Faults;
-use super::meter::{Meter, histogram};
+use super::meter::{add, histogram};
 use super::muster::Muster;
+use super::outcome::Outcome;
 use super::probe::{Prober, Probing};
 use super::stamp::{Payload, Stamp};
+use super::team::Member;
 use crate::proto::OpCode;
 use hdrhistogram::Histogram;
 use std::io;
-use std::time::Duration;
 
 /// A closed loop waits no longer for what does not come.
 const STALL_NS: u64 = SECOND_NS;
@@ -34,6 +34,16 @@ pub enum Pace {
     Rate(f64),
 }
 
+impl Pace {
+    /// That of a share of the publishers.
+    fn part(self, share: f64) -> Self {
+        match self {
+            Self::Window(window) => Self::Window(window),
+            Self::Rate(rate) => Self::Rate(rate * share),
+        }
+    }
+}
+
 /// What is broadcast.
 #[derive(Debug, Clone, Copy)]
 pub struct BroadcastPlan {
@@ -41,26 +51,53 @@ pub struct BroadcastPlan {
     /// Of each payload, with its quotes; at least [`super::stamp::DATA_BYTES_MIN`].
     pub data_bytes: usize,
     pub pace: Pace,
-    /// Connections that ping meanwhile.
+    /// Connections that ping meanwhile: the first thread's.
     pub probing: Option<Probing>,
 }
 
-/// What a measured span has brought.
+/// What a measured span has brought to one thread, or to all.
 #[derive(Debug)]
 pub struct Span {
-    pub meter: Meter,
+    pub outcome: Outcome,
     pub completion: Histogram<u64>,
     /// Open loop: how late publications were sent.
     pub lag: Option<Histogram<u64>>,
     pub probes: Option<Histogram<u64>>,
     pub publications: u64,
-    pub spent: Option<Spent>,
 }
 
-/// Everybody in place.
-pub struct Broadcast {
-    conditions: Conditions,
-    plan: BroadcastPlan,
+impl Span {
+    /// Adds what another thread has brought.
+    pub fn absorb(&mut self, other: Self) {
+        let Self { outcome, completion, lag, probes, publications } = other;
+        self.outcome.absorb(outcome);
+        add(&mut self.completion, &completion);
+        for (own, other) in [(&mut self.lag, lag), (&mut self.probes, probes)] {
+            match (own, other) {
+                (Some(own), Some(other)) => add(own, &other),
+                (own, other) => *own = own.take().or(other),
+            }
+        }
+        self.publications += publications;
+    }
+}
+
+/// What the books say in the end.
+#[derive(Debug)]
+pub struct Finish {
+    pub faults: Faults,
+    /// The first, in words.
+    pub trouble: Option<String>,
+    pub stopped: StoppedFate,
+}
+
+/// Everybody of one thread in place: a broadcast of its own, with channels that no other has.
+pub struct Broadcast<'a> {
+    member: Member<'a>,
+    /// The thread's own.
+    shape: Shape,
+    part: Part,
+    pace: Pace,
     fleet: Fleet,
     audience: Audience,
     prober: Option<Prober>,
@@ -75,24 +112,30 @@ pub struct Broadcast {
     wire: Vec<u8>,
 }
 
-impl Broadcast {
-    pub fn assemble(conditions: &Conditions, plan: BroadcastPlan) -> io::Result<Self> {
-        let Shape { publishers, topics, subscribers } = plan.shape;
+impl<'a> Broadcast<'a> {
+    /// Connects and subscribes this thread's part of the plan: at least one topic and one publisher.
+    pub fn assemble(member: Member<'a>, plan: BroadcastPlan) -> io::Result<Self> {
+        let conditions = member.conditions;
+        let part = plan.shape.part(|total| member.share(total));
+        let shape = part.own;
+        let Shape { publishers, topics, subscribers } = shape;
         let target = &conditions.target;
-        let channels: Vec<_> = (0..topics).map(|topic| target.channel(topic)).collect();
-        let mut fleet = conditions.fleet()?;
+        let channel = |topic| target.channel(part.first_topic + topic);
+        let channels: Vec<_> = (0..topics).map(channel).collect();
+        let mut fleet = member.fleet(part.first_connection)?;
         let mut message = Vec::new();
-        let mut progress = conditions.progress();
+        let mut progress = member.progress();
         let muster = Muster {
             count: subscribers + publishers,
-            concurrency: conditions.concurrency,
+            concurrency: member.concurrency(),
             confirms: target.confirms,
         };
         let greet = |id: usize, out: &mut Vec<u8>| {
             if id < subscribers {
-                let topic = plan.shape.topic_of_subscriber(id);
+                let topic = shape.topic_of_subscriber(id);
+                let number = part.first_topic + topic;
                 message.clear();
-                target.subscribe.write(&channels[topic], topic, |_| {}, &mut message);
+                target.subscribe.write(&channels[topic], number, |_| {}, &mut message);
                 push_frame(OpCode::Text, &message, out);
             }
         };
@@ -100,17 +143,21 @@ impl Broadcast {
             progress.show(conditions.clock.now_ns(), || format!("{ready} connections"));
             Ok(())
         })?;
+        let others = plan.shape.subscribers + plan.shape.publishers;
+        let probing = plan.probing.filter(|_| member.is_leader());
         let prober =
-            plan.probing.map(|probing| Prober::assemble(conditions, probing)).transpose()?;
+            probing.map(|probing| Prober::assemble(member, probing, others)).transpose()?;
         let window = match plan.pace {
             Pace::Window(window) => Some(window),
             Pace::Rate(_) => None,
         };
         Ok(Self {
-            conditions: conditions.clone(),
-            plan,
+            member,
+            shape,
+            part,
+            pace: plan.pace.part(publishers as f64 / plan.shape.publishers as f64),
             fleet,
-            audience: Audience::new(plan.shape, plan.data_bytes, window),
+            audience: Audience::new(part, plan.data_bytes, window),
             prober,
             payload: Payload::new(plan.data_bytes),
             channels,
@@ -121,48 +168,61 @@ impl Broadcast {
         })
     }
 
-    /// Load that is not measured.
-    pub fn warm_up(&mut self) -> io::Result<()> {
-        self.keep_on(self.conditions.warmup)
+    /// Waits for the other threads, then loads what is not measured. Returns when it ends.
+    pub fn warm_up(&mut self) -> io::Result<u64> {
+        let end_ns = self.rally()? + nanoseconds(self.member.conditions.warmup);
+        self.keep_on(end_ns)?;
+        Ok(end_ns)
     }
 
-    /// Load for the measured span.
-    pub fn measure(&mut self) -> io::Result<Span> {
-        let clock = self.conditions.clock;
+    /// Waits for the other threads.
+    pub fn rally(&mut self) -> io::Result<u64> {
+        let Self { member, fleet, audience, prober, .. } = self;
+        member.rally(|wait| {
+            fleet.poll(wait, audience)?;
+            prober.as_mut().map_or(Ok(0), Prober::turn).map(drop)
+        })
+    }
+
+    /// Load for the measured span, which begins then.
+    pub fn measure(&mut self, begin_ns: u64) -> io::Result<Span> {
+        let Conditions { clock, duration, .. } = *self.member.conditions;
         let published: u64 = self.audience.published.iter().sum();
         self.lag.reset();
         self.audience.completion.reset();
         if let Some(prober) = &mut self.prober {
             prober.meter.start(clock.now_ns());
         }
-        let before = self.conditions.server_time()?;
+        let before = self.member.server_time()?;
         self.audience.meter.start(clock.now_ns());
-        self.keep_on(self.conditions.duration)?;
+        self.keep_on(begin_ns + nanoseconds(duration))?;
         self.audience.meter.stop(clock.now_ns());
-        let spent = self.conditions.server_spent(before)?;
-        let open = matches!(self.plan.pace, Pace::Rate(_));
+        let spent = self.member.server_spent(before)?;
+        let open = matches!(self.pace, Pace::Rate(_));
+        let meter = std::mem::take(&mut self.audience.meter);
         Ok(Span {
-            meter: std::mem::take(&mut self.audience.meter),
+            outcome: Outcome { meter, spent, ..Outcome::default() },
             completion: self.audience.completion.clone(),
             lag: open.then(|| self.lag.clone()),
             probes: self.prober.as_mut().map(|prober| prober.meter.latency.clone()),
             publications: self.audience.published.iter().sum::<u64>() - published,
-            spent,
         })
     }
 
     /// The last `count` subscribers read nothing any more.
     pub fn stop_reading(&mut self, count: usize) {
-        let subscribers = self.plan.shape.subscribers;
-        self.audience.stopped_from = subscribers - count;
-        for id in subscribers - count..subscribers {
+        self.audience.stop(count);
+        for id in self.audience.stopped() {
             self.fleet.pause(id);
         }
     }
 
-    /// Waits for what is on its way, then says what went wrong, and the first trouble in words.
-    pub fn finish(mut self) -> io::Result<(Faults, Option<String>)> {
-        let clock = self.conditions.clock;
+    /// Lets those read again that have stopped, waits for what is on its way, then closes the books.
+    pub fn finish(mut self) -> io::Result<Finish> {
+        for id in self.audience.stopped() {
+            self.fleet.resume(id, &mut self.audience);
+        }
+        let clock = self.member.conditions.clock;
         let begin_ns = clock.now_ns();
         loop {
             let now_ns = clock.now_ns();
@@ -176,17 +236,22 @@ impl Broadcast {
         if let Some(prober) = &self.prober {
             faults.disconnected += prober.disconnected;
         }
-        Ok((faults, self.audience.trouble))
+        let stopped = self.audience.stopped_fate();
+        Ok(Finish { faults, trouble: self.audience.trouble, stopped })
     }
 
-    fn keep_on(&mut self, duration: Duration) -> io::Result<()> {
-        let clock = self.conditions.clock;
+    fn keep_on(&mut self, end_ns: u64) -> io::Result<()> {
+        let clock = self.member.conditions.clock;
         let begin_ns = clock.now_ns();
-        let end_ns = begin_ns + nanoseconds(duration);
-        let closed = matches!(self.plan.pace, Pace::Window(_));
-        let spin = self.conditions.spin.unwrap_or(closed);
+        let closed = matches!(self.pace, Pace::Window(_));
+        let spin = self.member.conditions.spin.unwrap_or(closed);
         self.schedule = (begin_ns, 0);
-        let mut progress = self.conditions.progress();
+        if let Pace::Rate(rate) = self.pace {
+            // Threads take turns: together they keep the rate as evenly as one.
+            let turn = self.member.index as f64 / self.member.conditions.threads as f64;
+            self.schedule.0 += (turn / rate * SECOND_NS as f64) as u64;
+        }
+        let mut progress = self.member.progress();
         let (mut shown_ns, mut shown) = (begin_ns, 0);
         loop {
             let now_ns = clock.now_ns();
@@ -215,8 +280,8 @@ impl Broadcast {
 
     /// When the loop must not wait any longer.
     fn due_ns(&self) -> u64 {
-        let idle_ns = self.conditions.clock.now_ns() + SECOND_NS / 10;
-        let due_ns = match self.plan.pace {
+        let idle_ns = self.member.conditions.clock.now_ns() + SECOND_NS / 10;
+        let due_ns = match self.pace {
             Pace::Window(_) => idle_ns,
             Pace::Rate(rate) => due_ns(self.schedule, rate).min(idle_ns),
         };
@@ -225,16 +290,16 @@ impl Broadcast {
 
     /// Sends what may be sent now. Returns how many publications.
     fn publish(&mut self) -> usize {
-        match self.plan.pace {
+        match self.pace {
             Pace::Window(_) => self.fill_windows(),
             Pace::Rate(rate) => self.keep_schedule(rate),
         }
     }
 
     fn fill_windows(&mut self) -> usize {
-        let now_ns = self.conditions.clock.now_ns();
+        let now_ns = self.member.conditions.clock.now_ns();
         let mut count = 0;
-        for publisher in 0..self.plan.shape.publishers {
+        for publisher in 0..self.shape.publishers {
             self.wire.clear();
             loop {
                 let index = self.audience.published[publisher];
@@ -242,15 +307,15 @@ impl Broadcast {
                 if !flights.has_room(publisher, index) {
                     break;
                 }
-                let (topic, _) = self.plan.shape.place(publisher, index);
-                let deliveries = self.plan.shape.subscribers_of(topic) as u32;
+                let (topic, _) = self.shape.place(publisher, index);
+                let deliveries = self.shape.subscribers_of(topic) as u32;
                 flights.begin(publisher, index, deliveries, now_ns);
                 self.write_publication(publisher, now_ns);
                 count += 1;
             }
             // What may go at once goes in one system call, as a busy publisher's would.
             if !self.wire.is_empty() {
-                self.fleet.send(self.plan.shape.subscribers + publisher, &self.wire);
+                self.fleet.send(self.shape.subscribers + publisher, &self.wire);
             }
         }
         if count == 0 && now_ns.saturating_sub(self.audience.arrived_ns) > STALL_NS {
@@ -265,16 +330,16 @@ impl Broadcast {
     fn keep_schedule(&mut self, rate: f64) -> usize {
         let mut count = 0;
         while count < TURN_PUBLICATIONS_MAX {
-            let now_ns = self.conditions.clock.now_ns();
+            let now_ns = self.member.conditions.clock.now_ns();
             let due_ns = due_ns(self.schedule, rate);
             if due_ns > now_ns {
                 break;
             }
-            let publisher = self.schedule.1 as usize % self.plan.shape.publishers;
+            let publisher = self.schedule.1 as usize % self.shape.publishers;
             self.wire.clear();
             // From when it should have been sent: a client or server that is late hides nothing.
             self.write_publication(publisher, due_ns);
-            self.fleet.send(self.plan.shape.subscribers + publisher, &self.wire);
+            self.fleet.send(self.shape.subscribers + publisher, &self.wire);
             self.schedule.1 += 1;
             if self.audience.meter.is_running() {
                 self.lag.saturating_record((now_ns - due_ns).max(1));
@@ -287,13 +352,14 @@ impl Broadcast {
     /// Appends a publisher's next publication to `wire`.
     fn write_publication(&mut self, publisher: usize, sent_ns: u64) {
         let index = &mut self.audience.published[publisher];
-        let (topic, number) = self.plan.shape.place(publisher, *index);
+        let (topic, number) = self.shape.place(publisher, *index);
         *index += 1;
         let stamp = Stamp { source: publisher as u32, topic: topic as u32, number, sent_ns };
+        let stamp = self.part.to_whole(stamp);
         self.message.clear();
         let data = |out: &mut Vec<u8>| self.payload.write(stamp, out);
-        let template = &self.conditions.target.publish;
-        template.write(&self.channels[topic], topic, data, &mut self.message);
+        let template = &self.member.conditions.target.publish;
+        template.write(&self.channels[topic], stamp.topic as usize, data, &mut self.message);
         push_frame(OpCode::Text, &self.message, &mut self.wire);
     }
 }

@@ -8,11 +8,12 @@ use super::frame::push_frame;
 use super::ledger::{Arrival, Ledger};
 use super::meter::Meter;
 use super::muster::Muster;
+use super::outcome::Outcome;
 use super::stamp::{Corrupt, DATA_BYTES_MIN, Payload, Stamp};
 use super::summary::Summary;
+use super::team::{self, Member};
 use crate::proto::OpCode;
 use std::io;
-use std::time::Duration;
 
 /// At the end: longest wait for what has not come.
 const QUIET_NS: u64 = 2 * SECOND_NS;
@@ -28,6 +29,8 @@ pub struct EchoPlan {
 
 struct Pingers {
     plan: EchoPlan,
+    /// The number of connection 0 in the whole run: what stamps carry.
+    first: usize,
     /// `None` for bare pings.
     payload: Option<Payload>,
     place: usize,
@@ -51,7 +54,7 @@ impl Crowd for Pingers {
         let number = match &self.payload {
             None => self.answered[id],
             Some(payload) => match payload.read(message, &mut self.place) {
-                Some(Ok(stamp)) if stamp.source as usize != id => {
+                Some(Ok(stamp)) if stamp.source as usize != self.first + id => {
                     self.ledger.faults.misrouted += 1;
                     return;
                 }
@@ -81,7 +84,7 @@ impl Crowd for Pingers {
 
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
         self.ledger.faults.disconnected += 1;
-        self.trouble.get_or_insert_with(|| format!("connection {id}: {ending}"));
+        self.trouble.get_or_insert_with(|| format!("connection {}: {ending}", self.first + id));
     }
 }
 
@@ -91,8 +94,9 @@ impl Pingers {
     }
 }
 
+/// One thread's part.
 struct Echo<'a> {
-    conditions: &'a Conditions,
+    member: Member<'a>,
     clock: Clock,
     fleet: Fleet,
     pingers: Pingers,
@@ -102,56 +106,26 @@ struct Echo<'a> {
 
 /// Runs the plan. The size, if any, is at least [`message_bytes_min`].
 pub fn run(conditions: &Conditions, plan: EchoPlan) -> io::Result<Summary> {
-    let mut summary = Summary::new("echo", &conditions.url);
+    conditions.require("connections", plan.connections, "each thread has its own")?;
+    let mut summary = conditions.summary("echo");
     summary.parameter("connections", plan.connections);
     summary.parameter("window", plan.window);
     if let Some(bytes) = plan.message_bytes {
         summary.parameter("size", bytes);
     }
     let before = conditions.server_memory()?;
-    let mut fleet = conditions.fleet()?;
-    let count = plan.connections;
-    Muster { count, concurrency: conditions.concurrency, confirms: false }.run(
-        &mut fleet,
-        |_, _| {},
-        |_| Ok(()),
-    )?;
-    let envelope_bytes = message_bytes_min(conditions) - DATA_BYTES_MIN;
-    let payload = plan.message_bytes.map(|bytes| Payload::new(bytes - envelope_bytes));
-    let pingers = Pingers {
-        plan,
-        payload,
-        place: 0,
-        ledger: Ledger::new(count, 1),
-        sent: vec![0; count],
-        answered: vec![0; count],
-        sent_ns: vec![0; count * plan.window],
-        ready: (0..count).flat_map(|id| std::iter::repeat_n(id, plan.window)).collect(),
-        meter: Meter::default(),
-        answered_ns: 0,
-        trouble: None,
-    };
-    let clock = conditions.clock;
-    let mut echo =
-        Echo { conditions, clock, fleet, pingers, message: Vec::new(), wire: Vec::new() };
-    echo.keep_on(conditions.warmup)?;
-    let time_before = conditions.server_time()?;
-    echo.pingers.meter.start(clock.now_ns());
-    echo.keep_on(conditions.duration)?;
-    echo.pingers.meter.stop(clock.now_ns());
-    let spent = conditions.server_spent(time_before)?;
-    let after = conditions.server_memory()?;
-    let pingers = echo.finish()?;
-    let meter = &pingers.meter;
-    summary.meter("round_trips", meter, None);
+    let Outcome { meter, spent, memory, faults, troubles } =
+        Outcome::of(team::run(conditions, |member| Echo::assemble(member, plan)?.run())?);
+    summary.meter("round_trips", &meter, None);
     if let Some(spent) = spent {
         summary.cost("round_trip", spent, meter.count as f64, meter.seconds());
     }
-    if let (Some(before), Some(after)) = (before, after) {
-        summary.figure("memory_per_connection", (after - before) / count as f64 / 1024.0, "KiB");
+    if let (Some(before), Some(after)) = (before, memory) {
+        let bytes = (after - before) / plan.connections as f64;
+        summary.figure("memory_per_connection", bytes / 1024.0, "KiB");
     }
-    summary.faults = pingers.ledger.faults;
-    summary.notes.extend(pingers.trouble);
+    summary.faults = faults;
+    summary.notes.extend(troubles);
     Ok(summary)
 }
 
@@ -162,11 +136,60 @@ pub fn message_bytes_min(conditions: &Conditions) -> usize {
     message.len() + DATA_BYTES_MIN
 }
 
-impl Echo<'_> {
-    fn keep_on(&mut self, duration: Duration) -> io::Result<()> {
-        let end_ns = self.clock.now_ns() + nanoseconds(duration);
-        let spin = self.conditions.spin.unwrap_or(true);
-        let mut progress = self.conditions.progress();
+impl<'a> Echo<'a> {
+    fn assemble(member: Member<'a>, plan: EchoPlan) -> io::Result<Self> {
+        let conditions = member.conditions;
+        let part = member.share(plan.connections);
+        let (first, count) = (part.start, part.len());
+        let mut fleet = member.fleet(first)?;
+        let muster = Muster { count, concurrency: member.concurrency(), confirms: false };
+        muster.run(&mut fleet, |_, _| {}, |_| Ok(()))?;
+        let envelope_bytes = message_bytes_min(conditions) - DATA_BYTES_MIN;
+        let payload = plan.message_bytes.map(|bytes| Payload::new(bytes - envelope_bytes));
+        let pingers = Pingers {
+            plan,
+            first,
+            payload,
+            place: 0,
+            ledger: Ledger::new(count, 1),
+            sent: vec![0; count],
+            answered: vec![0; count],
+            sent_ns: vec![0; count * plan.window],
+            ready: (0..count).flat_map(|id| std::iter::repeat_n(id, plan.window)).collect(),
+            meter: Meter::default(),
+            answered_ns: 0,
+            trouble: None,
+        };
+        let clock = conditions.clock;
+        Ok(Self { member, clock, fleet, pingers, message: Vec::new(), wire: Vec::new() })
+    }
+
+    fn run(mut self) -> io::Result<Outcome> {
+        let Self { member, clock, .. } = self;
+        let begin_ns = self.rally()? + nanoseconds(member.conditions.warmup);
+        self.keep_on(begin_ns)?;
+        let before = member.server_time()?;
+        self.pingers.meter.start(clock.now_ns());
+        self.keep_on(begin_ns + nanoseconds(member.conditions.duration))?;
+        self.pingers.meter.stop(clock.now_ns());
+        let spent = member.server_spent(before)?;
+        let memory = member.server_memory()?;
+        // Nobody's connections end before the memory of all has been looked at.
+        self.rally()?;
+        let Pingers { meter, ledger, trouble, .. } = self.finish()?;
+        let troubles = trouble.into_iter().collect();
+        Ok(Outcome { meter, spent, memory, faults: ledger.faults, troubles })
+    }
+
+    fn rally(&mut self) -> io::Result<u64> {
+        let Self { member, fleet, pingers, .. } = self;
+        member.rally(|wait| fleet.poll(wait, pingers).map(drop))
+    }
+
+    /// Answers every answer by the next ping until then.
+    fn keep_on(&mut self, end_ns: u64) -> io::Result<()> {
+        let spin = self.member.conditions.spin.unwrap_or(true);
+        let mut progress = self.member.progress();
         loop {
             let now_ns = self.clock.now_ns();
             if now_ns >= end_ns {
@@ -194,11 +217,12 @@ impl Echo<'_> {
             pingers.sent_ns[slot] = sent_ns;
             self.message.clear();
             self.wire.clear();
-            let target = &self.conditions.target;
+            let target = &self.member.conditions.target;
             match &pingers.payload {
                 None => target.ping.write("", 0, |_| {}, &mut self.message),
                 Some(payload) => {
-                    let stamp = Stamp { source: id as u32, topic: 0, number, sent_ns };
+                    let source = (pingers.first + id) as u32;
+                    let stamp = Stamp { source, topic: 0, number, sent_ns };
                     let data = |out: &mut Vec<u8>| payload.write(stamp, out);
                     target.echo.write("", 0, data, &mut self.message);
                 }
@@ -220,7 +244,7 @@ impl Echo<'_> {
             }
             self.fleet.poll(Wait::Until(now_ns + SECOND_NS / 10), &mut self.pingers)?;
         }
-        for id in 0..self.pingers.plan.connections {
+        for id in 0..self.pingers.sent.len() {
             let sent = self.pingers.sent[id];
             self.pingers.ledger.settle(id, 0, sent);
         }

@@ -4,22 +4,21 @@
 use super::clock::Clock;
 use super::ending::Ending;
 use super::frame::{ServerFrame, next_frame, push_frame};
+use super::source::source_address;
 use super::target::Target;
 use crate::proto::OpCode;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Events per poll: few, so that others who share the thread are not kept waiting.
 const EVENTS_MAX: usize = 64;
 /// One receive takes at most this much.
 const SCRATCH_BYTES: usize = 256 << 10;
-/// The kernel has some 28,000 ports for one source address.
-const CONNECTIONS_PER_SOURCE: usize = 25_000;
 /// Bytes that may wait for a server that does not read.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// An answer to the upgrade is shorter than this.
@@ -49,7 +48,8 @@ pub enum Wait {
 /// How sockets are made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FleetOptions {
-    /// Source addresses 127.0.0.1, 127.0.0.2 …; 0: as many as the connections need.
+    /// Source addresses 127.0.0.1, 127.0.0.2 …; 0: as many as the connections need. See
+    /// [`source_address`].
     pub sources: usize,
     /// Kernel buffer for what is received; `None`: as the kernel likes it.
     pub receive_buffer_bytes: Option<usize>,
@@ -78,9 +78,11 @@ struct Connection {
 
 /// The connections to one server, by id: 0, 1, 2 …
 pub struct Fleet {
-    target: Rc<Target>,
+    target: Arc<Target>,
     clock: Clock,
     options: FleetOptions,
+    /// The number of connection 0 in the whole run.
+    first: usize,
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
@@ -94,11 +96,19 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn new(target: Rc<Target>, clock: Clock, options: FleetOptions) -> io::Result<Self> {
+    /// `first` is the number of its connection 0 among those of all fleets that share the source
+    /// addresses.
+    pub fn new(
+        target: Arc<Target>,
+        clock: Clock,
+        options: FleetOptions,
+        first: usize,
+    ) -> io::Result<Self> {
         Ok(Self {
             target,
             clock,
             options,
+            first,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
             connections: Vec::new(),
@@ -118,6 +128,11 @@ impl Fleet {
         self.woke_ns
     }
 
+    /// The number of its connection 0 in the whole run.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
     /// Heartbeats answered so far.
     pub fn pings(&self) -> u64 {
         self.pings
@@ -125,7 +140,7 @@ impl Fleet {
 
     /// Begins to connect; ends in `opened` or `closed`.
     pub fn connect(&mut self, id: usize) -> io::Result<()> {
-        self.begin(id).map_err(|error| explain(error, id))
+        self.begin(id).map_err(|error| explain(error, self.first + id))
     }
 
     fn begin(&mut self, id: usize) -> io::Result<()> {
@@ -153,6 +168,13 @@ impl Fleet {
     /// Receives nothing more from a connection: a reader that has stopped.
     pub fn pause(&mut self, id: usize) {
         self.connections[id].paused = true;
+    }
+
+    /// Receives again, and first what has come meanwhile: no event tells of it.
+    pub fn resume(&mut self, id: usize, crowd: &mut impl Crowd) {
+        if std::mem::take(&mut self.connections[id].paused) {
+            self.read(id, true, crowd);
+        }
     }
 
     /// Sends whole frames. What the kernel does not take now goes later.
@@ -211,13 +233,8 @@ impl Fleet {
         if let Some(bytes) = self.options.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
         }
-        let source = match self.options.sources {
-            0 => id / CONNECTIONS_PER_SOURCE,
-            sources => id % sources,
-        };
-        if source > 0 && address.ip().is_loopback() && address.is_ipv4() {
-            let [_, b, c, d] = (source as u32 + 1).to_be_bytes();
-            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, b, c, d), 0)).into())?;
+        if let Some(source) = source_address(address.ip(), self.options.sources, self.first + id) {
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         match socket.connect(&address.into()) {
             Ok(()) => {}

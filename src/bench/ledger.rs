@@ -3,6 +3,7 @@
 
 use hashbrown::HashSet;
 use serde::Serialize;
+use std::ops::AddAssign;
 
 /// Missing numbers that are remembered one by one. What comes late beyond them counts as repeated.
 const MISSING_MAX: usize = 1 << 20;
@@ -51,6 +52,21 @@ impl Faults {
     }
 }
 
+impl AddAssign for Faults {
+    fn add_assign(&mut self, other: Self) {
+        *self = Self {
+            lost: self.lost + other.lost,
+            repeated: self.repeated + other.repeated,
+            reordered: self.reordered + other.reordered,
+            disagreeing: self.disagreeing + other.disagreeing,
+            corrupt: self.corrupt + other.corrupt,
+            misrouted: self.misrouted + other.misrouted,
+            unexpected: self.unexpected + other.unexpected,
+            disconnected: self.disconnected + other.disconnected,
+        };
+    }
+}
+
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
@@ -69,6 +85,10 @@ pub struct Ledger {
     missing: HashSet<(u32, u32), foldhash::fast::RandomState>,
     /// A hash of what came in which order, by receiver.
     order: Vec<u64>,
+    /// Receivers from here on may miss messages.
+    excused_from: usize,
+    /// What each of them has missed, which is not lost.
+    missed: Vec<u64>,
     pub faults: Faults,
 }
 
@@ -79,7 +99,29 @@ impl Ledger {
             next: vec![0; receivers * sources],
             missing: HashSet::default(),
             order: vec![0; receivers],
+            excused_from: receivers,
+            missed: Vec::new(),
             faults: Faults::default(),
+        }
+    }
+
+    /// What the receivers from here on do not get is no fault from now on. What they get must still be in
+    /// order and come once.
+    pub fn excuse(&mut self, excused_from: usize) {
+        self.excused_from = excused_from;
+        self.missed = vec![0; self.order.len() - excused_from];
+    }
+
+    /// Messages that an excused receiver has not got since.
+    pub fn missed(&self, receiver: usize) -> u64 {
+        self.missed[receiver - self.excused_from]
+    }
+
+    /// Where the losses of a receiver are counted.
+    fn losses(&mut self, receiver: usize) -> &mut u64 {
+        match receiver.checked_sub(self.excused_from) {
+            Some(excused) => &mut self.missed[excused],
+            None => &mut self.faults.lost,
         }
     }
 
@@ -96,13 +138,17 @@ impl Ledger {
         if number > *next {
             let skipped = *next..number;
             *next = number + 1;
-            self.faults.lost += skipped.len() as u64;
+            *self.losses(receiver) += skipped.len() as u64;
             let room = MISSING_MAX - self.missing.len();
             self.missing.extend(skipped.take(room).map(|number| (account as u32, number)));
             return Arrival::First;
         }
         if self.missing.remove(&(account as u32, number)) {
-            self.faults.lost -= 1;
+            match self.losses(receiver) {
+                // It was counted before the receiver was excused.
+                0 => self.faults.lost -= 1,
+                losses => *losses -= 1,
+            }
             self.faults.reordered += 1;
             Arrival::First
         } else {
@@ -124,8 +170,9 @@ impl Ledger {
     /// The end: whatever of the first `count` has not come is lost.
     pub fn settle(&mut self, receiver: usize, source: usize, count: u32) {
         let next = &mut self.next[receiver * self.sources + source];
-        self.faults.lost += u64::from(count.saturating_sub(*next));
+        let rest = u64::from(count.saturating_sub(*next));
         *next = (*next).max(count);
+        *self.losses(receiver) += rest;
     }
 }
 
@@ -151,6 +198,28 @@ mod tests {
         assert_eq!(faults(&[0, 0, 1, 2, 1], 3), (0, 2, 0));
         assert_eq!(faults(&[1, 0, 2], 3), (0, 0, 1));
         assert_eq!(faults(&[2, 0, 1, 0], 3), (0, 1, 2));
+    }
+
+    #[test]
+    fn who_is_excused_may_miss_but_not_repeat_or_reorder() {
+        let mut ledger = Ledger::new(2, 1);
+        for number in [0, 2] {
+            ledger.note(1, 0, number);
+        }
+        assert_eq!(ledger.faults, Faults { lost: 1, ..Faults::default() });
+        ledger.excuse(1);
+        // Late from before: out of order, and not lost after all.
+        ledger.note(1, 0, 1);
+        assert_eq!(ledger.faults, Faults { reordered: 1, ..Faults::default() });
+        ledger.note(1, 0, 6);
+        assert_eq!(ledger.missed(1), 3);
+        ledger.note(1, 0, 4);
+        ledger.note(1, 0, 6);
+        ledger.settle(1, 0, 10);
+        assert_eq!(ledger.missed(1), 5);
+        assert_eq!(ledger.faults, Faults { reordered: 2, repeated: 1, ..Faults::default() });
+        ledger.settle(0, 0, 2);
+        assert_eq!(ledger.faults.lost, 2);
     }
 
     #[test]

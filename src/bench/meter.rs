@@ -15,6 +15,11 @@ pub fn histogram() -> Histogram<u64> {
         .expect("the bounds are constants that fit together")
 }
 
+/// Adds one of [`histogram`]'s to another.
+pub fn add(histogram: &mut Histogram<u64>, other: &Histogram<u64>) {
+    histogram.add(other).expect("all have the same bounds");
+}
+
 /// Counts while it runs; what happens outside leaves no trace.
 #[derive(Debug)]
 pub struct Meter {
@@ -28,7 +33,7 @@ pub struct Meter {
     pub latency: Histogram<u64>,
     /// Counts by [`BUCKET_NS`].
     buckets: Vec<u64>,
-    /// Time that the client was at work, not waiting.
+    /// Time that the client was at work, not waiting; of several threads the busiest.
     busy_ns: u64,
 }
 
@@ -81,6 +86,22 @@ impl Meter {
         }
     }
 
+    /// Adds what another thread measured over the same span.
+    pub fn absorb(&mut self, other: &Self) {
+        self.begin_ns = self.begin_ns.min(other.begin_ns);
+        self.end_ns = self.end_ns.max(other.end_ns);
+        self.count += other.count;
+        add(&mut self.latency, &other.latency);
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        for (own, other) in self.buckets.iter_mut().zip(&other.buckets) {
+            *own += other;
+        }
+        // One thread at its limit is enough to bend what all of them see.
+        self.busy_ns = self.busy_ns.max(other.busy_ns);
+    }
+
     pub fn seconds(&self) -> f64 {
         self.end_ns.saturating_sub(self.begin_ns) as f64 / SECOND_NS as f64
     }
@@ -89,7 +110,7 @@ impl Meter {
         self.count as f64 / self.seconds()
     }
 
-    /// Share of the time that the client was at work.
+    /// Share of the time that the client, or its busiest thread, was at work.
     pub fn busy(&self) -> f64 {
         self.busy_ns as f64 / SECOND_NS as f64 / self.seconds()
     }
@@ -123,5 +144,27 @@ mod tests {
         assert_eq!((meter.count, meter.per_second(), meter.busy()), (20, 20.0, 0.25));
         assert_eq!(meter.throughput()[..2], [(0.05, 20.0), (0.15000000000000002, 20.0)]);
         assert_eq!(meter.latency.value_at_quantile(0.99), 1000);
+    }
+
+    #[test]
+    fn the_span_of_several_threads_is_one() {
+        let meter = |count: u64, busy_ns, late_ns| {
+            let mut meter = Meter::default();
+            meter.start(SECOND_NS + late_ns);
+            for index in 0..count {
+                let now_ns = SECOND_NS + late_ns + index * BUCKET_NS;
+                meter.note(now_ns - 1000 * count, now_ns);
+            }
+            meter.note_work(busy_ns);
+            meter.stop(2 * SECOND_NS + late_ns);
+            meter
+        };
+        let mut all = meter(2, SECOND_NS / 2, 0);
+        all.absorb(&meter(5, SECOND_NS / 4, 0));
+        assert_eq!((all.count, all.seconds(), all.busy()), (7, 1.0, 0.5));
+        assert_eq!(all.buckets, [2, 2, 1, 1, 1]);
+        assert_eq!((all.latency.len(), all.latency.max() / 100), (7, 50));
+        all.absorb(&meter(0, SECOND_NS, SECOND_NS));
+        assert_eq!(all.seconds(), 2.0);
     }
 }

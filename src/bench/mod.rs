@@ -1,8 +1,8 @@
-//! The load generator of `stentor bench`: one thread that drives many sockets against any server, proves
-//! that what comes back is what was sent, and says what it cost the server.
+//! The load generator of `stentor bench`: few threads that drive many sockets against any server, prove
+//! that what comes back is what was sent, and say what it cost the server.
 //!
 //! `target` says how the server is spoken to, `fleet` holds the connections, `stamp` and `ledger` are
-//! the proof, `meter` and `cost` the measurement. A scenario (`fanout`, `echo`, `connect`, `idle`,
+//! the proof, `meter` and `cost` the measurement, `team` the threads. A scenario (`fanout`, `echo`, `connect`, `idle`,
 //! `slow`) puts them together into a [`Summary`], and `table` and `report` show it.
 
 mod audience;
@@ -21,13 +21,16 @@ pub mod idle;
 mod ledger;
 mod meter;
 mod muster;
+mod outcome;
 mod probe;
 pub mod report;
 pub mod slow;
+mod source;
 mod stamp;
 mod summary;
 mod table;
 mod target;
+mod team;
 #[cfg(test)]
 mod tests;
 

@@ -22,6 +22,8 @@ pub struct Muster {
 }
 
 struct Newcomers {
+    /// The number of connection 0 in the whole run.
+    first: usize,
     opened: Vec<usize>,
     confirmed: usize,
     trouble: Option<String>,
@@ -41,7 +43,7 @@ impl Crowd for Newcomers {
     }
 
     fn closed(&mut self, id: usize, ending: &Ending, _: u64) {
-        self.trouble.get_or_insert_with(|| format!("connection {id}: {ending}"));
+        self.trouble.get_or_insert_with(|| format!("connection {}: {ending}", self.first + id));
     }
 }
 
@@ -55,7 +57,8 @@ impl Muster {
         mut watch: impl FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
         let clock = fleet.clock();
-        let mut newcomers = Newcomers { opened: Vec::new(), confirmed: 0, trouble: None };
+        let mut newcomers =
+            Newcomers { first: fleet.first(), opened: Vec::new(), confirmed: 0, trouble: None };
         let mut frame = Vec::new();
         let (mut begun, mut ready, mut silent, mut awaited) = (0, 0, 0, 0);
         let mut moved_ns = clock.now_ns();

@@ -4,12 +4,12 @@
 //! Connections of their own poll: they are looked at between small batches of deliveries.
 
 use super::clock::SECOND_NS;
-use super::conditions::Conditions;
 use super::ending::Ending;
 use super::fleet::{Crowd, Fleet, Wait};
 use super::frame::push_frame;
 use super::meter::Meter;
 use super::muster::Muster;
+use super::team::Member;
 use crate::proto::OpCode;
 use std::collections::VecDeque;
 use std::io;
@@ -57,10 +57,12 @@ impl Crowd for Answers {
 }
 
 impl Prober {
-    pub fn assemble(conditions: &Conditions, probing: Probing) -> io::Result<Self> {
-        let mut fleet = conditions.fleet()?;
+    /// `first`: the number of the first of its connections in the whole run.
+    pub fn assemble(member: Member<'_>, probing: Probing, first: usize) -> io::Result<Self> {
+        let conditions = member.conditions;
+        let mut fleet = member.fleet(first)?;
         let count = probing.connections;
-        let muster = Muster { count, concurrency: conditions.concurrency, confirms: false };
+        let muster = Muster { count, concurrency: member.concurrency(), confirms: false };
         muster.run(&mut fleet, |_, _| {}, |_| Ok(()))?;
         let (mut message, mut ping) = (Vec::new(), Vec::new());
         conditions.target.ping.write("", 0, |_| {}, &mut message);

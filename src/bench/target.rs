@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::rc::Rc;
+use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::http::Uri;
 
@@ -80,7 +80,7 @@ pub enum TargetError {
 
 impl Target {
     /// `url` is `ws://HOST:PORT/PATH`. `run` is a random number.
-    pub fn new(url: &str, dialect: &Dialect, run: u16) -> Result<Rc<Self>, TargetError> {
+    pub fn new(url: &str, dialect: &Dialect, run: u16) -> Result<Arc<Self>, TargetError> {
         let wrong = |reason: String| TargetError::Url { url: url.to_string(), reason };
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
         if uri.scheme_str() != Some("ws") {
@@ -103,7 +103,7 @@ impl Target {
         let echo = Template::parse(&dialect.echo)?;
         publish.needs(&Part::Data, &dialect.publish)?;
         echo.needs(&Part::Data, &dialect.echo)?;
-        Ok(Rc::new(Self {
+        Ok(Arc::new(Self {
             address,
             request: request.into_bytes(),
             accept: derive_accept_key(KEY.as_bytes()),

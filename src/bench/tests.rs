@@ -1,8 +1,8 @@
 //! The scenarios against a server that can lose, repeat, reorder, change and misroute on purpose: each
 //! must be noticed, and nothing else be seen.
 
-use super::audience::Shape;
-use super::broadcast::{BroadcastPlan, Pace};
+use super::audience::{Shape, StoppedFate};
+use super::broadcast::{Broadcast, BroadcastPlan, Finish, Pace};
 use super::clock::Clock;
 use super::conditions::Conditions;
 use super::connect::{self, ConnectPlan};
@@ -16,10 +16,12 @@ use super::probe::Probing;
 use super::slow::{self, SlowPlan};
 use super::summary::Summary;
 use super::target::{Dialect, Target};
+use super::team;
 use crate::proto::OpCode;
 use crate::proto::encoder::payload_frame;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -47,6 +49,8 @@ enum Mischief {
 /// A server of the `raw` dialect, a thread for each connection.
 struct Scoundrel {
     mischief: Mischief,
+    /// Harms the last subscriber once this is set; `None`: the first, at once.
+    late: Option<Arc<AtomicBool>>,
     state: Mutex<State>,
 }
 
@@ -61,9 +65,13 @@ struct State {
 
 /// Starts one; it lives as long as the test's process.
 fn scoundrel(mischief: Mischief) -> String {
+    scoundrel_with(mischief, None)
+}
+
+fn scoundrel_with(mischief: Mischief, late: Option<Arc<AtomicBool>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let server = Arc::new(Scoundrel { mischief, state: Mutex::default() });
+    let server = Arc::new(Scoundrel { mischief, late, state: Mutex::default() });
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let server = Arc::clone(&server);
@@ -107,7 +115,14 @@ impl Scoundrel {
     fn publish(&self, state: &mut State, topic: usize, body: &[u8]) {
         state.messages += 1;
         let bad = state.messages.is_multiple_of(MISCHIEF_EVERY);
-        let mut victim = bad;
+        let is_here = |(subscribed, _): &(usize, TcpStream)| *subscribed == topic;
+        let victim = match &self.late {
+            None => state.subscribers.iter().position(is_here),
+            Some(late) if late.load(Ordering::Acquire) => {
+                state.subscribers.iter().rposition(is_here)
+            }
+            Some(_) => None,
+        };
         for (index, (subscribed, stream)) in state.subscribers.iter().enumerate() {
             if *subscribed != topic {
                 if bad && self.mischief == Mischief::Misroute {
@@ -115,7 +130,7 @@ impl Scoundrel {
                 }
                 continue;
             }
-            if !std::mem::take(&mut victim) {
+            if !bad || victim != Some(index) {
                 send(stream, body);
                 if state.held.as_ref().is_some_and(|(held, _)| *held == index) {
                     let (_, late) = state.held.take().unwrap();
@@ -152,11 +167,14 @@ fn send(mut stream: &TcpStream, payload: &[u8]) {
     drop(stream.write_all(&payload_frame(OpCode::Text, payload)));
 }
 
-fn conditions(url: &str) -> Conditions {
+/// A server at `url`, and this process as its own.
+pub fn conditions(url: &str) -> Conditions {
     Conditions {
         target: Target::new(url, &Dialect::raw(), 7).unwrap(),
         url: url.to_string(),
         server: Some(ServerProcess::new(std::process::id()).unwrap()),
+        threads: 1,
+        pin: None,
         warmup: Duration::from_millis(50),
         duration: Duration::from_millis(300),
         // Two threads of a test share a core with many others.
@@ -168,18 +186,26 @@ fn conditions(url: &str) -> Conditions {
     }
 }
 
+fn by(threads: usize, url: &str) -> Conditions {
+    Conditions { threads, ..conditions(url) }
+}
+
 fn broadcast(mischief: Mischief, pace: Pace) -> Summary {
     broadcast_from(2, mischief, pace)
 }
 
 fn broadcast_from(publishers: usize, mischief: Mischief, pace: Pace) -> Summary {
+    broadcast_by(1, publishers, mischief, pace)
+}
+
+fn broadcast_by(threads: usize, publishers: usize, mischief: Mischief, pace: Pace) -> Summary {
     let plan = BroadcastPlan {
         shape: Shape { publishers, topics: 2, subscribers: 5 },
         data_bytes: 80,
         pace,
         probing: None,
     };
-    fanout::run("fanout", &conditions(&scoundrel(mischief)), plan).unwrap()
+    fanout::run("fanout", &by(threads, &scoundrel(mischief)), plan).unwrap()
 }
 
 fn figure(summary: &Summary, name: &str) -> f64 {
@@ -299,7 +325,8 @@ fn the_other_scenarios_run() {
 
     let summary = idle::run(&conditions, IdlePlan { connections: 20, topics: 3 }).unwrap();
     assert_eq!(summary.faults, Faults::default());
-    assert!(summary.memory.len() > 5, "{:?}", summary.memory);
+    // At most eight of them come between two looks.
+    assert!(summary.memory.len() > 3, "{:?}", summary.memory);
 }
 
 #[test]
@@ -319,4 +346,150 @@ fn probes_and_stopped_readers_run() {
     let summary = slow::run(&conditions, plan).unwrap();
     assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
     assert!(figure(&summary, "p99_ratio") > 0.0);
+    assert_eq!(figure(&summary, "stopped_caught_up"), 1.0);
+    assert_eq!(figure(&summary, "stopped_missed"), 0.0);
+}
+
+/// Every one that was counted has its latency and its place in time.
+#[track_caller]
+fn expect_sums(summary: &Summary, things: &str) {
+    assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
+    assert!(summary.parameters.contains(&("threads", "2".to_string())));
+    let count = figure(summary, things);
+    let latency = summary.latencies.iter().find(|latency| latency.name == "latency").unwrap();
+    assert_eq!(latency.count as f64, count);
+    let seen: f64 = summary.throughput.iter().map(|(_, rate)| rate / 10.0).sum();
+    assert!(count > 10.0 && seen.round() <= count, "{seen} of {count}");
+    let seconds = figure(summary, "seconds");
+    assert!(seconds > 0.2 && figure(summary, "server_cores") > 0.0, "{seconds}");
+}
+
+#[test]
+fn threads_divide_the_connections() {
+    let conditions = by(2, &scoundrel(Mischief::None));
+    for message_bytes in [None, Some(64)] {
+        let plan = EchoPlan { connections: 5, window: 2, message_bytes };
+        expect_sums(&echo::run(&conditions, plan).unwrap(), "round_trips");
+    }
+    let plan = ConnectPlan { concurrency: 5, storm: None };
+    expect_sums(&connect::run(&conditions, plan).unwrap(), "handshakes");
+
+    let summary = connect::run(&conditions, ConnectPlan { concurrency: 2, storm: Some(21) });
+    let summary = summary.unwrap();
+    assert_eq!(figure(&summary, "handshakes"), 21.0);
+    assert_eq!(summary.faults, Faults::default(), "{:?}", summary.notes);
+
+    let summary = idle::run(&conditions, IdlePlan { connections: 21, topics: 3 }).unwrap();
+    assert_eq!(summary.faults, Faults::default());
+    assert!(summary.memory.iter().all(|(connections, _)| *connections <= 21.0));
+    assert!(summary.memory.len() > 2, "{:?}", summary.memory);
+}
+
+#[test]
+fn threads_divide_the_channels() {
+    for pace in [OPEN, Pace::Window(2)] {
+        let summary = broadcast_by(2, 3, Mischief::None, pace);
+        expect_sums(&summary, "deliveries");
+    }
+    // Of all threads together, not of each.
+    let summary = broadcast_by(2, 2, Mischief::None, Pace::Rate(400.0));
+    let rate = figure(&summary, "publications_per_second");
+    assert!(rate > 0.0 && rate < 600.0, "{rate}");
+}
+
+#[test]
+fn faults_are_noticed_on_every_thread() {
+    let faults = broadcast_by(2, 2, Mischief::Lose, OPEN).faults;
+    assert!(faults.lost > 5, "{faults:?}");
+    assert_eq!(Faults { lost: 0, ..faults }, Faults::default());
+    // The other topic is the other thread's: what is astray looks right but for its number.
+    for pace in [OPEN, Pace::Window(2)] {
+        let faults = broadcast_by(2, 2, Mischief::Misroute, pace).faults;
+        assert!(faults.misrouted > 5, "{faults:?}");
+        assert_eq!(Faults { misrouted: 0, ..faults }, Faults::default());
+    }
+    let plan = EchoPlan { connections: 4, window: 4, message_bytes: Some(100) };
+    let faults = echo::run(&by(2, &scoundrel(Mischief::Lose)), plan).unwrap().faults;
+    assert!(faults.lost > 0, "{faults:?}");
+    assert_eq!(Faults { lost: 0, ..faults }, Faults::default());
+    let summary = broadcast_by(2, 2, Mischief::Cut, OPEN);
+    assert!(summary.faults.disconnected > 0 && summary.faults.lost > 0, "{:?}", summary.faults);
+}
+
+#[test]
+fn what_cannot_be_divided_is_refused() {
+    let conditions = by(2, "ws://127.0.0.1:1");
+    let refusal = |outcome: std::io::Result<Summary>| outcome.unwrap_err().to_string();
+    let fanout = |publishers, topics| {
+        let shape = Shape { publishers, topics, subscribers: 5 };
+        let (pace, probing) = (OPEN, None);
+        let plan = BroadcastPlan { shape, data_bytes: 64, pace, probing };
+        refusal(fanout::run("fanout", &conditions, plan))
+    };
+    let text =
+        "--threads 2 needs --topics 2 or more: one thread proves all subscribers of a channel";
+    assert_eq!(fanout(2, 1), text);
+    let text = "--threads 2 needs --publishers 2 or more: each thread has its own channels";
+    assert_eq!(fanout(1, 2), text);
+    let plan = EchoPlan { connections: 1, window: 1, message_bytes: None };
+    let text = "--threads 2 needs --connections 2 or more: each thread has its own";
+    assert_eq!(refusal(echo::run(&conditions, plan)), text);
+    let plan = SlowPlan { subscribers: 4, stopped: 1, data_bytes: 100, rate: 200.0 };
+    let text = "--threads: the one channel of this scenario is proved by one thread";
+    assert_eq!(refusal(slow::run(&conditions, plan)), text);
+}
+
+/// The last of four subscribers has stopped when the mischief, which is its own, begins.
+fn stopped_reader(mischief: Mischief) -> Finish {
+    let late = Arc::new(AtomicBool::new(false));
+    let url = scoundrel_with(mischief, Some(Arc::clone(&late)));
+    // One after the other: the last subscriber is the server's last, too.
+    let conditions = Conditions { concurrency: 1, ..conditions(&url) };
+    let shape = Shape { publishers: 1, topics: 1, subscribers: 4 };
+    let plan = BroadcastPlan { shape, data_bytes: 100, pace: OPEN, probing: None };
+    let finishes = team::run(&conditions, |member| {
+        let mut broadcast = Broadcast::assemble(member, plan)?;
+        let begin_ns = broadcast.warm_up()?;
+        broadcast.stop_reading(1);
+        late.store(true, Ordering::Release);
+        broadcast.measure(begin_ns)?;
+        broadcast.finish()
+    });
+    finishes.unwrap().remove(0)
+}
+
+#[test]
+fn the_fate_of_stopped_readers_is_told() {
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::None);
+    assert_eq!(stopped, StoppedFate { caught_up: 1, ..StoppedFate::default() });
+    assert_eq!(faults, Faults::default());
+
+    // Dropped for a slow consumer: no fault.
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::Lose);
+    assert!(stopped.missed > 5, "{stopped:?}");
+    assert_eq!(stopped, StoppedFate { gap: 1, missed: stopped.missed, ..StoppedFate::default() });
+    assert_eq!(faults, Faults::default());
+
+    // Disconnected for being one: no fault.
+    let Finish { faults, stopped, trouble } = stopped_reader(Mischief::Cut);
+    assert_eq!((stopped.disconnected, stopped.gap, stopped.caught_up), (1, 0, 0));
+    assert_eq!(stopped.ending.as_deref(), Some("ended by the server without a reason"));
+    assert_eq!((faults, trouble), (Faults::default(), None));
+}
+
+#[test]
+fn what_stopped_readers_get_is_proved() {
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::Repeat);
+    assert!(faults.repeated > 5, "{faults:?}");
+    assert_eq!(Faults { repeated: 0, ..faults }, Faults::default());
+    assert_eq!(stopped.caught_up, 1);
+
+    let Finish { faults, .. } = stopped_reader(Mischief::Reorder);
+    assert!(faults.reordered > 5, "{faults:?}");
+    assert_eq!(Faults { reordered: 0, ..faults }, Faults::default());
+
+    let Finish { faults, stopped, .. } = stopped_reader(Mischief::Corrupt);
+    assert!(faults.corrupt > 5, "{faults:?}");
+    assert_eq!(Faults { corrupt: 0, ..faults }, Faults::default());
+    assert_eq!(stopped.missed, faults.corrupt);
 }

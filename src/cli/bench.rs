@@ -9,7 +9,6 @@ use crate::client::DEFAULT_URL;
 use crate::config::values::{parse_duration, parse_size};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use core_affinity::CoreId;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,7 +52,7 @@ enum Scenario {
     Connect(Connect),
     /// Memory and CPU of connections that only stay
     Idle(Idle),
-    /// Some readers stop: what the others notice
+    /// Some readers stop: what the others notice, and what becomes of them
     Slow(Slow),
 }
 
@@ -100,7 +99,12 @@ struct Common {
     /// Poll without sleeping, on a core of its own [default: in closed loops]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     spin: Option<bool>,
-    /// Bind the client to this core
+    /// Threads of the client, each with its share of connections and channels; not for `slow`, which has
+    /// one channel
+    #[arg(long, global = true, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// Bind the client to this core, its other threads to the next ones
     #[arg(long, global = true, value_name = "CORE")]
     pin: Option<usize>,
     /// Source addresses 127.0.0.1, 127.0.0.2 …; 0: another one for each 25,000 connections
@@ -227,11 +231,6 @@ struct Slow {
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let Options { scenario, common } = options;
     open_files::raise();
-    if let Some(id) = common.pin
-        && !core_affinity::set_for_current(CoreId { id })
-    {
-        bail!("this process may not run on core {id}");
-    }
     let conditions = common.conditions()?;
     let summary = match scenario {
         Scenario::Fanout(options) => {
@@ -288,6 +287,8 @@ impl Common {
             target: Target::new(&self.url, &dialect, run)?,
             url: self.url.clone(),
             server: self.server_pid.map(ServerProcess::new).transpose()?,
+            threads: usize::from(self.threads),
+            pin: self.pin,
             warmup: self.warmup,
             duration: self.duration,
             spin: self.spin,

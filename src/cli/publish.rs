@@ -1,6 +1,6 @@
 //! `stentor publish`: one publication, or one for each line of stdin.
 
-use crate::client::{Client, DEFAULT_URL};
+use crate::client::{Client, ClientError, DEFAULT_URL};
 use crate::proto::json::{JsonError, Scanner, quote};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -25,7 +25,10 @@ Examples:
   stentor publish news '{\"title\":\"Hello\"}'             an object
   stentor publish news 'Hello, everybody'              a string
   stentor publish news 42                              a number; '\"42\"' is a string
-  tail -f app.log | stentor publish log -              a publication for each line";
+  tail -f app.log | stentor publish log -              a publication for each line
+
+A line of stdin that cannot be published is reported with its number; the others are published, and
+the exit code is 1.";
 
 #[derive(Args)]
 pub struct Options {
@@ -54,12 +57,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Publishes line by line, and answers the server's pings while none comes.
+/// Publishes line by line, and answers the server's pings while none comes. A line that is no text,
+/// no data or refused is reported, and the next one has its turn: whoever pipes a log into this
+/// wants the rest of it.
 fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.url)?;
     let (sender, lines) = mpsc::sync_channel(LINES_AHEAD_MAX);
     // It ends with the input, or with the process.
     thread::spawn(move || input.lines().enumerate().try_for_each(|numbered| sender.send(numbered)));
+    let mut failed = 0;
     loop {
         let (index, line) = match lines.recv_timeout(PING_WAIT_MAX) {
             Ok(numbered) => numbered,
@@ -70,15 +76,45 @@ fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> any
             Err(RecvTimeoutError::Disconnected) => break,
         };
         let at_line = || format!("stdin, line {}", index + 1);
-        let line = line.with_context(at_line)?;
-        if line.trim().is_empty() {
-            continue;
+        let line = match line {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                return Err(error).with_context(at_line);
+            }
+            line => line,
+        };
+        let outcome = match &line {
+            Ok(line) if line.trim().is_empty() => continue,
+            Ok(line) => publish_line(&mut client, &options.channel, line).with_context(at_line)?,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = outcome {
+            eprintln!("{}: {reason}", at_line());
+            failed += 1;
         }
-        let data = to_json(&line).with_context(at_line)?;
-        client.publish(&options.channel, &data).with_context(at_line)?;
     }
     client.close();
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        1 => bail!("1 line was not published"),
+        failed => bail!("{failed} lines were not published"),
+    }
+}
+
+/// The inner error is about this line alone; the outer one is the end of the connection.
+fn publish_line(
+    client: &mut Client,
+    channel: &str,
+    line: &str,
+) -> Result<Result<(), String>, ClientError> {
+    let data = match to_json(line) {
+        Ok(data) => data,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    match client.publish(channel, &data) {
+        Ok(()) => Ok(Ok(())),
+        Err(ClientError::Refused(refusal)) => Ok(Err(refusal.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// JSON as it is, other text as a JSON string. What starts like JSON and is not is an error.

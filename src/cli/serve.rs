@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 pub const HELP: &str = "\
 A value comes from the last of these that has one: its default, the file, the environment
-variable STENTOR_SECTION_KEY (or PORT, for the port alone), its flag. `stentor config` shows the
-result, and lists all keys with --help.
+variable STENTOR_SECTION_KEY (or PORT, for the port alone), its flag; --set is a flag too, and one
+key has one. `stentor config` shows the result, and lists all keys with --help.
 
 Sizes: 65536, 64KiB (KiB = 1024), 64KB (KB = 1000). Times: 500ms, 25s, 1m30s, 2h.
 
@@ -31,6 +31,7 @@ pub fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let open_files = open_files::raise();
+    let wanted = loaded.config.limits.max_connections;
     let server = Server::bind(loaded.config, open_files.now).map_err(|error| {
         if let StartError::Listen { address, error } = &error
             && let Some(advice) = advice(*address, error.kind())
@@ -39,6 +40,13 @@ pub fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         }
         error.into()
     })?;
+    let affordable = server.connections_max();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > affordable) {
+        tracing::warn!(
+            "limits.max_connections = {wanted}: {open_files} allow {affordable}; raise the hard \
+             limit (`ulimit -n`, LimitNOFILE= of systemd)"
+        );
+    }
     if let Err(error) = print(&banner(&server, open_files)) {
         tracing::warn!("cannot write to stdout: {error}");
     }

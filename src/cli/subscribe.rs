@@ -55,6 +55,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             }
             ServerMessage::Subscribed { channel } => eprintln!("subscribed to {channel}"),
             ServerMessage::Refused(refusal) => match &refusal.channel {
+                // An empty name in quotes, else nobody sees it.
+                Some(channel) if channel.is_empty() => {
+                    bail!("cannot subscribe to \"\": {refusal}")
+                }
                 Some(channel) => bail!("cannot subscribe to {channel}: {refusal}"),
                 None => bail!("{refusal}"),
             },

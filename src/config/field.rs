@@ -85,7 +85,8 @@ impl Field {
     pub fn expected(&self) -> String {
         match self {
             Self::Address(_) => {
-                r#"an address such as "127.0.0.1:8080" or "[::1]:8080""#.to_string()
+                r#"an address such as "127.0.0.1:8080" or "[::1]:8080", or a port of 127.0.0.1"#
+                    .to_string()
             }
             Self::Switch(_) => "true or false".to_string(),
             Self::Count(_, range) => {

@@ -1,6 +1,7 @@
 //! From what was written to what holds: file, then environment, then flags, each over the one
 //! before, and everything that is wrong with any of them at once.
 
+use super::hint;
 use super::keys::{self, KEYS, Key, NAMESPACES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
@@ -52,15 +53,29 @@ impl Sources {
                 Err(problems) => merge.problems.extend(problems),
             }
         }
-        if let Some(port) = self.environment.get("PORT").filter(|port| !port.is_empty()) {
+        let port = self.environment.get("PORT").filter(|port| !port.is_empty());
+        if let Some(port) = port {
             merge.apply_port(port);
         }
         let variables = self.environment.iter().map(|(name, text)| (name.as_str(), text.as_str()));
         let (entries, warnings) = raw::read_environment(variables);
         merge.warnings.extend(warnings);
+        let listen = entries.iter().find(|entry| entry.path() == LISTEN).cloned();
         merge.apply_all(entries);
-        for Assignment { flag, path, text } in &self.flags {
-            merge.apply(Entry::typed(path, text, Origin::Flag(flag.clone())));
+        if let (Some(port), Some(listen)) = (port, listen) {
+            merge.compare_port(port, &listen);
+        }
+        for (index, assignment) in self.flags.iter().enumerate() {
+            let Assignment { flag, path, text } = assignment;
+            let origin = Origin::Flag(flag.clone());
+            // No order among flags is known to whoever types them: `--set` stands for `--shards`.
+            let earlier = self.flags[..index].iter().find(|earlier| earlier.path == *path);
+            if let Some(Assignment { flag, .. }) = earlier {
+                let text = format!("{path} is given twice, the other time by {flag}");
+                merge.problems.push(Problem { origin, text });
+            } else {
+                merge.apply(Entry::typed(path, text, origin));
+            }
         }
         merge.finish()
     }
@@ -76,6 +91,9 @@ impl Loaded {
         self.origins.get(path).or_else(shared).cloned().unwrap_or_default()
     }
 }
+
+/// The key whose port the variable `PORT` changes.
+const LISTEN: &str = "server.listen";
 
 /// The longest name of a namespace, in bytes.
 const NAMESPACE_NAME_BYTES_MAX: usize = 64;
@@ -112,13 +130,23 @@ impl Merge {
         match text.trim().parse() {
             Ok(port) => {
                 self.config.server.listen.set_port(port);
-                self.origins.insert("server.listen".to_string(), origin);
+                self.origins.insert(LISTEN.to_string(), origin);
             }
             Err(_) => {
                 let text = format!("PORT = \"{text}\": expected a port from 0 to 65535");
                 self.problems.push(Problem { origin, text });
             }
         }
+    }
+
+    /// Both come from the environment, where nobody sees which one holds: the whole address.
+    fn compare_port(&mut self, port: &str, listen: &Entry) {
+        if port.trim().parse() == Ok(self.config.server.listen.port()) {
+            return;
+        }
+        let origin = Origin::Environment("PORT".to_string());
+        let text = format!("ignored: {} gives the whole address", listen.value_at);
+        self.warnings.push(Problem { origin, text });
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigError> {
@@ -188,12 +216,10 @@ impl Merge {
         let text = if SECTIONS.contains(&path.as_str()) {
             format!("`{path}` is a section: write [{path}]")
         } else if entry.section.is_empty() && entry.value == Value::Table {
-            let nearest = raw::nearest(&path, SECTIONS.into_iter());
-            format!("unknown section [{path}]; the nearest valid section is [{nearest}]")
+            format!("unknown section [{path}]; {}", hint::for_section(&path))
         } else {
             let valid: Vec<String> = valid.collect();
-            let nearest = raw::nearest(&path, valid.iter().map(String::as_str));
-            format!("unknown key `{path}`; the nearest valid key is `{nearest}`")
+            format!("unknown key `{path}`; {}", hint::for_key(&path, &valid))
         };
         self.problems.push(Problem { origin: entry.key_at.clone(), text });
     }
@@ -211,7 +237,7 @@ impl Merge {
              (127.0.0.1:{port}), or accept the risk with --insecure or server.insecure = true",
             port = listen.port(),
         );
-        let origin = self.origins.get("server.listen").cloned().unwrap_or_default();
+        let origin = self.origins.get(LISTEN).cloned().unwrap_or_default();
         self.problems.push(Problem { origin, text });
     }
 

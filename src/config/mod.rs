@@ -5,6 +5,7 @@
 //! was not checked. Every bound has its unit here.
 
 pub mod field;
+mod hint;
 pub mod keys;
 mod load;
 mod problem;

@@ -3,6 +3,7 @@
 //! The syntax of TOML and the names of environment variables end here; keys, types and bounds are
 //! the concern of `load`.
 
+use super::hint;
 use super::keys::{ENVIRONMENT_PREFIX, KEYS, NAMESPACES, SECTIONS};
 use super::problem::{Origin, Problem};
 use std::borrow::Cow;
@@ -97,26 +98,12 @@ pub fn read_environment<'a>(
             let text = "ignored: namespaces are set in the file, or with --set";
             warnings.push(Problem { origin, text: text.to_string() });
         } else {
-            let known = names.iter().map(String::as_str).chain([CONFIG_VARIABLE]);
-            let nearest = nearest(name, known);
-            let text = format!("ignored: it names no key; the nearest valid name is {nearest}");
+            let hint = hint::for_variable(name);
+            let text = format!("ignored: it names no key; {hint}");
             warnings.push(Problem { origin, text });
         }
     }
     (entries, warnings)
-}
-
-/// The candidate that looks most like `word`, as a whole or in its last segment: a key in the wrong
-/// section is near. Empty if there is none.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
-    let leaf = |path: &'a str| path.rsplit('.').next().unwrap_or(path);
-    let word_leaf = word.rsplit('.').next().unwrap_or(word);
-    let likeness = |candidate: &'a str| {
-        let whole = strsim::normalized_damerau_levenshtein(word, candidate);
-        let leaves = strsim::normalized_damerau_levenshtein(word_leaf, leaf(candidate));
-        whole.max(0.95 * leaves)
-    };
-    candidates.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
 }
 
 struct File<'a> {

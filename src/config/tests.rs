@@ -190,8 +190,30 @@ fn port_changes_the_port_alone_and_yields_to_the_full_address() {
     assert_eq!(listen(&written), "[::1]:9000");
     let written = written.environment("STENTOR_SERVER_LISTEN", "127.0.0.1:9001");
     assert_eq!(listen(&written), "127.0.0.1:9001");
+    // Two variables that contradict each other: whoever set both is told.
+    let warnings: Vec<_> = written.load().warnings.iter().map(ToString::to_string).collect();
+    let expected = "env PORT: ignored: env STENTOR_SERVER_LISTEN gives the whole address";
+    assert_eq!(warnings, [expected]);
+    let written = written.environment("PORT", "9001");
+    assert!(written.load().warnings.is_empty());
     let written = written.environment("PORT", "http");
     assert_eq!(written.problems(), [r#"env PORT: PORT = "http": expected a port from 0 to 65535"#]);
+}
+
+#[test]
+fn a_key_given_by_two_flags_is_refused() {
+    let mut written = file("").flag("server.shards", "3");
+    let (flag, path, text) = ("--shards", "server.shards", "2");
+    let assignment = Assignment { flag: flag.into(), path: path.into(), text: text.into() };
+    written.sources.flags.insert(0, assignment);
+    let written = written.flag("log.level", "info").flag("log.level", "info");
+    assert_eq!(
+        written.problems(),
+        [
+            "--set log.level: log.level is given twice, the other time by --set log.level",
+            "--set server.shards: server.shards is given twice, the other time by --shards",
+        ]
+    );
 }
 
 #[test]

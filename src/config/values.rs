@@ -1,7 +1,7 @@
 //! Sizes, durations, addresses and paths as people write them, and back. The errors are half
 //! sentences: the caller names the key and what it expects.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Bytes in one of each unit, in the order of the help texts. KB is 1000, KiB is 1024.
@@ -103,15 +103,43 @@ pub fn show_duration(duration: Duration) -> String {
 /// `0.0.0.0:9000`, `[::1]:9000`, `localhost:9000`, or a port of 127.0.0.1: `:9000`, `9000`.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
-    let local = text.strip_prefix("localhost:").or(text.strip_prefix(':')).unwrap_or(text);
-    if !local.is_empty() && local.bytes().all(|byte| byte.is_ascii_digit()) {
-        let port = local.parse().map_err(|_| format!("port {local} is above 65535"))?;
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    if let Ok(address) = text.parse() {
+        return Ok(address);
     }
-    text.parse().map_err(|_| match text.parse::<std::net::IpAddr>() {
-        Ok(_) => "the port is missing".to_string(),
-        Err(_) => "not an IP address with a port".to_string(),
-    })
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(format!("an address has no `{scheme}://`"));
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(format!("the port is missing: write [{text}]:8080"));
+    }
+    let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // What is whole and good, IPv6 in brackets too, was taken above.
+    let (host, port) = match text.rsplit_once(':') {
+        None if is_port => ("", text),
+        None if text.is_empty() => return Err("empty".to_string()),
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (text, ""),
+    };
+    let ip = match host {
+        "" | "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        "*" => return Err("`*` is no IP address: all addresses are 0.0.0.0".to_string()),
+        host => {
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            let ip = match bare {
+                Some(bare) => bare.parse().map(IpAddr::V6),
+                None => host.parse().map(IpAddr::V4),
+            };
+            ip.map_err(|_| format!("`{}` is not an IP address", host.escape_debug()))?
+        }
+    };
+    if port.is_empty() {
+        return Err("the port is missing".to_string());
+    }
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("`{}` is not a port", port.escape_debug()));
+    }
+    let port = port.parse().map_err(|_| format!("port {port} is above 65535"))?;
+    Ok(SocketAddr::new(ip, port))
 }
 
 /// The path of an endpoint of ours, or `None` for the empty text.
@@ -248,12 +276,24 @@ mod tests {
             assert_eq!(parse_address(text), Ok(address.parse().unwrap()), "{text}");
         }
         for (text, reason) in [
-            ("", "not an IP address"),
-            (":", "not an IP address"),
-            ("127.0.0.1", "port is missing"),
-            ("::1", "port is missing"),
+            ("", "empty"),
+            (":", "the port is missing"),
+            ("127.0.0.1", "the port is missing"),
+            ("localhost", "the port is missing"),
+            ("[::1]", "the port is missing"),
+            ("::1", "the port is missing: write [::1]:8080"),
             ("70000", "port 70000 is above 65535"),
-            ("example.org:80", "not an IP address"),
+            ("127.0.0.1:80000", "port 80000 is above 65535"),
+            ("localhost:80000", "port 80000 is above 65535"),
+            ("[::1]:80000", "port 80000 is above 65535"),
+            ("1:2:3:4:5:6:7:8:80", "`1:2:3:4:5:6:7:8` is not an IP address"),
+            ("127.0.0.1:-1", "`-1` is not a port"),
+            ("127.0.0.1:+1", "`+1` is not a port"),
+            ("127.0.0.1:http", "`http` is not a port"),
+            ("127.0.0.300:80", "`127.0.0.300` is not an IP address"),
+            ("*:80", "all addresses are 0.0.0.0"),
+            ("http://127.0.0.1:80", "an address has no `http://`"),
+            ("example.org:80", "`example.org` is not an IP address"),
         ] {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

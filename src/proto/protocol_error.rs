@@ -123,4 +123,30 @@ mod tests {
     fn errors_stay_small() {
         assert!(size_of::<ProtocolError>() <= 24);
     }
+
+    #[test]
+    fn the_documentation_has_every_reason_with_its_code() {
+        let text = include_str!("../../docs/protocol.md");
+        for error in [
+            ProtocolError::Unmasked,
+            ProtocolError::ReservedBits,
+            ProtocolError::ReservedOpcode(3),
+            ProtocolError::BadLength,
+            ProtocolError::ControlFragmented,
+            ProtocolError::ControlTooLong,
+            ProtocolError::UnexpectedContinuation,
+            ProtocolError::ExpectedContinuation,
+            ProtocolError::TooBig { bytes: 2, limit: 1 },
+            ProtocolError::EmptyFragments { limit: 1 },
+            ProtocolError::Utf8,
+            ProtocolError::CloseTooShort,
+            ProtocolError::CloseCode(1005),
+            ProtocolError::CloseReasonUtf8,
+        ] {
+            let start = format!("| {} | ", u16::from(error.close_code()));
+            let name = format!("`{}`", error.reason());
+            let mut rows = text.lines().filter(|line| line.starts_with(&start));
+            assert!(rows.any(|row| row.contains(&name)), "{start}{name}");
+        }
+    }
 }

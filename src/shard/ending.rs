@@ -131,8 +131,15 @@ impl State {
 
     /// 4002. Its publications go; if it reads on within the close time-out it learns why.
     pub(super) fn close_slow_consumer(&mut self, token: Token) {
+        let limits = &self.settings.config.limits;
+        let (limit, timeout) = (limits.send_queue_size, limits.slow_consumer_timeout);
         let Some(connection) = self.connection(token) else { return };
-        let text = format!("{} bytes queued", connection.queue.bytes());
+        let queued = connection.queue.cost();
+        let text = if connection.overflowed {
+            format!("{queued} bytes queued, the next publication exceeds the limit of {limit}")
+        } else {
+            format!("{queued} bytes queued, none taken for {timeout:?}")
+        };
         self.fail(token, close::SLOW_CONSUMER, Counter::SlowConsumer.name(), &text);
     }
 

@@ -1,4 +1,5 @@
-//! What peers did wrong, for the log: at most some lines a second for each reason, then a count.
+//! Why connections are closed before their peers end them, for the log: at most some lines a second
+//! for each reason, then a count.
 
 use std::net::SocketAddr;
 
@@ -54,7 +55,7 @@ impl PeerLog {
             return;
         }
         entry.lines += 1;
-        tracing::info!(shard = self.shard.0, reason, %peer, detail = escape(detail), "peer at fault");
+        tracing::info!(shard = self.shard.0, reason, %peer, detail = escape(detail), "closing connection");
     }
 
     /// Tells what the past second held back. Called now and then, so that the count comes even if
@@ -68,7 +69,7 @@ impl PeerLog {
         for entry in &mut self.entries {
             if entry.suppressed > 0 {
                 let Entry { reason, suppressed, .. } = *entry;
-                tracing::info!(shard = self.shard.0, reason, suppressed, "more peers at fault");
+                tracing::info!(shard = self.shard.0, reason, suppressed, "more connections closed");
             }
             entry.lines = 0;
             entry.suppressed = 0;

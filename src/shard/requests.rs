@@ -16,6 +16,12 @@ use crate::proto::reply;
 
 const INDEX_HTML: &str = include_str!("../web/index.html");
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// For whoever opens the address of a WebSocket as a page.
+const UPGRADE_REQUIRED: &str = "This path is for WebSocket alone: connect to it with ws:// and not \
+                                http://. A page about it is at /.\n";
+
 /// A shard that has not turned for this long is stalled; a healthy one turns every second.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
@@ -118,8 +124,13 @@ impl State {
         let (status, content_type, body) = match request.path.as_str() {
             "/" => (200, "text/html; charset=utf-8", INDEX_HTML.to_owned()),
             "/health" => self.health(),
-            _ => (404, "text/plain; charset=utf-8", "not found\n".to_owned()),
+            path if reserved_by(path).is_some() => (404, TEXT, "not found\n".to_owned()),
+            // Every other path is a WebSocket's, and nothing else.
+            _ => (426, TEXT, UPGRADE_REQUIRED.to_owned()),
         };
+        // RFC 9110, 15.5.22: MUST send Upgrade, to indicate the required protocol.
+        let upgrade = [("Upgrade", "websocket")];
+        let extra = if status == 426 { &upgrade[..] } else { &[] };
         if status == 200 {
             self.count(Counter::HttpRequests, 1);
         }
@@ -135,7 +146,7 @@ impl State {
             keep_alive,
             request.head_only,
             &self.date(),
-            &[],
+            extra,
         );
         self.queue_bytes(token, response, FrameClass::Http);
         // Kept alive, the time for the next request begins now.

@@ -44,9 +44,12 @@ impl Log {
         self.lock().iter().filter_map(|line| parse(line)).filter(has_message).collect()
     }
 
-    /// How many lines give this reason for a peer's fault.
+    /// How many connections were closed for this reason.
     pub fn count_reason(&self, reason: &str) -> usize {
-        self.with_message("peer at fault").iter().filter(|line| line["reason"] == reason).count()
+        self.with_message("closing connection")
+            .iter()
+            .filter(|line| line["reason"] == reason)
+            .count()
     }
 
     /// The first line from number `from` on that `wanted` takes. Waits for it.
