@@ -23,6 +23,8 @@ mod meter;
 mod muster;
 mod outcome;
 mod probe;
+#[cfg(feature = "uring")]
+pub mod reach;
 pub mod report;
 pub mod slow;
 mod source;

@@ -200,6 +200,24 @@ struct Connect {
     /// Instead, open N connections, cut all, and take the time until all are back
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     storm: Option<usize>,
+    #[cfg(feature = "uring")]
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[cfg(feature = "uring")]
+#[derive(Args)]
+struct Reach {
+    /// Instead, open --connections, hold them for --duration and publish to all, in tables of io_uring:
+    /// the open-file limit does not bound them
+    #[arg(long, conflicts_with = "storm")]
+    direct_descriptors: bool,
+    /// How many, with --direct-descriptors
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = at_least_one)]
+    connections: usize,
+    /// Publications to all, with --direct-descriptors
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    publications: u32,
 }
 
 #[derive(Args)]
@@ -242,7 +260,17 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Scenario::Echo(options) => {
             echo::run(&conditions, options.plan(&conditions)?).context("echo")
         }
-        Scenario::Connect(Connect { concurrency, storm }) => {
+        #[cfg(feature = "uring")]
+        Scenario::Connect(Connect { concurrency, reach, .. }) if reach.direct_descriptors => {
+            let plan = bench::reach::ReachPlan {
+                connections: reach.connections,
+                concurrency: *concurrency,
+                hold: conditions.duration,
+                publications: reach.publications,
+            };
+            bench::reach::run(&conditions, plan).context("connect")
+        }
+        Scenario::Connect(Connect { concurrency, storm, .. }) => {
             let plan = connect::ConnectPlan { concurrency: *concurrency, storm: *storm };
             connect::run(&conditions, plan).context("connect")
         }

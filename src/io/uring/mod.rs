@@ -11,13 +11,14 @@
 //! Accepts are single requests, not a multishot: each has the address of its peer, there are never more
 //! of them than free slots, and a turn takes a bounded number.
 
+mod accepting;
 mod buffers;
-mod ring;
+pub mod ring;
 mod tag;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-use super::accept::{ACCEPT_PAUSE, is_peers_loss};
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
 use crate::ids::{Moment, Token};
 use buffers::Buffer;
@@ -173,84 +173,6 @@ impl Uring {
         let idle_accepts = (0..ACCEPTS).collect();
         self.lanes.push(Lane { ring, files: 0, idle_accepts, sends: 0 });
         Ok(())
-    }
-
-    /// Sees to it that connections are accepted, as far as there is room for them.
-    fn arm_accepts(&mut self, handler: &mut impl Handler) {
-        if self.accept_retry.is_some_and(|retry| retry > Instant::now()) {
-            return;
-        }
-        self.accept_retry = None;
-        while self.accepting < ACCEPTS
-            && let Some(listener) = &self.listener
-        {
-            let slots = self.direct.map_or(u32::MAX, |direct| direct.slots);
-            let free = |lane: &Lane| lane.files < slots && !lane.idle_accepts.is_empty();
-            let Some(lane) = self.lanes.iter_mut().find(|lane| free(lane)) else {
-                let rings_max = self.direct.map_or(1, |direct| direct.rings_max);
-                if self.lanes.len() >= usize::from(rings_max) {
-                    return;
-                }
-                if let Err(error) = self.add_lane() {
-                    self.pause_accepting(&error, handler);
-                    return;
-                }
-                continue;
-            };
-            let Some(place) = lane.idle_accepts.pop() else { return };
-            lane.ring.accept(listener.as_fd(), place, tag_place(Kind::Accept, place));
-            lane.files += 1;
-            self.accepting += 1;
-        }
-    }
-
-    fn pause_accepting(&mut self, error: &io::Error, handler: &mut impl Handler) {
-        self.accept_retry = Some(Instant::now() + ACCEPT_PAUSE);
-        handler.accept_paused(error);
-    }
-
-    /// An accept has ended.
-    fn accepted(
-        &mut self,
-        lane_index: u16,
-        place: u16,
-        result: io::Result<u32>,
-        handler: &mut impl Handler,
-    ) {
-        let lane = &mut self.lanes[usize::from(lane_index)];
-        lane.idle_accepts.push(place);
-        self.accepting -= 1;
-        let file = match result {
-            Ok(number) => lane.ring.accepted_file(number),
-            Err(error) => {
-                lane.files -= 1;
-                let cancelled = error.raw_os_error() == Some(Errno::CANCELED.raw_os_error());
-                if !cancelled && !is_peers_loss(&error) {
-                    self.pause_accepting(&error, handler);
-                }
-                return;
-            }
-        };
-        let peer = lane.ring.peer(place).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        let token = self.listener.is_some().then(|| handler.accepted(peer)).flatten();
-        let Some(token) = token else {
-            lane.ring.close(file, tag_place(Kind::Close, 0));
-            return;
-        };
-        if self.sockets.len() <= token.index() {
-            self.sockets.resize(token.index() + 1, None);
-        }
-        self.sockets[token.index()] = Some(Socket {
-            file,
-            generation: token.generation,
-            ring: lane_index,
-            open: true,
-            paused: false,
-            receiving: true,
-            awaiting_room: false,
-            shutting: false,
-        });
-        lane.ring.receive(file, tag(Kind::Receive, token));
     }
 
     fn socket(&mut self, token: Token) -> Option<&mut Socket> {
@@ -459,7 +381,7 @@ impl Uring {
         for index in (self.first..lanes).chain(0..self.first) {
             loop {
                 while events < EVENTS_MAX
-                    && let Some(completion) = self.lanes[index].ring.next()
+                    && let Some(completion) = self.lanes[index].ring.take()
                 {
                     self.complete(index as u16, completion, handler);
                     events += 1;
@@ -556,7 +478,7 @@ impl Backend for Uring {
             let mut wait = None;
             while self.lanes[index].sends > 0 {
                 self.lanes[index].ring.enter(wait)?;
-                while let Some(completion) = self.lanes[index].ring.next() {
+                while let Some(completion) = self.lanes[index].ring.take() {
                     let (kind, token) = untag(completion.user_data);
                     if kind == Kind::Send {
                         self.lanes[index].sends -= 1;

@@ -65,6 +65,9 @@ pub struct Ring {
     ring: IoUring,
     buffers: Option<Buffers>,
     addresses: Vec<Address>,
+    /// Addresses of dials that the kernel has not taken up.
+    #[expect(clippy::vec_box, reason = "requests point to them while the list grows")]
+    dialed: Vec<Box<[SockAddr; 2]>>,
     has_slots: bool,
     /// A new ring takes requests only from the thread that has enabled it.
     enabled: bool,
@@ -97,6 +100,7 @@ impl Ring {
             ring,
             buffers: Some(buffers),
             addresses: (0..options.accepts).map(|_| address()).collect(),
+            dialed: Vec::new(),
             has_slots: options.slots.is_some(),
             enabled: false,
             failed: None,
@@ -139,6 +143,33 @@ impl Ring {
         let storage = std::mem::replace(&mut address.storage, SockAddrStorage::zeroed());
         // SAFETY: the kernel has written an address of this length.
         unsafe { SockAddr::new(storage, address.length) }.as_socket()
+    }
+
+    /// Makes a socket in a slot that is free, and connects it from `source`. One completion if that
+    /// works; if not, one with the cause and one for each step behind it (`ECANCELED`).
+    pub fn dial(&mut self, slot: u32, source: SocketAddr, target: SocketAddr, user_data: u64) {
+        let addresses = Box::new([SockAddr::from(source), SockAddr::from(target)]);
+        let [source, target] = &*addresses;
+        let domain = i32::from(target.family());
+        let socket = opcode::Socket::new(domain, libc::SOCK_STREAM, 0)
+            .file_index(DestinationSlot::try_from_slot_target(slot).ok())
+            .build()
+            .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
+        let bind = opcode::Bind::new(Fixed(slot), source.as_ptr().cast(), source.len())
+            .build()
+            .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
+        let connect =
+            opcode::Connect::new(Fixed(slot), target.as_ptr().cast(), target.len()).build();
+        self.dialed.push(addresses);
+        let requests = [socket, bind, connect].map(|entry| entry.user_data(user_data));
+        // SAFETY: the addresses stay until the kernel has taken them up: `enter` sees to it.
+        unsafe { self.push_all(&requests) };
+    }
+
+    /// Sends what the kernel has room for. Bytes of the program itself need no keeper.
+    pub fn send_static(&mut self, file: File, bytes: &'static [u8], user_data: u64) {
+        // SAFETY: they stay for good.
+        unsafe { self.send(file, bytes, user_data) };
     }
 
     /// Receives into buffers until it is cancelled, fails, or the stream ends.
@@ -242,14 +273,20 @@ impl Ring {
             }
         };
         match outcome {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                // Addresses are copied when a request is taken up (IORING_FEAT_SUBMIT_STABLE).
+                if self.ring.submission().is_empty() {
+                    self.dialed.clear();
+                }
+                Ok(())
+            }
             Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
     /// The next completion, in the order of the kernel.
-    pub fn next(&mut self) -> Option<Completion> {
+    pub fn take(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
         let result = match u32::try_from(entry.result()) {
             Ok(result) => Ok(result),
@@ -283,7 +320,17 @@ impl Ring {
     /// What the entry points to is valid until its completion.
     unsafe fn push(&mut self, entry: Entry) {
         // SAFETY: as above.
-        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+        unsafe { self.push_all(&[entry]) };
+    }
+
+    /// Several that are linked: they reach the kernel together.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Ring::push`].
+    unsafe fn push_all(&mut self, entries: &[Entry]) {
+        // SAFETY: as above.
+        while unsafe { self.ring.submission().push_multiple(entries) }.is_err() {
             // Full: the kernel takes what there is.
             if let Err(error) = self.enter(None) {
                 self.failed = Some(error);
