@@ -71,6 +71,8 @@ struct Reach<'a> {
     members: Vec<Member>,
     /// Beginnings of what has not come whole.
     partial: HashMap<usize, Vec<u8>>,
+    /// Second byte of the source addresses: those of the last run still have their TIME_WAIT.
+    network: u8,
     request: &'static [u8],
     subscription: &'static [u8],
     dialing: usize,
@@ -153,6 +155,7 @@ impl<'a> Reach<'a> {
             lanes,
             members: vec![member; plan.connections],
             partial: HashMap::new(),
+            network: (getrandom::u32().map_err(io::Error::other)? % 250) as u8 + 1,
             request: Vec::leak(target.request.clone()),
             subscription: text_frame(&message),
             dialing: 0,
@@ -186,10 +189,9 @@ impl<'a> Reach<'a> {
 
     fn dial(&mut self, id: usize) {
         let (lane, slot) = (id / self.slots, (id % self.slots) as u32);
-        let [_, b, c, d] =
-            (id / PORTS + 2).to_be_bytes().last_chunk::<4>().copied().unwrap_or_default();
         let port = (FIRST_PORT + id % PORTS) as u16;
-        let source = SocketAddr::from((Ipv4Addr::new(127, b, c, d), port));
+        let [c, d] = (id / PORTS + 1).to_be_bytes().last_chunk().copied().unwrap_or_default();
+        let source = SocketAddr::from((Ipv4Addr::new(127, self.network, c, d), port));
         let target = self.conditions.target.address;
         self.dialing += 1;
         self.lanes[lane].dial(slot, source, target, DIAL | id as u64);

@@ -353,18 +353,29 @@ impl Uring {
             self.watching = true;
             self.lanes[0].ring.watch(self.event.as_fd(), tag_place(Kind::Wake, 0));
         }
-        let mut news = timeout.is_zero();
-        for lane in &mut self.lanes[1..] {
+        let [first, others @ ..] = &mut self.lanes[..] else { return Ok(()) };
+        let sleepy = !timeout.is_zero() && !first.ring.has_completions();
+        let mut news = false;
+        for lane in &mut *others {
+            // Before the last look, so that what comes behind it is told.
+            lane.ring.set_notifying(sleepy);
             if lane.ring.wants_enter() {
                 lane.ring.enter(None)?;
             }
             news |= lane.ring.has_completions();
         }
-        let ring = &mut self.lanes[0].ring;
-        if !news && !ring.has_completions() {
-            return ring.enter(Some(timeout));
+        if sleepy && !news {
+            first.ring.enter(Some(timeout))?;
+            for lane in others {
+                lane.ring.set_notifying(false);
+                if lane.ring.wants_enter() {
+                    lane.ring.enter(None)?;
+                }
+            }
+        } else if first.ring.wants_enter() {
+            first.ring.enter(None)?;
         }
-        if ring.wants_enter() { ring.enter(None) } else { Ok(()) }
+        Ok(())
     }
 
     /// Takes up completions, a bounded number.

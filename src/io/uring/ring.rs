@@ -107,9 +107,15 @@ impl Ring {
         })
     }
 
-    /// Has this event counted up whenever the ring has something that no `enter` of ours has caused.
+    /// Has this event counted up when the ring has something to take up, as long as that is wanted.
     pub fn notify(&self, event: BorrowedFd<'_>) -> io::Result<()> {
-        self.ring.submitter().register_eventfd_async(event.as_raw_fd())
+        self.ring.submitter().register_eventfd(event.as_raw_fd())
+    }
+
+    /// Whether [`Ring::notify`] is wanted: it is not while somebody looks anyway.
+    pub fn set_notifying(&mut self, wanted: bool) {
+        let queue = self.ring.completion();
+        if wanted { queue.enable_eventfd() } else { queue.disable_eventfd() }
     }
 
     /// Accepts one connection. The result is the new file, see [`Ring::accepted_file`]; the address of
