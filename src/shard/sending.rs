@@ -109,6 +109,7 @@ impl State {
     /// The end of a turn: every connection that changed is flushed once.
     pub(super) fn flush_sockets(&mut self, backend: &mut impl Backend) -> io::Result<()> {
         let mut dirty = std::mem::take(&mut self.dirty);
+        let now = Tick::at(self.now);
         for slot in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
             connection.dirty = false;
@@ -121,10 +122,21 @@ impl State {
                 let before = connection.queue.bytes();
                 match backend.send(token, &mut connection.queue, &mut self.frames) {
                     SendStatus::Submitted => continue,
-                    status => self.note_send(token, before, status),
+                    // Nearly always, so without another look-up.
+                    SendStatus::Drained => {
+                        connection.progress = now;
+                        self.sent_bytes += before as u64;
+                    }
+                    SendStatus::Pending => {
+                        self.note_send(token, before, SendStatus::Pending);
+                        self.settle(token, backend);
+                        continue;
+                    }
                 }
             }
-            self.settle(token, backend);
+            if connection.paused || connection.phase == Phase::Draining {
+                self.settle(token, backend);
+            }
         }
         // The allocation serves the next turn.
         dirty.append(&mut self.dirty);
