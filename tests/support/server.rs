@@ -59,6 +59,12 @@ impl Launch {
         if on_uring() { self.env("STENTOR_SERVER_BACKEND", "uring") } else { self }
     }
 
+    /// Changes the command before it starts.
+    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
+        change(&mut self.command);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
@@ -227,6 +233,10 @@ impl Server {
                 }
             })
             .collect()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// A file of `/proc` about this process.

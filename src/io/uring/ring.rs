@@ -379,3 +379,7 @@ fn is_passing(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN))
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

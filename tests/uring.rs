@@ -1,0 +1,204 @@
+//! io_uring where it differs from epoll: connections in the tables of its rings, kernels that forbid it,
+//! and nothing left behind. Everything else runs on it with `STENTOR_TEST_BACKEND=uring`.
+#![cfg(feature = "uring")]
+
+mod support;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::Signal;
+use support::*;
+
+const DIRECT: &[&str] = &["--backend", "uring", "--direct-descriptors", "true", "--shards", "1"];
+
+/// A server with connections in rings of 300 slots.
+fn direct(flags: &[&str]) -> Server {
+    let flags: Vec<_> = DIRECT.iter().chain(flags).copied().collect();
+    Launch::limited("ulimit -n 300", &flags).start()
+}
+
+/// What the kernel says of each ring: a file of `/proc/PID/fdinfo`.
+fn rings(server: &Server) -> Vec<String> {
+    let folder = format!("/proc/{}/fdinfo", server.id());
+    let entries = std::fs::read_dir(folder).expect("it runs");
+    let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    texts.filter(|text| text.contains("PollList:")).collect()
+}
+
+/// Files in the tables of all rings.
+fn files_in_rings(server: &Server) -> usize {
+    let is_file = |line: &&str| {
+        let number = line.trim_start().split(':').next().unwrap_or_default();
+        line.starts_with(' ') && number.parse::<u32>().is_ok() && line.contains("socket:")
+    };
+    rings(server).iter().map(|text| text.lines().filter(is_file).count()).sum()
+}
+
+#[test]
+fn rings_hold_more_connections_than_the_process_may_have_files() {
+    const COUNT: usize = 1000;
+    let server = direct(&["--max-connections", "1000"]);
+    let mut peers: Vec<_> = (0..COUNT).map(|_| Peer::open(&server)).collect();
+    assert!(server.open_files() < 60, "{} files", server.open_files());
+    assert!(rings(&server).len() > 3, "{} rings", rings(&server).len());
+    peers.iter_mut().for_each(|peer| peer.subscribe("all"));
+    peers[COUNT - 1].publish("all", r#""from the last ring""#);
+    for peer in &mut peers {
+        peer.expect_publication("all", r#""from the last ring""#);
+    }
+    drop(peers);
+    server.wait_for_connections(0);
+    wait_until("all slots are free", || files_in_rings(&server) == 0);
+    fresh_client_works(&server);
+}
+
+#[test]
+fn a_full_table_turns_people_away_and_takes_them_again() {
+    let server = direct(&[]);
+    let most: usize = server.banner[2]
+        .split("up to ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
+        .expect("a number of connections");
+    assert!((100..300).contains(&most), "{:?}", server.banner);
+    let peers: Vec<_> = (0..most).map(|_| Peer::open(&server)).collect();
+    let mut refused = Peer::connect(&server);
+    refused.send(upgrade_request("/ws", "").as_bytes());
+    assert_eq!(refused.response().status, 503);
+    drop((peers, refused));
+    server.wait_for_connections(0);
+    let again: Vec<_> = (0..most).map(|_| Peer::open(&server)).collect();
+    assert_eq!(server.connections(), again.len() as u64);
+}
+
+#[test]
+fn connects_resets_and_ends_in_any_order_leave_nothing_behind() {
+    const COUNT: u64 = 20_000;
+    let server = direct(&["--max-connections", "600", "--heartbeat", "60s"]);
+    let files = server.open_files();
+    let mut random = Random::new(7);
+    let mut open: Vec<Peer> = Vec::new();
+    for index in 0..COUNT {
+        let mut peer = Peer::connect(&server);
+        match random.below(6) {
+            // Not a word, a part of one, a whole one, and gone before the answer.
+            0 => peer.abort(),
+            1 => {
+                drop(peer.try_send(b"GET / HTTP/1.1\r\nHo"));
+                peer.hang_up();
+            }
+            2 => {
+                drop(peer.try_send(upgrade_request("/ws", "").as_bytes()));
+                peer.abort();
+            }
+            3 => {
+                drop(
+                    peer.try_send(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+                );
+                peer.hang_up();
+            }
+            _ => {
+                peer.upgrade("/ws");
+                peer.subscribe(&format!("c{}", index % 10));
+                open.push(peer);
+            }
+        }
+        if open.len() > 100 {
+            let peer = open.swap_remove(random.below(open.len()));
+            if random.below(2) == 0 { peer.abort() } else { peer.hang_up() }
+        }
+    }
+    drop(open);
+    server.wait_for_connections(0);
+    wait_until("all slots are free", || files_in_rings(&server) == 0);
+    assert!(server.open_files() <= files + 4, "{files} files, then {}", server.open_files());
+    let receives = server.connections_by_shard();
+    assert_eq!(receives.iter().sum::<usize>(), 0, "receives that nobody cancelled");
+    fresh_client_works(&server);
+}
+
+#[test]
+fn a_stopped_reader_and_a_paused_writer_lose_nothing_in_a_ring() {
+    let server = direct(&["--echo", "/echo", "--max-message-size", "1MiB"]);
+    let mut peer = Peer::open_at(&server, "/echo");
+    let payload = vec![b'x'; 512 << 10];
+    // More than both kernels hold: the server stops reading until its answers are read.
+    let mut sender = peer.sender();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write as _;
+        for _ in 0..40 {
+            sender.write_all(&frame(OpCode::BINARY, &payload)).expect("the server reads on");
+        }
+    });
+    for _ in 0..40 {
+        let echoed = peer.frame_within(PATIENCE).expect("an echo");
+        assert_eq!((echoed.opcode, echoed.payload.len()), (OpCode::BINARY, 512 << 10));
+    }
+    writer.join().expect("no panics");
+}
+
+/// Denies `io_uring_setup` to what is started, as the profiles of containers do.
+fn forbid_io_uring(command: &mut Command) {
+    let deny = || {
+        // Load the number of the system call; if it is io_uring_setup: EPERM, else allow.
+        let filter = [
+            libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 },
+            libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: libc::SYS_io_uring_setup as u32 },
+            libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x0005_0000 | libc::EPERM as u32 },
+            libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7FFF_0000 },
+        ];
+        let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: plain system calls; the program lives until they return.
+        let outcome = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
+        };
+        if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: only system calls between fork and exec.
+    unsafe { command.pre_exec(deny) };
+}
+
+#[test]
+fn where_io_uring_is_forbidden_auto_serves_with_epoll_and_says_why() {
+    let launch = Launch::new(&["--backend", "auto"]).with(forbid_io_uring);
+    let server = launch.start();
+    assert!(server.banner[1].ends_with(", epoll\n"), "{:?}", server.banner);
+    let said = server.log.with_message("no io_uring, so epoll").pop().expect("a line in the log");
+    assert!(said["error"].as_str().is_some_and(|error| error.contains("forbidden")), "{said}");
+    fresh_client_works(&server);
+}
+
+#[test]
+fn where_io_uring_is_forbidden_uring_does_not_start_and_says_what_to_do() {
+    let launch = Launch::new(&["--backend", "uring"]).with(forbid_io_uring);
+    let Err(output) = launch.try_start() else { panic!("it started") };
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    for wanted in ["io_uring", "seccomp", "--backend epoll"] {
+        assert!(text.contains(wanted), "{text}");
+    }
+}
+
+#[test]
+fn direct_descriptors_without_io_uring_are_an_error() {
+    let launch = Launch::new(&["--backend", "epoll", "--direct-descriptors", "true"]);
+    let Err(output) = launch.try_start() else { panic!("it started") };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("server.backend"), "{text}");
+}
+
+#[test]
+fn it_stops_in_order_with_connections_in_several_rings() {
+    let mut server = direct(&["--max-connections", "600"]);
+    let peers: Vec<_> = (0..600).map(|_| Peer::open(&server)).collect();
+    server.signal(Signal::TERM);
+    for mut peer in peers {
+        peer.expect_close(1001, "shutdown");
+        peer.send(&frame(OpCode::CLOSE, &close_payload(1001, b"")));
+        peer.expect_end();
+    }
+    assert_eq!(server.wait_for_exit(PATIENCE).code(), Some(0));
+}
