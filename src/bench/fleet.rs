@@ -49,7 +49,7 @@ pub enum Wait {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FleetOptions {
     /// Source addresses 127.0.0.1, 127.0.0.2 …; 0: as many as the connections need. See
-    /// [`source_address`].
+    /// `source_address`.
     pub sources: usize,
     /// Kernel buffer for what is received; `None`: as the kernel likes it.
     pub receive_buffer_bytes: Option<usize>,
