@@ -165,7 +165,7 @@ fn where_io_uring_is_forbidden_auto_serves_with_epoll_and_says_why() {
     let launch = Launch::new(&["--backend", "auto"]).with(forbid_io_uring);
     let server = launch.start();
     assert!(server.banner[1].ends_with(", epoll\n"), "{:?}", server.banner);
-    let said = server.log.with_message("no io_uring, so epoll").pop().expect("a line in the log");
+    let said = server.log.wait_for(0, |line| line["message"] == "no io_uring, so epoll");
     assert!(said["error"].as_str().is_some_and(|error| error.contains("forbidden")), "{said}");
     fresh_client_works(&server);
 }
