@@ -243,9 +243,10 @@ impl Uring {
         handler: &mut impl Handler,
     ) {
         let is_open = self.socket(token).is_some();
+        let holds = self.holds(token);
         let paused = self.socket(token).is_some_and(|socket| {
             socket.receiving = more;
-            socket.paused
+            socket.paused || holds
         });
         let ring = &mut self.lanes[usize::from(lane_index)].ring;
         let mut wanted = Receive::More;
@@ -287,6 +288,11 @@ impl Uring {
         }
     }
 
+    /// Bytes of an open connection wait to be taken up: nothing may overtake them, resumed or not.
+    fn holds(&self, token: Token) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&token.slot)
+    }
+
     /// Receives if it does not yet.
     fn receive_again(&mut self, token: Token) {
         let Some(socket) = self.socket(token) else { return };
@@ -307,7 +313,8 @@ impl Uring {
             handler.sent(token, 0);
         }
         for token in std::mem::take(&mut self.ended) {
-            match self.socket(token).map(|socket| socket.paused) {
+            let holds = self.holds(token);
+            match self.socket(token).map(|socket| socket.paused || holds) {
                 Some(true) => self.held.entry(token.slot).or_default().end = Some(Ok(())),
                 Some(false) => {
                     handler.received(token, &mut []);
