@@ -177,7 +177,8 @@ impl<'a> Reach<'a> {
     fn connect_all(&mut self) -> io::Result<()> {
         let mut progress = self.conditions.progress(true);
         let mut next = 0;
-        while self.ready < self.plan.connections {
+        // One that is lost never becomes ready; the summary tells.
+        while self.ready + (self.lost as usize) < self.plan.connections {
             while next < self.plan.connections && self.dialing < self.plan.concurrency {
                 self.dial(next);
                 next += 1;

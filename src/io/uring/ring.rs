@@ -166,10 +166,11 @@ impl Ring {
             .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS);
         let connect =
             opcode::Connect::new(Fixed(slot), target.as_ptr().cast(), target.len()).build();
-        self.dialed.push(addresses);
         let requests = [socket, bind, connect].map(|entry| entry.user_data(user_data));
         // SAFETY: the addresses stay until the kernel has taken them up: `enter` sees to it.
         unsafe { self.push_all(&requests) };
+        // Not before: if the queue was full, that has been entered, and forgot all addresses.
+        self.dialed.push(addresses);
     }
 
     /// Sends what the kernel has room for. Bytes of the program itself need no keeper.

@@ -1,13 +1,15 @@
 //! The ring against the kernel's corners: short sends, no buffer, more completions than there is room
 //! for, cancelled requests.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 
@@ -186,4 +188,28 @@ fn an_event_tells_of_another_ring_only_while_that_is_wanted() {
     let timeout = Timespec::try_from(PATIENCE).unwrap();
     assert_eq!(poll(&mut files, Some(&timeout)).unwrap(), 1);
     assert_eq!(wait(&mut ring).result.unwrap(), 1);
+}
+
+#[test]
+fn addresses_of_dials_outlive_a_full_queue() {
+    /// Three requests each: some find the queue full.
+    const DIALS: u32 = REQUESTS_MAX;
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener.listen(DIALS as i32).unwrap();
+    let target = listener.local_addr().unwrap().as_socket().unwrap();
+    let options = RingOptions { slots: Some(DIALS), buffers: 4, accepts: 0 };
+    let mut ring = Ring::new(options).expect("this kernel has io_uring");
+    let source = |slot: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + slot);
+    for slot in 0..DIALS {
+        ring.dial(slot, SocketAddr::from((source(slot), 0)), target, slot.into());
+    }
+    let mut dialed: Vec<_> = (0..DIALS).map(|_| wait(&mut ring)).collect();
+    dialed.sort_by_key(|completion| completion.user_data);
+    for (slot, completion) in (0..).zip(dialed) {
+        assert!(completion.result.is_ok() && completion.user_data == slot, "{completion:?}");
+    }
+    let peers = (0..DIALS).map(|_| listener.accept().unwrap().1.as_socket_ipv4().unwrap());
+    let peers: BTreeSet<_> = peers.map(|peer| *peer.ip()).collect();
+    assert_eq!(peers, (0..DIALS).map(source).collect());
 }
