@@ -234,7 +234,9 @@ impl Backend for Epoll {
             outcome => outcome?,
         }
         handler.woke(self.now());
+        let mut taken = 0;
         for event in &events {
+            taken += 1;
             match event.token() {
                 LISTENER => self.accept_again = true,
                 WAKER => {}
@@ -252,6 +254,9 @@ impl Backend for Epoll {
                     }
                 }
             }
+        }
+        if self.again.is_empty() && taken < EVENTS_MAX {
+            handler.caught_up();
         }
         self.events = events;
         let retry = self.accept_retry.is_some_and(|retry| retry <= Instant::now());

@@ -67,6 +67,10 @@ pub trait Handler {
     /// The wait is over; what follows in this `poll` happens now.
     fn woke(&mut self, now: Moment);
 
+    /// All that peers had sent when the wait was over has been handed over: who is silent now is silent,
+    /// and not merely unheard.
+    fn caught_up(&mut self);
+
     /// `None` refuses: the connection is dropped without a word.
     fn accepted(&mut self, peer: SocketAddr) -> Option<Token>;
 

@@ -78,6 +78,8 @@ pub struct Network {
     sockets: Vec<Socket>,
     /// Accepting fails while this is set, as it does without descriptors.
     pub descriptors_exhausted: bool,
+    /// A shard has too much to do to ever look at this one.
+    pub unheard: Option<SocketId>,
 }
 
 impl Network {
@@ -87,6 +89,7 @@ impl Network {
             random: Random::new(seed),
             sockets: Vec::new(),
             descriptors_exhausted: false,
+            unheard: None,
         }))
     }
 
@@ -197,6 +200,15 @@ impl Simulated {
             .filter(|index| !network.sockets[*index].closed)
     }
 
+    /// Whether somebody has sent what was not handed over.
+    fn has_unheard(&self) -> bool {
+        let network = self.network.borrow();
+        let sockets = self.sockets.iter().flatten().map(|index| &network.sockets[*index]);
+        sockets
+            .filter(|socket| !socket.closed)
+            .any(|socket| !socket.paused && !socket.to_server.is_empty())
+    }
+
     fn end(&mut self, token: Token, reason: io::Result<()>) {
         let mut network = self.network.borrow_mut();
         let Some(index) = self.socket(&network, token) else { return };
@@ -238,9 +250,9 @@ impl Simulated {
     fn happen(&mut self, token: Token, handler: &mut impl Handler) {
         let mut network = self.network.borrow_mut();
         let Some(index) = self.socket(&network, token) else { return };
-        let Network { random, sockets, .. } = &mut *network;
+        let Network { random, sockets, unheard, .. } = &mut *network;
         let socket = &mut sockets[index];
-        if random.one_in(4) {
+        if random.one_in(4) || *unheard == Some(SocketId(index)) {
             return;
         }
         if socket.reset {
@@ -287,6 +299,9 @@ impl Backend for Simulated {
         }
         for token in tokens {
             self.happen(token, handler);
+        }
+        if !self.has_unheard() {
+            handler.caught_up();
         }
         if self.accepting {
             self.accept(handler);

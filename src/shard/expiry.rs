@@ -12,6 +12,9 @@ use crate::metrics::Counter;
 use crate::proto::http::Refusal;
 use crate::proto::{CloseCode, close};
 
+/// Longest silence, in heartbeat intervals, of a peer that a busy shard may merely not have heard.
+const UNHEARD_INTERVALS_MAX: u32 = 4;
+
 impl State {
     pub(super) fn expire_timers(&mut self) {
         let mut expired = std::mem::take(&mut self.expired);
@@ -89,6 +92,13 @@ impl State {
         {
             let reason = Counter::FragmentAbuse.name();
             self.fail(token, CloseCode::Policy, reason, "a message was not complete in time");
+        } else if connection.pinged.is_some()
+            && now >= silence_ends(connection, interval)
+            && Tick::at(self.caught_up) < silence_ends(connection, interval)
+            && now < connection.last_received.after(interval * UNHEARD_INTERVALS_MAX)
+        {
+            // The answer may be there, unread: the peer is not to pay for what the shard has to do.
+            connection.pinged = Some(now);
         } else if connection.pinged.is_some() && now >= silence_ends(connection, interval) {
             self.count(Counter::NoHeartbeat, 1);
             self.note(token, Counter::NoHeartbeat.name(), "silent for two heartbeat intervals");

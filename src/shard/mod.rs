@@ -40,8 +40,9 @@ use timers::TimerWheel;
 
 /// Messages of other shards taken in per turn.
 const MESSAGES_MAX: usize = 1024;
-/// Deadlines looked at per turn.
-const EXPIRED_MAX: usize = 1024;
+/// Deadlines looked at per turn: no more than the events that a backend takes, so that a crowd of pings
+/// does not keep a shard from reading the answers.
+const EXPIRED_MAX: usize = 64;
 /// Visits of fan-outs per turn, see [`Broker::advance`]: about half a millisecond of sending.
 const VISITS_MAX: usize = 128;
 /// Longest wait: a shard turns at least this often, so that a stalled one can be told.
@@ -141,6 +142,8 @@ struct State {
     decoder_limits: DecoderLimits,
     head_limits: HeadLimits,
     now: Moment,
+    /// When everything that peers had sent was last known to have been read.
+    caught_up: Moment,
     connections: Slab<Connection>,
     last_generation: u32,
     timers: TimerWheel,
@@ -191,6 +194,7 @@ impl State {
                 fields_max: config.limits.max_head_fields,
             },
             now,
+            caught_up: now,
             connections: Slab::new(),
             last_generation: 0,
             timers: TimerWheel::new(now),
@@ -280,6 +284,10 @@ impl State {
 impl Handler for State {
     fn woke(&mut self, now: Moment) {
         self.now = now;
+    }
+
+    fn caught_up(&mut self) {
+        self.caught_up = self.now;
     }
 
     fn accepted(&mut self, peer: SocketAddr) -> Option<Token> {

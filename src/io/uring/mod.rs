@@ -40,7 +40,7 @@ const ACCEPTS: u16 = 64;
 const ARENA_BYTES: usize = 1 << 20;
 /// Receive buffers of a ring that is the only one of its shard, and of one of several.
 const BUFFERS: u16 = 256;
-const BUFFERS_OF_MANY: u16 = 32;
+const BUFFERS_OF_MANY: u16 = 128;
 
 #[derive(Debug, Clone, Copy)]
 struct Socket {
@@ -406,7 +406,10 @@ impl Uring {
                 }
                 // The kernel hands out some twenty at a time.
                 let ring = &mut self.lanes[index].ring;
-                if events >= EVENTS_MAX || !ring.wants_enter() {
+                if events >= EVENTS_MAX {
+                    return Ok(());
+                }
+                if !ring.wants_enter() {
                     break;
                 }
                 ring.enter(None)?;
@@ -415,6 +418,7 @@ impl Uring {
                 }
             }
         }
+        handler.caught_up();
         Ok(())
     }
 

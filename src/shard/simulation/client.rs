@@ -34,7 +34,7 @@ pub struct Segment {
 }
 
 pub struct Client {
-    socket: SocketId,
+    pub socket: SocketId,
     manner: Manner,
     upgraded: bool,
     closed: bool,

@@ -90,6 +90,27 @@ fn a_peer_that_falls_silent_is_closed_after_two_intervals() {
 }
 
 #[test]
+fn a_peer_whose_answer_is_not_read_is_not_closed_for_silence() {
+    let mut world = world(1, |config| config.heartbeat.interval = Duration::from_secs(4));
+    let index = world.open_client(0);
+    let socket = world.clients[index].socket;
+    world.network.borrow_mut().unheard = Some(socket);
+    while world.network.borrow().now().0 < 14_000 {
+        world.step();
+    }
+    assert!(world.clients[index].is_open());
+    world.network.borrow_mut().unheard = None;
+    while world.network.borrow().now().0 < 40_000 {
+        world.step();
+    }
+    assert!(world.clients[index].is_open());
+    // Not for ever: nobody holds a slot because a shard is always busy.
+    world.network.borrow_mut().unheard = Some(socket);
+    let time = world.time_until_closed(index);
+    assert!((10_000..=25_000).contains(&time), "{time} ms");
+}
+
+#[test]
 fn messages_back_to_back_do_not_count_as_one_that_stays_open() {
     let mut world = world(1, |config| config.limits.message_timeout = Duration::from_secs(2));
     let socket = world.raw_socket(0);
