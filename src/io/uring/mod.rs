@@ -13,6 +13,7 @@
 
 mod accepting;
 mod buffers;
+mod holding;
 pub mod ring;
 mod tag;
 
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
 use crate::ids::{Moment, Token};
 use buffers::Buffer;
+use holding::Held;
 use ring::{Completion, File, Ring, RingOptions};
 use tag::{Kind, tag, tag_place, untag};
 
@@ -57,14 +59,6 @@ struct Socket {
     awaiting_room: bool,
     /// A request that ends our side is under way.
     shutting: bool,
-}
-
-/// What came for a connection that had paused.
-#[derive(Debug, Default)]
-struct Held {
-    bytes: Vec<u8>,
-    /// How the stream ended behind them.
-    end: Option<io::Result<()>>,
 }
 
 /// A ring and what is under way in it.
@@ -252,8 +246,7 @@ impl Uring {
         let mut wanted = Receive::More;
         if let Some(buffer) = buffer {
             if paused {
-                let held = self.held.entry(token.slot).or_default();
-                held.bytes.extend_from_slice(ring.bytes(&buffer));
+                self.held.entry(token.slot).or_default().add(ring.bytes(&buffer));
             } else if is_open && result.as_ref().is_ok_and(|bytes| *bytes > 0) {
                 wanted = handler.received(token, ring.bytes(&buffer));
             }
@@ -269,28 +262,13 @@ impl Uring {
             Err(error) => Some(Err(error)),
         };
         match end {
-            Some(end) if paused => self.held.entry(token.slot).or_default().end = Some(end),
+            Some(end) if paused => self.hold_end(token, end),
             Some(Ok(())) => self.ended.push(token),
             Some(Err(error)) => self.end(token, Err(error)),
             None if wanted == Receive::Pause => self.pause(token),
             None if !paused => self.receive_again(token),
             None => {}
         }
-    }
-
-    fn pause(&mut self, token: Token) {
-        let Some(socket) = self.socket(token) else { return };
-        socket.paused = true;
-        let socket = *socket;
-        if socket.receiving {
-            let ring = &mut self.lanes[usize::from(socket.ring)].ring;
-            ring.cancel(tag(Kind::Receive, token), tag_place(Kind::Other, 0));
-        }
-    }
-
-    /// Bytes of an open connection wait to be taken up: nothing may overtake them, resumed or not.
-    fn holds(&self, token: Token) -> bool {
-        !self.held.is_empty() && self.held.contains_key(&token.slot)
     }
 
     /// Receives if it does not yet.
@@ -312,46 +290,8 @@ impl Uring {
         for token in std::mem::take(&mut self.unfinished) {
             handler.sent(token, 0);
         }
-        for token in std::mem::take(&mut self.ended) {
-            let holds = self.holds(token);
-            match self.socket(token).map(|socket| socket.paused || holds) {
-                Some(true) => self.held.entry(token.slot).or_default().end = Some(Ok(())),
-                Some(false) => {
-                    handler.received(token, &mut []);
-                }
-                None => {}
-            }
-        }
-        for _ in 0..self.resumed.len().min(EVENTS_MAX) {
-            let Some(token) = self.resumed.pop_front() else { break };
-            self.take_up_held(token, handler);
-        }
-    }
-
-    fn take_up_held(&mut self, token: Token, handler: &mut impl Handler) {
-        if self.socket(token).is_none_or(|socket| socket.paused) {
-            return;
-        }
-        if let Some(mut held) = self.held.remove(&token.slot) {
-            if !held.bytes.is_empty() && handler.received(token, &mut held.bytes) == Receive::Pause
-            {
-                held.bytes = Vec::new();
-                if held.end.is_some() {
-                    self.held.insert(token.slot, held);
-                }
-                self.pause(token);
-                return;
-            }
-            match held.end {
-                Some(Ok(())) => {
-                    handler.received(token, &mut []);
-                    return;
-                }
-                Some(Err(error)) => return self.end(token, Err(error)),
-                None => {}
-            }
-        }
-        self.receive_again(token);
+        self.tell_ends(handler);
+        self.take_up_resumed(handler);
     }
 
     /// Enters the rings that have something to do, and waits if none has news.
@@ -513,10 +453,7 @@ impl Backend for Uring {
     }
 
     fn resume(&mut self, token: Token) {
-        if let Some(socket) = self.socket(token) {
-            socket.paused = false;
-            self.resumed.push_back(token);
-        }
+        self.unpause(token);
     }
 
     fn shutdown(&mut self, token: Token) {
