@@ -6,6 +6,7 @@ mod support;
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use support::*;
@@ -136,6 +137,94 @@ fn a_stopped_reader_and_a_paused_writer_lose_nothing_in_a_ring() {
         assert_eq!((echoed.opcode, echoed.payload.len()), (OpCode::BINARY, 512 << 10));
     }
     writer.join().expect("no panics");
+}
+
+/// A client whose pings are numbered.
+struct Asker {
+    peer: Peer,
+    /// Number of the next pong.
+    next: usize,
+}
+
+impl Asker {
+    /// 64 of them, and the header of each, are one receive buffer.
+    const PING_BYTES: usize = 248;
+
+    fn open(server: &Server) -> Self {
+        Self { peer: Peer::open(server), next: 0 }
+    }
+
+    fn ask(&mut self, count: usize) {
+        let ping = |id: usize| {
+            let text = format!(r#"{{"type":"ping","id":{id}}}"#);
+            frame(OpCode::TEXT, format!("{text:<width$}", width = Self::PING_BYTES).as_bytes())
+        };
+        self.peer.send(&(0..count).flat_map(ping).collect::<Vec<u8>>());
+    }
+
+    /// Takes up what comes until nothing does for so long, or `count` pongs have come, in order.
+    fn read(&mut self, count: usize, patience: Duration) {
+        while self.next < count
+            && let Some(frame) = self.peer.frame_within(patience)
+        {
+            if let Some(rest) = frame.text().strip_prefix(r#"{"type":"pong","id":"#) {
+                let id = rest.split(',').next().expect("a first part");
+                assert_eq!(id, self.next.to_string());
+                self.next += 1;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, count: usize) {
+        self.read(count, PATIENCE);
+        assert_eq!(self.next, count);
+    }
+}
+
+#[test]
+fn what_is_held_for_readers_that_go_on_together_comes_before_what_they_send_then() {
+    // More than are taken up in one turn.
+    const STOPPED: usize = 200;
+    const FLOWING: usize = 60;
+    // A buffer that makes the shard pause, and one that is held then.
+    const FIRST: usize = 80;
+    // Three buffers: what a turn takes up ends between the second and the third of somebody.
+    const MANY: usize = 180;
+    let server = Server::start(&[
+        "--backend=uring",
+        "--shards=1",
+        "--send-queue-size=1KiB",
+        "--slow-consumer=drop_newest",
+        "--set=limits.slow_consumer_timeout=60s",
+    ]);
+    let shard = server.find_thread("stentor-0").expect("it runs");
+    let stall = || StalledThread::stop(shard).expect("a parent may trace its child");
+    let mut stopped: Vec<_> = (0..STOPPED).map(|_| Asker::open(&server)).collect();
+    let mut flowing: Vec<_> = (0..FLOWING).map(|_| Asker::open(&server)).collect();
+    stopped.iter_mut().for_each(|asker| asker.peer.subscribe("all"));
+    let mut publisher = Peer::open(&server);
+    let large = format!("{:?}", "x".repeat(60_000));
+    while server.counter("dropped_newest") < 2 * STOPPED as u64 {
+        publisher.publish_acked("all", &large);
+    }
+    // They do not read, so they are not read from when their pongs do not fit.
+    let stalled = stall();
+    stopped.iter_mut().for_each(|asker| asker.ask(FIRST));
+    drop(stalled);
+    server.wait_for_counter("receive_paused", STOPPED as u64);
+    // While the shard stands still, there is room for all of them again, and then much to receive from
+    // the others: it finds all of that at once.
+    let stalled = stall();
+    std::thread::scope(|threads| {
+        for asker in &mut stopped {
+            threads.spawn(|| asker.read(FIRST, Duration::from_millis(100)));
+        }
+    });
+    flowing.iter_mut().for_each(|asker| asker.ask(MANY));
+    drop(stalled);
+    stopped.iter_mut().for_each(|asker| asker.expect(FIRST));
+    flowing.iter_mut().for_each(|asker| asker.expect(MANY));
 }
 
 /// Denies `io_uring_setup` to what is started, as the profiles of containers do.
