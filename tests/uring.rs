@@ -227,6 +227,22 @@ fn what_is_held_for_readers_that_go_on_together_comes_before_what_they_send_then
     flowing.iter_mut().for_each(|asker| asker.expect(MANY));
 }
 
+#[test]
+fn receives_that_find_no_buffer_are_counted_and_lose_nothing() {
+    // Of each, three buffers: more than the 32 of one ring of several.
+    const PEERS: usize = 60;
+    const MANY: usize = 180;
+    let server = direct(&["--max-connections", "600"]);
+    let mut askers: Vec<_> = (0..PEERS).map(|_| Asker::open(&server)).collect();
+    assert_eq!(server.counter("receive_buffers_empty"), 0);
+    let shard = server.find_thread("stentor-0").expect("it runs");
+    let stalled = StalledThread::stop(shard).expect("a parent may trace its child");
+    askers.iter_mut().for_each(|asker| asker.ask(MANY));
+    drop(stalled);
+    askers.iter_mut().for_each(|asker| asker.expect(MANY));
+    assert!(server.counter("receive_buffers_empty") > 0);
+}
+
 /// Denies `io_uring_setup` to what is started, as the profiles of containers do.
 fn forbid_io_uring(command: &mut Command) {
     let deny = || {

@@ -255,6 +255,9 @@ impl Uring {
         if !is_open {
             return;
         }
+        if result.as_ref().is_err_and(|error| has_errno(error, &[Errno::NOBUFS])) {
+            handler.receive_starved();
+        }
         let end = match result {
             Ok(0) => Some(Ok(())),
             Ok(_) => None,
@@ -397,8 +400,11 @@ impl Uring {
 
 /// Nothing is wrong: asked again, the kernel does it. No buffer was free, or it was cancelled.
 fn is_again(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::CANCELED))
+    has_errno(error, &[Errno::AGAIN, Errno::INTR, Errno::NOBUFS, Errno::CANCELED])
+}
+
+fn has_errno(error: &io::Error, wanted: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|errno| wanted.contains(&Errno::from_raw_os_error(errno)))
 }
 
 impl Backend for Uring {
