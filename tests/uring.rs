@@ -73,15 +73,16 @@ fn a_full_table_turns_people_away_and_takes_them_again() {
     assert_eq!(server.connections(), again.len() as u64);
 }
 
-#[test]
-fn connects_resets_and_ends_in_any_order_leave_nothing_behind() {
-    const COUNT: u64 = 20_000;
-    let server = direct(&["--max-connections", "600", "--heartbeat", "60s"]);
-    let files = server.open_files();
-    let mut random = Random::new(7);
+/// Connects, resets and ends `count` times in a random order, from an address of its own.
+fn come_and_go(server: &Server, seed: u8, count: u32) {
+    // More connections at a time are more ports in use, of which an address has few.
+    const OPEN_MAX: usize = 50;
+    let pings = Asker::pings(180);
+    let mut random = Random::new(seed.into());
     let mut open: Vec<Peer> = Vec::new();
-    for index in 0..COUNT {
-        let mut peer = Peer::connect(&server);
+    for index in 0..count {
+        let source = [127, 0, 1 + seed, 1 + (index % 8) as u8].into();
+        let mut peer = Peer::connect_from(server, source);
         match random.below(6) {
             // Not a word, a part of one, a whole one, and gone before the answer.
             0 => peer.abort(),
@@ -105,12 +106,33 @@ fn connects_resets_and_ends_in_any_order_leave_nothing_behind() {
                 open.push(peer);
             }
         }
-        if open.len() > 100 {
-            let peer = open.swap_remove(random.below(open.len()));
-            if random.below(2) == 0 { peer.abort() } else { peer.hang_up() }
+        if open.len() > OPEN_MAX {
+            let mut peer = open.swap_remove(random.below(open.len()));
+            match random.below(4) {
+                // With several buffers under way from it, and their answers to it.
+                0 | 1 => {
+                    drop(peer.try_send(&pings));
+                    peer.abort();
+                }
+                2 => peer.abort(),
+                _ => peer.hang_up(),
+            }
         }
     }
-    drop(open);
+}
+
+#[test]
+fn connects_resets_and_ends_in_any_order_leave_nothing_behind() {
+    const COUNT: u32 = 100_000;
+    const CLIENTS: u8 = 4;
+    let server = direct(&["--max-connections", "600", "--heartbeat", "60s"]);
+    let files = server.open_files();
+    std::thread::scope(|threads| {
+        for seed in 0..CLIENTS {
+            let server = &server;
+            threads.spawn(move || come_and_go(server, seed, COUNT / u32::from(CLIENTS)));
+        }
+    });
     server.wait_for_connections(0);
     wait_until("all slots are free", || files_in_rings(&server) == 0);
     assert!(server.open_files() <= files + 4, "{files} files, then {}", server.open_files());
@@ -154,12 +176,16 @@ impl Asker {
         Self { peer: Peer::open(server), next: 0 }
     }
 
-    fn ask(&mut self, count: usize) {
+    fn pings(count: usize) -> Vec<u8> {
         let ping = |id: usize| {
             let text = format!(r#"{{"type":"ping","id":{id}}}"#);
             frame(OpCode::TEXT, format!("{text:<width$}", width = Self::PING_BYTES).as_bytes())
         };
-        self.peer.send(&(0..count).flat_map(ping).collect::<Vec<u8>>());
+        (0..count).flat_map(ping).collect()
+    }
+
+    fn ask(&mut self, count: usize) {
+        self.peer.send(&Self::pings(count));
     }
 
     /// Takes up what comes until nothing does for so long, or `count` pongs have come, in order.

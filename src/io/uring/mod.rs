@@ -297,6 +297,13 @@ impl Uring {
         self.take_up_resumed(handler);
     }
 
+    /// Invariant: between turns every buffer is the kernel's, but those of completions that wait.
+    fn holds_no_buffer(&self) -> bool {
+        let waiting = |(_, completion): &&(u16, Completion)| completion.buffer.is_some();
+        let waiting = self.deferred.iter().filter(waiting).count();
+        waiting == self.lanes.iter().map(|lane| usize::from(lane.ring.buffers_out())).sum::<usize>()
+    }
+
     /// Enters the rings that have something to do, and waits if none has news.
     fn enter(&mut self, timeout: Duration) -> io::Result<()> {
         if !self.watching {
@@ -413,6 +420,7 @@ impl Backend for Uring {
     }
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
+        debug_assert!(self.holds_no_buffer(), "a receive buffer is lost");
         let timeout = self.timeout(timeout);
         self.leftovers(handler);
         self.arm_accepts(handler);
