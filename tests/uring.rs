@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use support::*;
 
 const DIRECT: &[&str] = &["--backend", "uring", "--direct-descriptors", "true", "--shards", "1"];
@@ -308,6 +308,48 @@ fn where_io_uring_is_forbidden_uring_does_not_start_and_says_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     for wanted in ["io_uring", "seccomp", "--backend epoll"] {
+        assert!(text.contains(wanted), "{text}");
+    }
+}
+
+/// Lets what is started lock next to no memory. The kernel counts that of rings only for those without
+/// `CAP_IPC_LOCK`, so a process of root must lose it first; for others there is nothing to lose.
+fn lock_little_memory(command: &mut Command) {
+    // linux/capability.h
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    let limit = || {
+        let little = Rlimit { current: Some(16 << 10), maximum: Some(16 << 10) };
+        setrlimit(Resource::Memlock, little)?;
+        // SAFETY: a plain system call.
+        match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => match std::io::Error::last_os_error() {
+                error if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+                error => Err(error),
+            },
+        }
+    };
+    // SAFETY: only system calls between fork and exec.
+    unsafe { command.pre_exec(limit) };
+}
+
+#[test]
+fn with_too_little_memory_to_lock_auto_serves_with_epoll_and_says_why() {
+    let launch = Launch::new(&["--backend", "auto"]).with(lock_little_memory);
+    let server = launch.start();
+    assert!(server.banner[1].ends_with(", epoll\n"), "{:?}", server.banner);
+    let said = server.log.wait_for(0, |line| line["message"] == "no io_uring, so epoll");
+    assert!(said["error"].as_str().is_some_and(|error| error.contains("ulimit -l")), "{said}");
+    fresh_client_works(&server);
+}
+
+#[test]
+fn with_too_little_memory_to_lock_uring_does_not_start_and_says_what_to_do() {
+    let launch = Launch::new(&["--backend", "uring"]).with(lock_little_memory);
+    let Err(output) = launch.try_start() else { panic!("it started") };
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    for wanted in ["io_uring", "ulimit -l", "CAP_IPC_LOCK", "--backend epoll"] {
         assert!(text.contains(wanted), "{text}");
     }
 }

@@ -146,7 +146,8 @@ fn advice(error: &io::Error) -> &'static str {
              profile of a container: allow it there, or use --backend epoll"
         }
         io::ErrorKind::OutOfMemory => {
-            "; the memory that this process may lock is too little (`ulimit -l`)"
+            "; its rings need more memory than this process may lock: raise `ulimit -l` \
+             (LimitMEMLOCK= of systemd) or grant CAP_IPC_LOCK, or use --backend epoll"
         }
         io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
             "; this kernel is too old (6.1 is needed): use --backend epoll"
