@@ -1,5 +1,5 @@
 //! io_uring where it differs from epoll: connections in the tables of its rings, kernels that forbid it,
-//! and nothing left behind. Everything else runs on it with `STENTOR_TEST_BACKEND=uring`.
+//! and nothing left behind. Everything else runs on it with `STENTOR_TEST_BACKEND=uring` and `uring-direct`.
 #![cfg(feature = "uring")]
 
 mod support;
@@ -291,9 +291,14 @@ fn forbid_io_uring(command: &mut Command) {
     unsafe { command.pre_exec(deny) };
 }
 
+/// Direct descriptors leave no choice, wherever else the tests have them.
+fn auto() -> Launch {
+    Launch::new(&["--backend", "auto", "--direct-descriptors", "false"])
+}
+
 #[test]
 fn where_io_uring_is_forbidden_auto_serves_with_epoll_and_says_why() {
-    let launch = Launch::new(&["--backend", "auto"]).with(forbid_io_uring);
+    let launch = auto().with(forbid_io_uring);
     let server = launch.start();
     assert!(server.banner[1].ends_with(", epoll\n"), "{:?}", server.banner);
     let said = server.log.wait_for(0, |line| line["message"] == "no io_uring, so epoll");
@@ -335,7 +340,7 @@ fn lock_little_memory(command: &mut Command) {
 
 #[test]
 fn with_too_little_memory_to_lock_auto_serves_with_epoll_and_says_why() {
-    let launch = Launch::new(&["--backend", "auto"]).with(lock_little_memory);
+    let launch = auto().with(lock_little_memory);
     let server = launch.start();
     assert!(server.banner[1].ends_with(", epoll\n"), "{:?}", server.banner);
     let said = server.log.wait_for(0, |line| line["message"] == "no io_uring, so epoll");

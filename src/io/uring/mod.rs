@@ -368,17 +368,13 @@ impl Uring {
         Ok(())
     }
 
-    fn timeout(&self, wanted: Duration) -> Duration {
-        let pending = !self.resumed.is_empty()
+    /// There is something to do that no completion will tell.
+    fn is_pending(&self) -> bool {
+        !self.resumed.is_empty()
             || !self.ended.is_empty()
             || !self.closed.is_empty()
             || !self.unfinished.is_empty()
-            || !self.deferred.is_empty();
-        match self.accept_retry {
-            _ if pending => Duration::ZERO,
-            Some(retry) => wanted.min(retry.saturating_duration_since(Instant::now())),
-            None => wanted,
-        }
+            || !self.deferred.is_empty()
     }
 
     /// A send has ended.
@@ -421,9 +417,13 @@ impl Backend for Uring {
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
         debug_assert!(self.holds_no_buffer(), "a receive buffer is lost");
-        let timeout = self.timeout(timeout);
+        // Whatever is left over changes what the shard wants next: it must not wait then.
+        let timeout = if self.is_pending() { Duration::ZERO } else { timeout };
         self.leftovers(handler);
         self.arm_accepts(handler);
+        let timeout = self
+            .accept_retry
+            .map_or(timeout, |retry| timeout.min(retry.saturating_duration_since(Instant::now())));
         self.enter(timeout)?;
         handler.woke(self.now());
         self.take_up(handler)
