@@ -44,6 +44,8 @@ counters! {
     BytesReceived = "bytes_received",
     /// Bytes accepted by sockets.
     BytesSent = "bytes_sent",
+    /// Receives that ended because all receive buffers of an io_uring were in use; asked for again.
+    ReceiveBuffersEmpty = "receive_buffers_empty",
     /// WebSocket messages received.
     MessagesReceived = "messages_received",
     /// Publications taken from this shard's clients.

@@ -88,7 +88,8 @@ fn open_files_are_raised_to_the_hard_limit() {
         .nth(1)
         .and_then(|word| word.parse().ok())
         .expect("a number");
-    assert!((900..1000).contains(&connections), "{banner}");
+    let least = if on_direct_descriptors() { 850 } else { 900 };
+    assert!((least..1000).contains(&connections), "{banner}");
     let mut peers: Vec<_> = (0..connections).map(|_| Peer::open(&server)).collect();
     peers.iter_mut().for_each(|peer| peer.expect_idle());
 }
@@ -104,6 +105,10 @@ fn more_connections_than_open_files_allow_are_warned_of() {
         (allowed, lines.into_iter().filter(|line| line.contains("WARN")).collect::<Vec<_>>())
     };
     let (allowed, lines) = warnings("5000");
+    if on_direct_descriptors() {
+        assert_eq!((allowed.as_str(), lines.len()), ("5000", 0), "they need no open files");
+        return;
+    }
     assert_eq!(lines.len(), 1, "{lines:?}");
     let text = format!("max_connections = 5000: open files 1000 allow {allowed}; ");
     assert!(lines[0].contains(&text) && lines[0].contains("ulimit -n"), "{lines:?}");

@@ -81,6 +81,9 @@ pub trait Handler {
     /// `bytes` is borrowed: unmask in place, copy what must stay. Empty: the peer sends no more.
     fn received(&mut self, token: Token, bytes: &mut [u8]) -> Receive;
 
+    /// A receive found all buffers of the backend in use. It is asked for again: nothing is lost.
+    fn receive_starved(&mut self);
+
     /// A send that was [`SendStatus::Pending`] made progress: `count` bytes were accepted, or with
     /// 0 there is room again.
     fn sent(&mut self, token: Token, count: usize);

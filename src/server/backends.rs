@@ -97,16 +97,18 @@ pub fn affordable(config: &Config, shards: usize, capacity: Capacity) -> usize {
     #[cfg(feature = "uring")]
     if let Some(direct) = direct_descriptors(config, shards, capacity) {
         let slots = direct.slots as usize * usize::from(direct.rings_max);
-        return slots.saturating_sub(SPARE_SLOTS) * shards;
+        return slots.saturating_sub(spare_slots(direct.slots as usize)) * shards;
     }
     let _ = (config, shards);
     capacity.open_files.saturating_sub(capacity.kept).max(1) as usize
 }
 
 /// Slots of a shard that no connection gets: accepts under way, and those who are told that there is
-/// no room.
+/// no room. Of a small table not more than a part: it is for connections.
 #[cfg(feature = "uring")]
-const SPARE_SLOTS: usize = TURNED_AWAY_MAX + 64;
+fn spare_slots(table: usize) -> usize {
+    (TURNED_AWAY_MAX + 64).min(table / 4)
+}
 
 /// Rings for as many connections as are asked for; for one ring's worth each if no number is given.
 #[cfg(feature = "uring")]
@@ -124,7 +126,7 @@ fn direct_descriptors(
     let rings = config.limits.max_connections.map_or(1, |connections| {
         // The kernel spreads connections by their addresses: no shard gets exactly its share.
         let share = connections.div_ceil(shards);
-        (share + share / 20 + SPARE_SLOTS).div_ceil(slots as usize)
+        (share + share / 20 + spare_slots(slots as usize)).div_ceil(slots as usize)
     });
     Some(DirectDescriptors {
         slots: slots as u32,
@@ -146,7 +148,8 @@ fn advice(error: &io::Error) -> &'static str {
              profile of a container: allow it there, or use --backend epoll"
         }
         io::ErrorKind::OutOfMemory => {
-            "; the memory that this process may lock is too little (`ulimit -l`)"
+            "; its rings need more memory than this process may lock: raise `ulimit -l` \
+             (LimitMEMLOCK= of systemd) or grant CAP_IPC_LOCK, or use --backend epoll"
         }
         io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
             "; this kernel is too old (6.1 is needed): use --backend epoll"

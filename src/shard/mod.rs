@@ -337,6 +337,10 @@ impl Handler for State {
         self.throttle(token)
     }
 
+    fn receive_starved(&mut self) {
+        self.count(Counter::ReceiveBuffersEmpty, 1);
+    }
+
     fn sent(&mut self, token: Token, count: usize) {
         let tick = self.tick();
         let Some(connection) = self.connections.get_mut(token.index()) else { return };

@@ -17,6 +17,6 @@ pub use http::{ACCEPT_KEY, KEY, Response, get, upgrade_request};
 pub use log::Log;
 pub use peer::{Peer, fresh_client_works};
 pub use random::Random;
-pub use server::{Launch, Server, on_uring, run, run_with};
+pub use server::{Launch, Server, on_direct_descriptors, on_uring, run, run_with};
 pub use stall::StalledThread;
 pub use wait::{PATIENCE, eventually, wait_until};

@@ -1,7 +1,7 @@
 //! A client in the raw: one socket, bytes out, frames and responses in, each with a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -38,6 +38,14 @@ impl Peer {
     pub fn connect_small(server: &Server, bytes: usize) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("a buffer");
+        socket.connect(&server.address.into()).expect("the server accepts");
+        Self::over(socket.into())
+    }
+
+    /// From that address, which has ports of its own.
+    pub fn connect_from(server: &Server, source: IpAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
         socket.connect(&server.address.into()).expect("the server accepts");
         Self::over(socket.into())
     }

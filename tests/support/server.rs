@@ -17,9 +17,21 @@ use super::{Log, PATIENCE, eventually, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stentor");
 
-/// Whether the tests run the server on io_uring (`STENTOR_TEST_BACKEND=uring`).
+/// Whether the tests run the server on io_uring: `STENTOR_TEST_BACKEND=uring`, or `uring-direct` for
+/// connections in the tables of its rings.
 pub fn on_uring() -> bool {
-    std::env::var("STENTOR_TEST_BACKEND").is_ok_and(|backend| backend == "uring")
+    test_backend().starts_with("uring")
+}
+
+pub fn on_direct_descriptors() -> bool {
+    test_backend() == "uring-direct"
+}
+
+fn test_backend() -> String {
+    let backend = std::env::var("STENTOR_TEST_BACKEND").unwrap_or_default();
+    let known = ["", "epoll", "uring", "uring-direct"];
+    assert!(known.contains(&backend.as_str()), "STENTOR_TEST_BACKEND={backend:?} is none");
+    backend
 }
 
 /// How to start a server. The environment holds nothing but what is said here.
@@ -56,7 +68,12 @@ impl Launch {
 
     /// Every test runs on every backend: which one, the environment of the tests says.
     fn on_backend(self) -> Self {
-        if on_uring() { self.env("STENTOR_SERVER_BACKEND", "uring") } else { self }
+        let launch = if on_uring() { self.env("STENTOR_SERVER_BACKEND", "uring") } else { self };
+        if on_direct_descriptors() {
+            launch.env("STENTOR_SERVER_DIRECT_DESCRIPTORS", "true")
+        } else {
+            launch
+        }
     }
 
     /// Changes the command before it starts.

@@ -28,6 +28,10 @@ impl Uring {
             let Some(lane) = self.lanes.iter_mut().find(|lane| free(lane)) else {
                 let rings_max = self.direct.map_or(1, |direct| direct.rings_max);
                 if self.lanes.len() >= usize::from(rings_max) {
+                    // As long as one accept is under way, nobody waits for a slot.
+                    if self.accepting == 0 {
+                        self.pause_accepting(&tables_full(), handler);
+                    }
                     return;
                 }
                 if let Err(error) = self.add_lane() {
@@ -91,4 +95,9 @@ impl Uring {
         });
         lane.ring.receive(file, tag(Kind::Receive, token));
     }
+}
+
+/// The tables of the rings are as full as that of a process can be.
+fn tables_full() -> io::Error {
+    Errno::MFILE.into()
 }

@@ -30,6 +30,8 @@ pub struct Buffers {
     buffer_bytes: usize,
     /// Our end of the ring; the kernel sees it in the first entry.
     tail: u16,
+    /// Handed over and not yet back. Invariant: as many as there are [`Buffer`]s.
+    out: u16,
 }
 
 // SAFETY: the pointers are to memory of its own, which no other thread refers to.
@@ -41,7 +43,7 @@ impl Buffers {
         assert!(count.is_power_of_two(), "the ring's mask needs it");
         let entries = allocate(entries_layout(count)).cast();
         let memory = allocate(memory_layout(count, buffer_bytes));
-        let mut buffers = Self { entries, memory, count, buffer_bytes, tail: 0 };
+        let mut buffers = Self { entries, memory, count, buffer_bytes, tail: 0, out: 0 };
         for id in 0..count {
             buffers.give(id);
         }
@@ -65,8 +67,9 @@ impl Buffers {
     ///
     /// `id` and `bytes` come from one completion of the ring that these buffers are registered with,
     /// and are taken up once.
-    pub unsafe fn take_up(&self, id: u16, bytes: usize) -> Buffer {
+    pub unsafe fn take_up(&mut self, id: u16, bytes: usize) -> Buffer {
         assert!(id < self.count && bytes <= self.buffer_bytes, "the kernel keeps to our buffers");
+        self.out += 1;
         Buffer { id, bytes }
     }
 
@@ -79,7 +82,13 @@ impl Buffers {
 
     /// Gives it back to the kernel.
     pub fn recycle(&mut self, buffer: Buffer) {
+        self.out -= 1;
         self.give(buffer.id);
+    }
+
+    /// Buffers that are not the kernel's now.
+    pub fn out(&self) -> u16 {
+        self.out
     }
 
     fn give(&mut self, id: u16) {

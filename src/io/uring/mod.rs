@@ -13,6 +13,7 @@
 
 mod accepting;
 mod buffers;
+mod holding;
 pub mod ring;
 mod tag;
 
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
 use crate::ids::{Moment, Token};
 use buffers::Buffer;
+use holding::Held;
 use ring::{Completion, File, Ring, RingOptions};
 use tag::{Kind, tag, tag_place, untag};
 
@@ -57,14 +59,6 @@ struct Socket {
     awaiting_room: bool,
     /// A request that ends our side is under way.
     shutting: bool,
-}
-
-/// What came for a connection that had paused.
-#[derive(Debug, Default)]
-struct Held {
-    bytes: Vec<u8>,
-    /// How the stream ended behind them.
-    end: Option<io::Result<()>>,
 }
 
 /// A ring and what is under way in it.
@@ -252,8 +246,7 @@ impl Uring {
         let mut wanted = Receive::More;
         if let Some(buffer) = buffer {
             if paused {
-                let held = self.held.entry(token.slot).or_default();
-                held.bytes.extend_from_slice(ring.bytes(&buffer));
+                self.held.entry(token.slot).or_default().add(ring.bytes(&buffer));
             } else if is_open && result.as_ref().is_ok_and(|bytes| *bytes > 0) {
                 wanted = handler.received(token, ring.bytes(&buffer));
             }
@@ -262,6 +255,9 @@ impl Uring {
         if !is_open {
             return;
         }
+        if result.as_ref().is_err_and(|error| has_errno(error, &[Errno::NOBUFS])) {
+            handler.receive_starved();
+        }
         let end = match result {
             Ok(0) => Some(Ok(())),
             Ok(_) => None,
@@ -269,28 +265,13 @@ impl Uring {
             Err(error) => Some(Err(error)),
         };
         match end {
-            Some(end) if paused => self.held.entry(token.slot).or_default().end = Some(end),
+            Some(end) if paused => self.hold_end(token, end),
             Some(Ok(())) => self.ended.push(token),
             Some(Err(error)) => self.end(token, Err(error)),
             None if wanted == Receive::Pause => self.pause(token),
             None if !paused => self.receive_again(token),
             None => {}
         }
-    }
-
-    fn pause(&mut self, token: Token) {
-        let Some(socket) = self.socket(token) else { return };
-        socket.paused = true;
-        let socket = *socket;
-        if socket.receiving {
-            let ring = &mut self.lanes[usize::from(socket.ring)].ring;
-            ring.cancel(tag(Kind::Receive, token), tag_place(Kind::Other, 0));
-        }
-    }
-
-    /// Bytes of an open connection wait to be taken up: nothing may overtake them, resumed or not.
-    fn holds(&self, token: Token) -> bool {
-        !self.held.is_empty() && self.held.contains_key(&token.slot)
     }
 
     /// Receives if it does not yet.
@@ -312,46 +293,15 @@ impl Uring {
         for token in std::mem::take(&mut self.unfinished) {
             handler.sent(token, 0);
         }
-        for token in std::mem::take(&mut self.ended) {
-            let holds = self.holds(token);
-            match self.socket(token).map(|socket| socket.paused || holds) {
-                Some(true) => self.held.entry(token.slot).or_default().end = Some(Ok(())),
-                Some(false) => {
-                    handler.received(token, &mut []);
-                }
-                None => {}
-            }
-        }
-        for _ in 0..self.resumed.len().min(EVENTS_MAX) {
-            let Some(token) = self.resumed.pop_front() else { break };
-            self.take_up_held(token, handler);
-        }
+        self.tell_ends(handler);
+        self.take_up_resumed(handler);
     }
 
-    fn take_up_held(&mut self, token: Token, handler: &mut impl Handler) {
-        if self.socket(token).is_none_or(|socket| socket.paused) {
-            return;
-        }
-        if let Some(mut held) = self.held.remove(&token.slot) {
-            if !held.bytes.is_empty() && handler.received(token, &mut held.bytes) == Receive::Pause
-            {
-                held.bytes = Vec::new();
-                if held.end.is_some() {
-                    self.held.insert(token.slot, held);
-                }
-                self.pause(token);
-                return;
-            }
-            match held.end {
-                Some(Ok(())) => {
-                    handler.received(token, &mut []);
-                    return;
-                }
-                Some(Err(error)) => return self.end(token, Err(error)),
-                None => {}
-            }
-        }
-        self.receive_again(token);
+    /// Invariant: between turns every buffer is the kernel's, but those of completions that wait.
+    fn holds_no_buffer(&self) -> bool {
+        let waiting = |(_, completion): &&(u16, Completion)| completion.buffer.is_some();
+        let waiting = self.deferred.iter().filter(waiting).count();
+        waiting == self.lanes.iter().map(|lane| usize::from(lane.ring.buffers_out())).sum::<usize>()
     }
 
     /// Enters the rings that have something to do, and waits if none has news.
@@ -422,17 +372,13 @@ impl Uring {
         Ok(())
     }
 
-    fn timeout(&self, wanted: Duration) -> Duration {
-        let pending = !self.resumed.is_empty()
+    /// There is something to do that no completion will tell.
+    fn is_pending(&self) -> bool {
+        !self.resumed.is_empty()
             || !self.ended.is_empty()
             || !self.closed.is_empty()
             || !self.unfinished.is_empty()
-            || !self.deferred.is_empty();
-        match self.accept_retry {
-            _ if pending => Duration::ZERO,
-            Some(retry) => wanted.min(retry.saturating_duration_since(Instant::now())),
-            None => wanted,
-        }
+            || !self.deferred.is_empty()
     }
 
     /// A send has ended.
@@ -461,8 +407,11 @@ impl Uring {
 
 /// Nothing is wrong: asked again, the kernel does it. No buffer was free, or it was cancelled.
 fn is_again(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::CANCELED))
+    has_errno(error, &[Errno::AGAIN, Errno::INTR, Errno::NOBUFS, Errno::CANCELED])
+}
+
+fn has_errno(error: &io::Error, wanted: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|errno| wanted.contains(&Errno::from_raw_os_error(errno)))
 }
 
 impl Backend for Uring {
@@ -471,9 +420,14 @@ impl Backend for Uring {
     }
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
-        let timeout = self.timeout(timeout);
+        debug_assert!(self.holds_no_buffer(), "a receive buffer is lost");
+        // Whatever is left over changes what the shard wants next: it must not wait then.
+        let timeout = if self.is_pending() { Duration::ZERO } else { timeout };
         self.leftovers(handler);
         self.arm_accepts(handler);
+        let timeout = self
+            .accept_retry
+            .map_or(timeout, |retry| timeout.min(retry.saturating_duration_since(Instant::now())));
         self.enter(timeout)?;
         handler.woke(self.now());
         self.take_up(handler)
@@ -517,10 +471,7 @@ impl Backend for Uring {
     }
 
     fn resume(&mut self, token: Token) {
-        if let Some(socket) = self.socket(token) {
-            socket.paused = false;
-            self.resumed.push_back(token);
-        }
+        self.unpause(token);
     }
 
     fn shutdown(&mut self, token: Token) {

@@ -301,7 +301,7 @@ impl Ring {
         };
         let flags = entry.flags();
         let buffer =
-            cqueue::buffer_select(flags).zip(self.buffers.as_ref()).map(|(id, buffers)| {
+            cqueue::buffer_select(flags).zip(self.buffers.as_mut()).map(|(id, buffers)| {
                 let bytes = result.as_ref().map_or(0, |bytes| *bytes as usize);
                 // SAFETY: of this very completion.
                 unsafe { buffers.take_up(id, bytes) }
@@ -320,6 +320,11 @@ impl Ring {
         if let Some(buffers) = &mut self.buffers {
             buffers.recycle(buffer);
         }
+    }
+
+    /// Buffers of completions that have not come back.
+    pub fn buffers_out(&self) -> u16 {
+        self.buffers.as_ref().map_or(0, Buffers::out)
     }
 
     /// # Safety
