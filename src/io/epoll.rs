@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,12 @@ impl Epoll {
             closed: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         })
+    }
+
+    /// What no other thread's table of descriptors may keep open, see [`super::descriptors`].
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let listener = self.listener.as_ref().map(AsRawFd::as_raw_fd);
+        listener.into_iter().chain([self.poll.as_raw_fd()]).collect()
     }
 
     fn accept(&mut self, handler: &mut impl Handler) {

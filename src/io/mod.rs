@@ -9,6 +9,7 @@
 //! after which the backend has forgotten it.
 
 mod accept;
+pub mod descriptors;
 pub mod epoll;
 mod frame_pool;
 pub mod listener;
