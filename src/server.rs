@@ -23,7 +23,7 @@ use crate::io::descriptors::Tables;
 use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
 use crate::mesh::{self, Control, Port};
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, Gauge, Metrics};
 use crate::shard::{Settings, Shard};
 use backends::{Backends, Capacity};
 
@@ -276,9 +276,10 @@ fn watch_signals(mut signals: Signals, events: Sender<Event>) -> Result<(), Star
 }
 
 fn log_counters(metrics: &Metrics, message: &str) {
-    let counters: Vec<_> = Counter::ALL
-        .iter()
-        .map(|counter| (counter.name(), metrics.total(*counter)))
+    let counters = Counter::ALL.iter().map(|counter| (counter.name(), metrics.total(*counter)));
+    let gauges = Gauge::ALL.iter().map(|gauge| (gauge.name(), metrics.take(*gauge)));
+    let counters: Vec<_> = counters
+        .chain(gauges)
         .filter(|(_, total)| *total > 0)
         .map(|(name, total)| format!("{name}={total}"))
         .collect();

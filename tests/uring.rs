@@ -138,6 +138,7 @@ fn connects_resets_and_ends_in_any_order_leave_nothing_behind() {
     assert!(server.open_files() <= files + 4, "{files} files, then {}", server.open_files());
     let receives = server.connections_by_shard();
     assert_eq!(receives.iter().sum::<usize>(), 0, "receives that nobody cancelled");
+    wait_until("no frame is held", || server.counter("frames_held") == 0);
     fresh_client_works(&server);
 }
 

@@ -18,7 +18,7 @@ use rustix::net::{self, RecvFlags, SendFlags};
 
 use super::accept::{ACCEPT_PAUSE, is_peers_loss};
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
-use crate::ids::{Moment, Token};
+use crate::ids::Token;
 
 const LISTENER: mio::Token = mio::Token(usize::MAX);
 const WAKER: mio::Token = mio::Token(usize::MAX - 1);
@@ -227,8 +227,8 @@ impl Epoll {
 }
 
 impl Backend for Epoll {
-    fn now(&self) -> Moment {
-        Moment(self.clock.elapsed().as_millis() as u64)
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
@@ -236,11 +236,12 @@ impl Backend for Epoll {
         let timeout = self.timeout(timeout);
         let mut received = self.leftovers(handler);
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        handler.waits(self.elapsed());
         match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
             outcome => outcome?,
         }
-        handler.woke(self.now());
+        handler.woke(self.elapsed());
         for event in &events {
             match event.token() {
                 LISTENER => self.accept_again = true,
