@@ -48,6 +48,11 @@ impl Token {
 pub struct Moment(pub u64);
 
 impl Moment {
+    /// So long after the clock started.
+    pub fn at(elapsed: Duration) -> Self {
+        Self(elapsed.as_millis() as u64)
+    }
+
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_millis() as u64))
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -104,6 +105,27 @@ counters! {
     LogSuppressed = "log_suppressed",
 }
 
+/// What is measured, not counted: a value of now, or since it was last written to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gauge {
+    /// Microseconds from the end of a shard's wait for events to the beginning of its next one: the
+    /// longest of all shards since [`Metrics::take`] was last asked for it.
+    LongestTurn,
+    /// Frames that wait for a reader or for their fan-out, of all shards.
+    FramesHeld,
+}
+
+impl Gauge {
+    pub const ALL: &[Gauge] = &[Gauge::LongestTurn, Gauge::FramesHeld];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LongestTurn => "longest_turn_us",
+            Self::FramesHeld => "frames_held",
+        }
+    }
+}
+
 impl Counter {
     /// The counter of that name, if there is one.
     pub fn named(name: &str) -> Option<Self> {
@@ -118,11 +140,20 @@ pub struct ShardMetrics {
     counters: [AtomicU64; Counter::ALL.len()],
     /// When the shard last began a turn, in milliseconds of the server's clock.
     last_turn: AtomicU64,
+    /// Of [`Gauge::LongestTurn`].
+    longest_turn: AtomicU64,
+    /// Of [`Gauge::FramesHeld`].
+    frames: AtomicU64,
 }
 
 impl Default for ShardMetrics {
     fn default() -> Self {
-        Self { counters: std::array::from_fn(|_| AtomicU64::new(0)), last_turn: AtomicU64::new(0) }
+        Self {
+            counters: std::array::from_fn(|_| AtomicU64::new(0)),
+            last_turn: AtomicU64::new(0),
+            longest_turn: AtomicU64::new(0),
+            frames: AtomicU64::new(0),
+        }
     }
 }
 
@@ -139,6 +170,18 @@ impl ShardMetrics {
 
     pub fn note_turn(&self, millis: u64) {
         self.last_turn.store(millis, Ordering::Relaxed);
+    }
+
+    /// Only the shard that owns them may call this.
+    pub fn note_turn_length(&self, length: Duration) {
+        let length = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        if length > self.longest_turn.load(Ordering::Relaxed) {
+            self.longest_turn.store(length, Ordering::Relaxed);
+        }
+    }
+
+    pub fn note_frames(&self, count: usize) {
+        self.frames.store(count as u64, Ordering::Relaxed);
     }
 
     pub fn last_turn(&self) -> u64 {
@@ -165,6 +208,18 @@ impl Metrics {
         self.shards.iter().map(|shard| shard.value(counter)).sum()
     }
 
+    /// The value of a gauge, which for [`Gauge::LongestTurn`] begins anew with this.
+    pub fn take(&self, gauge: Gauge) -> u64 {
+        let shards = self.shards.iter();
+        match gauge {
+            Gauge::LongestTurn => {
+                let longest = shards.map(|shard| shard.longest_turn.swap(0, Ordering::Relaxed));
+                longest.max().unwrap_or(0)
+            }
+            Gauge::FramesHeld => shards.map(|shard| shard.frames.load(Ordering::Relaxed)).sum(),
+        }
+    }
+
     /// Open connections, as far as the shards have told.
     pub fn connections(&self) -> u64 {
         let closed = self.total(Counter::ConnectionsClosed);
@@ -186,6 +241,20 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_turn_is_that_of_any_shard_and_begins_anew() {
+        let metrics = Metrics::new(2);
+        metrics.shards()[0].note_turn_length(Duration::from_micros(7));
+        metrics.shards()[1].note_turn_length(Duration::from_millis(3));
+        metrics.shards()[1].note_turn_length(Duration::from_micros(9));
+        assert_eq!(metrics.take(Gauge::LongestTurn), 3000);
+        metrics.shards()[0].note_turn_length(Duration::from_micros(8));
+        assert_eq!(metrics.take(Gauge::LongestTurn), 8);
+        metrics.shards()[0].note_frames(4);
+        metrics.shards()[1].note_frames(5);
+        assert_eq!((metrics.take(Gauge::FramesHeld), metrics.take(Gauge::FramesHeld)), (9, 9));
+    }
+
+    #[test]
     fn every_counter_is_found_by_its_name() {
         for &counter in Counter::ALL {
             assert_eq!(Counter::named(counter.name()), Some(counter));
@@ -198,7 +267,9 @@ mod tests {
         let (_, table) = text.split_once("## Counters").unwrap();
         let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
         let mut documented: Vec<_> = rows.map(|(name, _)| name).collect();
-        let mut names: Vec<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        let counters = Counter::ALL.iter().map(|counter| counter.name());
+        let gauges = Gauge::ALL.iter().map(|gauge| gauge.name());
+        let mut names: Vec<_> = counters.chain(gauges).collect();
         documented.sort_unstable();
         names.sort_unstable();
         assert_eq!(documented, names);

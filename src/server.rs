@@ -19,16 +19,13 @@ use signal_hook::iterator::Signals;
 
 use crate::config::Config;
 use crate::ids::ShardId;
+use crate::io::descriptors::Tables;
+use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
 use crate::mesh::{self, Control, Port};
-use crate::metrics::{Counter, Metrics};
-use crate::shard::{Settings, Shard, TURNED_AWAY_MAX};
+use crate::metrics::{Counter, Gauge, Metrics};
+use crate::shard::{Settings, Shard};
 use backends::{Backends, Capacity};
-
-/// Descriptors that are no client's: standard streams, the log, signals, and per shard the poll, the
-/// listener and the waker.
-const DESCRIPTORS_KEPT: u64 = 32;
-const DESCRIPTORS_PER_SHARD: u64 = 4;
 
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
 const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
@@ -80,10 +77,8 @@ impl Server {
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
-        let turned_away = (TURNED_AWAY_MAX as u64).min(open_files / 8);
-        let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * shards as u64 + turned_away;
-        let capacity = Capacity { open_files, kept };
-        let affordable = backends::affordable(&config, shards, capacity);
+        let capacity = Capacity::new(open_files, shards);
+        let affordable = backends::affordable(&config, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
         let listen = config.server.listen;
         let listeners = listener::bind(listen, shards)
@@ -145,9 +140,14 @@ impl Server {
         watch_signals(self.signals, events.clone())?;
         let threads = Threads { settings: self.settings, cores: self.cores, events };
         match self.backends {
-            Backends::Epoll(backends) => threads.start(backends),
+            Backends::Epoll(backends) => {
+                let owned = || backends.iter().map(Epoll::descriptors).collect();
+                let unshares = threads.settings.config.server.unshare_descriptors;
+                let tables = unshares.then(|| Tables::new(owned()));
+                threads.start(backends, tables)
+            }
             #[cfg(feature = "uring")]
-            Backends::Uring(backends) => threads.start(backends),
+            Backends::Uring(backends) => threads.start(backends, None),
         }
     }
 }
@@ -160,7 +160,12 @@ struct Threads {
 }
 
 impl Threads {
-    fn start<B: Backend + Send + 'static>(self, backends: Vec<B>) -> Result<Control, StartError> {
+    fn start<B: Backend + Send + 'static>(
+        self,
+        backends: Vec<B>,
+        tables: Option<Tables>,
+    ) -> Result<Control, StartError> {
+        let tables = tables.map(Arc::new);
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, self.settings.config.limits.mesh_backlog);
         let pin = self.settings.config.server.pin && !self.cores.is_empty();
@@ -169,8 +174,12 @@ impl Threads {
             let settings = Arc::clone(&self.settings);
             let events = self.events.clone();
             let shard = port.shard();
+            let tables = tables.clone();
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    if let Some(tables) = tables {
+                        tables.part(shard.index())?;
+                    }
                     run_shard(backend, port, settings, core)
                 }));
                 // Nobody listens any more only if the process is ending already.
@@ -180,6 +189,9 @@ impl Threads {
                 .name(format!("stentor-{}", shard.0))
                 .spawn(run)
                 .map_err(StartError::Thread)?;
+        }
+        if let Some(tables) = tables {
+            tables.leave();
         }
         Ok(control)
     }
@@ -264,9 +276,10 @@ fn watch_signals(mut signals: Signals, events: Sender<Event>) -> Result<(), Star
 }
 
 fn log_counters(metrics: &Metrics, message: &str) {
-    let counters: Vec<_> = Counter::ALL
-        .iter()
-        .map(|counter| (counter.name(), metrics.total(*counter)))
+    let counters = Counter::ALL.iter().map(|counter| (counter.name(), metrics.total(*counter)));
+    let gauges = Gauge::ALL.iter().map(|gauge| (gauge.name(), metrics.take(*gauge)));
+    let counters: Vec<_> = counters
+        .chain(gauges)
         .filter(|(_, total)| *total > 0)
         .map(|(name, total)| format!("{name}={total}"))
         .collect();

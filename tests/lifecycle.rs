@@ -240,6 +240,9 @@ fn a_signal_closes_everybody_with_1001_and_ends_with_0() {
         assert_eq!(server.log.with_message("shutting down").len(), 1);
         let last = server.log.with_message("stopped").pop().expect("the last counters");
         assert_eq!(last["connections"], 0);
+        let counters = last["counters"].as_str().expect("a text");
+        assert!(counters.contains("longest_turn_us="), "{counters}");
+        assert!(!counters.contains("frames_held="), "{counters}");
     }
 }
 

@@ -151,6 +151,7 @@ fn conflate_keeps_the_last_of_each_channel() {
     let counters = server.counters();
     let conflated = counters["conflated"] as usize;
     assert!(conflated > 1000, "{counters:?}");
+    assert!(counters["frames_held"] > 0, "{counters:?}");
     let mut numbers = [Vec::new(), Vec::new()];
     while numbers.iter().any(|numbers| numbers.last() != Some(&(PUBLICATIONS - 1))) {
         let message = peer.json();
@@ -162,6 +163,7 @@ fn conflate_keeps_the_last_of_each_channel() {
     let received: usize = numbers.iter().map(Vec::len).sum();
     assert_eq!(received + conflated, 2 * PUBLICATIONS);
     assert!(numbers.iter().all(|numbers| numbers.is_sorted_by(|a, b| a < b)), "{numbers:?}");
+    wait_until("nothing is held", || server.counter("frames_held") == 0);
     assert_eq!(server.counter("dropped_oldest"), 0);
     assert_eq!(server.counter("slow_consumer"), 0);
 }

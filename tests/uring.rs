@@ -138,6 +138,7 @@ fn connects_resets_and_ends_in_any_order_leave_nothing_behind() {
     assert!(server.open_files() <= files + 4, "{files} files, then {}", server.open_files());
     let receives = server.connections_by_shard();
     assert_eq!(receives.iter().sum::<usize>(), 0, "receives that nobody cancelled");
+    wait_until("no frame is held", || server.counter("frames_held") == 0);
     fresh_client_works(&server);
 }
 
@@ -269,28 +270,9 @@ fn receives_that_find_no_buffer_are_counted_and_lose_nothing() {
     assert!(server.counter("receive_buffers_empty") > 0);
 }
 
-/// Denies `io_uring_setup` to what is started, as the profiles of containers do.
 fn forbid_io_uring(command: &mut Command) {
-    let deny = || {
-        // Load the number of the system call; if it is io_uring_setup: EPERM, else allow.
-        let filter = [
-            libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 },
-            libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: libc::SYS_io_uring_setup as u32 },
-            libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x0005_0000 | libc::EPERM as u32 },
-            libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7FFF_0000 },
-        ];
-        let program = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: plain system calls; the program lives until they return.
-        let outcome = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
-        };
-        if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: only system calls between fork and exec.
-    unsafe { command.pre_exec(deny) };
+    forbid(command, libc::SYS_io_uring_setup);
 }
-
 /// Direct descriptors leave no choice, wherever else the tests have them.
 fn auto() -> Launch {
     Launch::new(&["--backend", "auto", "--direct-descriptors", "false"])

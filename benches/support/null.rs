@@ -12,7 +12,7 @@ use std::time::Duration;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use stentor::config::Config;
-use stentor::ids::{Moment, Token};
+use stentor::ids::Token;
 use stentor::io::{Backend, FramePool, Handler, SendQueue, SendStatus, Waker};
 use stentor::mesh;
 use stentor::metrics::{Counter, Metrics};
@@ -44,12 +44,13 @@ struct Null {
 }
 
 impl Backend for Null {
-    fn now(&self) -> Moment {
-        Moment(0)
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn poll(&mut self, _: Duration, handler: &mut impl Handler) -> io::Result<()> {
-        handler.woke(Moment(0));
+        handler.waits(Duration::ZERO);
+        handler.woke(Duration::ZERO);
         match self.step.take() {
             Step::Accept(count) => {
                 let peer = SocketAddr::from(([127, 0, 0, 1], 1));

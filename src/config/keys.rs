@@ -40,7 +40,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Path, Size, Switch, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 30] = [
+pub static KEYS: [Key; 31] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -70,6 +70,12 @@ pub static KEYS: [Key; 30] = [
         flag: Some("direct-descriptors"),
         help: "With uring: connections need no descriptors of the process",
         field: Switch(|c| &mut c.server.direct_descriptors),
+    },
+    Key {
+        path: "server.unshare_descriptors",
+        flag: Some("unshare-descriptors"),
+        help: "With epoll: each event loop has the open-file limit to itself",
+        field: Switch(|c| &mut c.server.unshare_descriptors),
     },
     Key {
         path: "server.insecure",

@@ -52,6 +52,10 @@ pub struct Server {
     /// io_uring keeps connections in its own tables, so that the open-file limit does not bound them.
     /// Default off.
     pub direct_descriptors: bool,
+    /// Gives each shard's thread a table of descriptors of its own, and so an open-file limit of its
+    /// own. Default off: `/proc/PID/fd` shows the main thread's table alone, so tools that count
+    /// descriptors there see none of the connections.
+    pub unshare_descriptors: bool,
 }
 
 /// `[limits]`: what one peer, or all of them, may take.
@@ -190,6 +194,7 @@ impl Default for Server {
             shutdown_timeout: Duration::from_secs(10),
             backend: BackendChoice::default(),
             direct_descriptors: false,
+            unshare_descriptors: false,
         }
     }
 }

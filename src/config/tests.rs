@@ -74,6 +74,7 @@ fn every_key_is_read_from_a_file() {
         shutdown_timeout = "1m30s"
         backend = "auto"
         direct_descriptors = true
+        unshare_descriptors = true
         [limits]
         max_connections = 1_000
         max_message_size = "1MiB"
@@ -123,6 +124,7 @@ fn every_key_is_read_from_a_file() {
                 shutdown_timeout: Duration::from_secs(90),
                 backend: BackendChoice::Auto,
                 direct_descriptors: true,
+                unshare_descriptors: true,
             },
             limits: Limits {
                 max_connections: Some(1000),

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use rustix::net::{self, RecvFlags, SendFlags};
 
 use super::accept::{ACCEPT_PAUSE, is_peers_loss};
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
-use crate::ids::{Moment, Token};
+use crate::ids::Token;
 
 const LISTENER: mio::Token = mio::Token(usize::MAX);
 const WAKER: mio::Token = mio::Token(usize::MAX - 1);
@@ -87,6 +88,12 @@ impl Epoll {
             closed: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         })
+    }
+
+    /// What no other thread's table of descriptors may keep open, see [`super::descriptors`].
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let listener = self.listener.as_ref().map(AsRawFd::as_raw_fd);
+        listener.into_iter().chain([self.poll.as_raw_fd()]).collect()
     }
 
     fn accept(&mut self, handler: &mut impl Handler) {
@@ -220,8 +227,8 @@ impl Epoll {
 }
 
 impl Backend for Epoll {
-    fn now(&self) -> Moment {
-        Moment(self.clock.elapsed().as_millis() as u64)
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
@@ -229,11 +236,12 @@ impl Backend for Epoll {
         let timeout = self.timeout(timeout);
         let mut received = self.leftovers(handler);
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        handler.waits(self.elapsed());
         match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
             outcome => outcome?,
         }
-        handler.woke(self.now());
+        handler.woke(self.elapsed());
         let mut taken = 0;
         for event in &events {
             taken += 1;

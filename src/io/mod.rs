@@ -9,6 +9,7 @@
 //! after which the backend has forgotten it.
 
 mod accept;
+pub mod descriptors;
 pub mod epoll;
 mod frame_pool;
 pub mod listener;
@@ -30,8 +31,13 @@ use crate::ids::{Moment, Token};
 
 /// One shard's sockets.
 pub trait Backend: Sized {
-    /// Milliseconds since the clock that all shards of the server share was started.
-    fn now(&self) -> Moment;
+    /// Since the clock that all shards of the server share was started.
+    fn elapsed(&self) -> Duration;
+
+    /// The same in milliseconds.
+    fn now(&self) -> Moment {
+        Moment::at(self.elapsed())
+    }
 
     /// Waits until something has finished, at most `timeout`, and hands it to `handler`.
     /// A bounded amount per call; what is left comes with the next one.
@@ -64,8 +70,11 @@ pub trait Backend: Sized {
 
 /// What the kernel finished. A handler changes shard state; it never calls the backend.
 pub trait Handler {
-    /// The wait is over; what follows in this `poll` happens now.
-    fn woke(&mut self, now: Moment);
+    /// Whatever there was to do is done: the wait begins, so long after the clock was started.
+    fn waits(&mut self, elapsed: Duration);
+
+    /// The wait is over; what follows in this `poll` happens now, so long after the clock was started.
+    fn woke(&mut self, elapsed: Duration);
 
     /// All that peers had sent when the wait was over has been handed over: who is silent now is silent,
     /// and not merely unheard.

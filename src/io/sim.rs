@@ -278,13 +278,14 @@ impl Simulated {
 }
 
 impl Backend for Simulated {
-    fn now(&self) -> Moment {
-        self.network.borrow().now
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.network.borrow().now.0)
     }
 
     fn poll(&mut self, _timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
         self.woken.store(false, Ordering::Relaxed);
-        handler.woke(self.now());
+        handler.waits(self.elapsed());
+        handler.woke(self.elapsed());
         for (token, reason) in std::mem::take(&mut self.closed) {
             handler.closed(token, reason);
         }

@@ -5,10 +5,10 @@ use std::net::TcpListener;
 use std::time::Instant;
 
 use crate::config::{BackendChoice, Config};
+use crate::io::descriptors;
 use crate::io::epoll::Epoll;
 #[cfg(feature = "uring")]
 use crate::io::uring::{DirectDescriptors, Uring};
-#[cfg(feature = "uring")]
 use crate::shard::TURNED_AWAY_MAX;
 
 /// One backend for each shard, all of one kind.
@@ -18,13 +18,56 @@ pub enum Backends {
     Uring(Vec<Uring>),
 }
 
+/// Descriptors that are no client's: standard streams, the log, signals, and per shard the poll, the
+/// listener and the waker.
+const DESCRIPTORS_KEPT: u64 = 32;
+const DESCRIPTORS_PER_SHARD: u64 = 4;
+
 /// How many connections a server may have, and why not more.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity {
-    /// Open files of this process.
-    pub open_files: u64,
-    /// Of these, not for connections.
-    pub kept: u64,
+    /// Open files of one table of descriptors.
+    open_files: u64,
+    shards: usize,
+    /// Of these, for those who are told that there is no room.
+    turned_away: u64,
+}
+
+impl Capacity {
+    /// `open_files`: the limit of this process.
+    pub fn new(open_files: u64, shards: usize) -> Self {
+        let turned_away = (TURNED_AWAY_MAX as u64).min(open_files / 8);
+        Self { open_files, shards, turned_away }
+    }
+
+    /// Connections in one table of descriptors.
+    fn shared(self) -> usize {
+        let kept = DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD * self.shards as u64;
+        self.open_files.saturating_sub(kept + self.turned_away).max(1) as usize
+    }
+
+    /// Connections with a table for each shard, which has the wakers of all.
+    fn unshared(self) -> usize {
+        let shards = self.shards as u64;
+        let places =
+            self.open_files.saturating_sub(DESCRIPTORS_KEPT + DESCRIPTORS_PER_SHARD + shards);
+        // Those who are turned away have the room that is there because no shard gets just its share.
+        let uneven = if shards > 1 { places - evenly_filled(places) } else { 0 };
+        let spare = uneven.max(self.turned_away.div_ceil(shards));
+        (places.saturating_sub(spare).max(1) as usize).saturating_mul(self.shards)
+    }
+}
+
+/// How many connections of a shard with so many places are its share: the kernel spreads them by their
+/// addresses, so a shard may get some more. [`uneven`] undoes it.
+fn evenly_filled(places: u64) -> u64 {
+    places - places.div_ceil(21)
+}
+
+/// Places for a shard whose share of connections this is.
+#[cfg(feature = "uring")]
+fn uneven(share: usize) -> usize {
+    share + share / 20
 }
 
 impl Backends {
@@ -36,8 +79,17 @@ impl Backends {
         clock: Instant,
         capacity: Capacity,
     ) -> io::Result<Self> {
+        let unshares = config.server.unshare_descriptors;
+        if unshares {
+            descriptors::probe().map_err(cannot_unshare)?;
+        }
         match config.server.backend {
             BackendChoice::Epoll if config.server.direct_descriptors => Err(needs_uring()),
+            BackendChoice::Uring if unshares => Err(needs_epoll()),
+            BackendChoice::Auto if unshares && config.server.direct_descriptors => {
+                Err(needs_epoll())
+            }
+            BackendChoice::Auto if unshares => Self::epoll(listeners, clock),
             BackendChoice::Epoll => Self::epoll(listeners, clock),
             BackendChoice::Uring => Self::uring(config, listeners, clock, capacity),
             BackendChoice::Auto if config.server.direct_descriptors => {
@@ -69,7 +121,7 @@ impl Backends {
         clock: Instant,
         capacity: Capacity,
     ) -> io::Result<Self> {
-        let direct = direct_descriptors(config, listeners.len(), capacity);
+        let direct = direct_descriptors(config, capacity);
         let backends = listeners.into_iter().map(|listener| Uring::new(listener, clock, direct));
         let explain = |error: io::Error| {
             io::Error::new(error.kind(), format!("io_uring: {error}{}", advice(&error)))
@@ -93,14 +145,13 @@ impl Backends {
 }
 
 /// Connections that a server with this configuration can have.
-pub fn affordable(config: &Config, shards: usize, capacity: Capacity) -> usize {
+pub fn affordable(config: &Config, capacity: Capacity) -> usize {
     #[cfg(feature = "uring")]
-    if let Some(direct) = direct_descriptors(config, shards, capacity) {
+    if let Some(direct) = direct_descriptors(config, capacity) {
         let slots = direct.slots as usize * usize::from(direct.rings_max);
-        return slots.saturating_sub(spare_slots(direct.slots as usize)) * shards;
+        return slots.saturating_sub(spare_slots(direct.slots as usize)) * capacity.shards;
     }
-    let _ = (config, shards);
-    capacity.open_files.saturating_sub(capacity.kept).max(1) as usize
+    if config.server.unshare_descriptors { capacity.unshared() } else { capacity.shared() }
 }
 
 /// Slots of a shard that no connection gets: accepts under way, and those who are told that there is
@@ -112,11 +163,7 @@ fn spare_slots(table: usize) -> usize {
 
 /// Rings for as many connections as are asked for; for one ring's worth each if no number is given.
 #[cfg(feature = "uring")]
-fn direct_descriptors(
-    config: &Config,
-    shards: usize,
-    capacity: Capacity,
-) -> Option<DirectDescriptors> {
+fn direct_descriptors(config: &Config, capacity: Capacity) -> Option<DirectDescriptors> {
     /// The kernel's own limit for one table.
     const SLOTS_MAX: u64 = 1 << 15;
     if !config.server.direct_descriptors {
@@ -124,9 +171,8 @@ fn direct_descriptors(
     }
     let slots = capacity.open_files.min(SLOTS_MAX);
     let rings = config.limits.max_connections.map_or(1, |connections| {
-        // The kernel spreads connections by their addresses: no shard gets exactly its share.
-        let share = connections.div_ceil(shards);
-        (share + share / 20 + spare_slots(slots as usize)).div_ceil(slots as usize)
+        let share = connections.div_ceil(capacity.shards);
+        (uneven(share) + spare_slots(slots as usize)).div_ceil(slots as usize)
     });
     Some(DirectDescriptors {
         slots: slots as u32,
@@ -137,6 +183,23 @@ fn direct_descriptors(
 fn needs_uring() -> io::Error {
     let text = "server.direct_descriptors needs server.backend = \"uring\"";
     io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+fn needs_epoll() -> io::Error {
+    let text = "server.unshare_descriptors needs server.backend = \"epoll\"; with io_uring, \
+                server.direct_descriptors is what lifts the open-file limit";
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+fn cannot_unshare(error: io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; unshare(2) is forbidden, as by the seccomp profile of a container: allow it there, or \
+             leave this off"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("server.unshare_descriptors: {error}{advice}"))
 }
 
 /// What to do where the kernel says no.

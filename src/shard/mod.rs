@@ -52,6 +52,9 @@ const ACCEPT_PAUSE_OVER: Duration = Duration::from_secs(1);
 /// Connections above the limit that are still listened to, in order to tell them why not.
 pub const TURNED_AWAY_MAX: usize = 64;
 
+/// Frames that a shard holds as long as it runs: [`State::ping`] and [`State::pong`].
+const FRAMES_FOR_GOOD: usize = 2;
+
 /// What all shards of a server share.
 pub struct Settings {
     pub config: Config,
@@ -113,7 +116,9 @@ impl<B: Backend> Shard<B> {
             self.mesh.post(to, message);
         }
         self.mesh.flush();
-        self.state.flush_sockets(&mut self.backend)
+        self.state.flush_sockets(&mut self.backend)?;
+        self.state.note_frames();
+        Ok(())
     }
 
     /// What other threads sent, a bounded amount. While the broker has no room it waits, and the
@@ -144,6 +149,8 @@ struct State {
     now: Moment,
     /// When everything that peers had sent was last known to have been read.
     caught_up: Moment,
+    /// When the turn began, until it ends.
+    woken: Option<Duration>,
     connections: Slab<Connection>,
     last_generation: u32,
     timers: TimerWheel,
@@ -195,6 +202,7 @@ impl State {
             },
             now,
             caught_up: now,
+            woken: None,
             connections: Slab::new(),
             last_generation: 0,
             timers: TimerWheel::new(now),
@@ -227,6 +235,11 @@ impl State {
             self.accept_paused = None;
             tracing::info!(shard = self.id.0, "accepting connections again");
         }
+    }
+
+    /// The end of a turn.
+    fn note_frames(&self) {
+        self.metrics().note_frames(self.frames.len() - FRAMES_FOR_GOOD);
     }
 
     /// How long the shard may wait for something to happen.
@@ -282,8 +295,15 @@ impl State {
 }
 
 impl Handler for State {
-    fn woke(&mut self, now: Moment) {
-        self.now = now;
+    fn waits(&mut self, elapsed: Duration) {
+        if let Some(woken) = self.woken.take() {
+            self.metrics().note_turn_length(elapsed.saturating_sub(woken));
+        }
+    }
+
+    fn woke(&mut self, elapsed: Duration) {
+        self.now = Moment::at(elapsed);
+        self.woken = Some(elapsed);
     }
 
     fn caught_up(&mut self) {

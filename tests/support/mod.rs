@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
 
+mod forbid;
 mod frame;
 mod http;
 mod log;
@@ -12,6 +13,7 @@ pub mod server;
 mod stall;
 mod wait;
 
+pub use forbid::forbid;
 pub use frame::{Frame, OpCode, close_payload, continuation, fragment, frame, header};
 pub use http::{ACCEPT_KEY, KEY, Response, get, upgrade_request};
 pub use log::Log;

@@ -28,7 +28,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use super::{Backend, FramePool, Handler, Receive, SendQueue, SendStatus, Waker};
-use crate::ids::{Moment, Token};
+use crate::ids::Token;
 use buffers::Buffer;
 use holding::Held;
 use ring::{Completion, File, Ring, RingOptions};
@@ -415,8 +415,8 @@ fn has_errno(error: &io::Error, wanted: &[Errno]) -> bool {
 }
 
 impl Backend for Uring {
-    fn now(&self) -> Moment {
-        Moment(self.clock.elapsed().as_millis() as u64)
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     fn poll(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
@@ -428,8 +428,9 @@ impl Backend for Uring {
         let timeout = self
             .accept_retry
             .map_or(timeout, |retry| timeout.min(retry.saturating_duration_since(Instant::now())));
+        handler.waits(self.elapsed());
         self.enter(timeout)?;
-        handler.woke(self.now());
+        handler.woke(self.elapsed());
         self.take_up(handler)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Outcome, TOPICS, World};
 use crate::metrics::Counter;
+use crate::shard::FRAMES_FOR_GOOD;
 
 /// Bytes that may gather for one connection in the turn in which it meets its bound: a sweep of every
 /// topic, and answers to one receive.
@@ -77,7 +78,7 @@ impl World {
             assert!(state.has_ended());
             assert!(state.connections.is_empty(), "{} connections", state.connections.len());
             // The shared ping and pong.
-            assert_eq!(state.frames.len(), 2, "frames are held");
+            assert_eq!(state.frames.len(), FRAMES_FOR_GOOD, "frames are held");
             assert_eq!(state.broker.topics(), 0, "topics are held");
         }
         assert_eq!(self.network.borrow().open(), 0);
