@@ -241,12 +241,13 @@ impl Broker {
             let topic = self.topics.topic(key);
             let standing = Standing {
                 position: topic.position(),
-                recovery: asks.then_some(NO_HISTORY),
+                recovery: (asks && topic.past.is_none()).then_some(NO_HISTORY),
             };
             let topic = topic.name.clone();
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
         } else {
-            self.ask_home(key, Waiting { token, request_id, wants_history: asks }, effects);
+            let wants_history = asks && topic.past.is_none();
+            self.ask_home(key, Waiting { token, request_id, wants_history }, effects);
         }
         Ok(())
     }
