@@ -61,6 +61,8 @@ pub struct BrokerLimits {
     pub backlog_bytes_max: usize,
     /// Bytes of publications in the answer to one query, if it has more than one.
     pub page_bytes_max: usize,
+    /// What one slice costs a queue at most, if it has more than one publication.
+    pub slice_cost_max: usize,
 }
 
 /// What tells this server from the next one that runs here.
@@ -128,6 +130,7 @@ impl Broker {
                 topics_max: config.limits.max_topics,
                 backlog_bytes_max: config.limits.fanout_backlog,
                 page_bytes_max: config.limits.send_queue_size / 4,
+                slice_cost_max: SLICE_COST_MAX,
             },
             options: Arc::new(config.channels.clone()),
             namespaces: namespaces.collect(),

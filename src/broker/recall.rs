@@ -29,7 +29,7 @@ impl Broker {
         };
         let topic = self.topics.topic(key);
         if let Some(history) = topic.history() {
-            let slice = history.slice(next, SLICE_COST_MAX, (self.shard, token));
+            let slice = history.slice(next, self.limits.slice_cost_max, (self.shard, token));
             self.replay(key, token, slice, effects);
             return Fed::Something;
         }
@@ -228,11 +228,11 @@ impl Broker {
         next: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let author = (reader.shard, reader.token);
+        let (author, cost_max) = ((reader.shard, reader.token), self.limits.slice_cost_max);
         let slice = self.find_history(&topic).map_or_else(
             // Nobody waits for it any more; but every read ends.
             || Slice { gap: None, frames: Vec::new(), next, at_head: false },
-            |history| history.slice(next, SLICE_COST_MAX, author),
+            |history| history.slice(next, cost_max, author),
         );
         let message = ShardMessage::Slice { topic, reader, slice };
         effects.push(Effect::Send { to: reader.shard, message });

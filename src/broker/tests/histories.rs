@@ -154,10 +154,15 @@ impl World {
         let namespace =
             |name: &str, last| Namespace { name: name.to_owned(), options: options(last) };
         config.namespaces = vec![namespace("h", false), namespace("l", true)];
-        // A slice holds a few publications only.
         config.limits.fanout_backlog = 2000;
+        let mut brokers: Vec<_> =
+            (0..SHARDS as u16).map(|shard| broker(shard, SHARDS, &config)).collect();
+        for broker in &mut brokers {
+            // One to three publications.
+            broker.limits.slice_cost_max = 500;
+        }
         Self {
-            brokers: (0..SHARDS as u16).map(|shard| broker(shard, SHARDS, &config)).collect(),
+            brokers,
             frames: (0..SHARDS).map(|_| FramePool::default()).collect(),
             links: (0..SHARDS).map(|_| (0..SHARDS).map(|_| VecDeque::new()).collect()).collect(),
             congested: vec![vec![false; SHARDS]; SHARDS],
