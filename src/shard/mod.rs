@@ -140,6 +140,11 @@ impl<B: Backend> Shard<B> {
     fn state(&self) -> &State {
         &self.state
     }
+
+    #[cfg(test)]
+    fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
 }
 
 /// Everything of a shard but its sockets and its mesh.

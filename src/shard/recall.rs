@@ -68,7 +68,9 @@ impl State {
         frames: Vec<Bytes>,
     ) {
         if let Some((from, to)) = gap {
-            self.reply(token, reply::gap(channel, from, to));
+            // Not a reply: if the connection is closed and the publications before it are dropped, it
+            // must not arrive and pass for the place where the client is.
+            self.queue_bytes(token, reply::gap(channel, from, to), FrameClass::Retained);
         }
         self.count(Counter::Deliveries, frames.len() as u64);
         self.count(Counter::Replayed, frames.len() as u64);

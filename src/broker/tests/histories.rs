@@ -548,7 +548,8 @@ impl World {
     /// Everything on its way arrives, every reader reads.
     fn settle(&mut self) {
         self.slow.clear();
-        loop {
+        for round in 0.. {
+            assert!(round < 1000, "they never come to rest");
             let before: usize = self.links.iter().flatten().map(VecDeque::len).sum();
             let mut reading = false;
             for shard in 0..SHARDS {

@@ -20,7 +20,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 use super::{Settings, Shard};
-use crate::config::{ChannelOptions, Config, Namespace, SlowConsumer};
+use crate::config::{ChannelOptions, Config, Level, Namespace, SlowConsumer};
 use crate::ids::ShardId;
 use crate::io::Backend;
 use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
@@ -31,8 +31,12 @@ use client::{Client, Manner};
 const SEEDS: u64 = 5000;
 const STEPS: usize = 250;
 const CLIENTS: usize = 14;
-/// One under each policy, and two more for topics without a namespace.
-const TOPICS: [&str; 6] = ["old:t", "new:t", "last:t", "strict:t", "plain", "busy"];
+/// One under each policy, two more for topics without a namespace, and two with a history: one that
+/// keeps everything, and one that keeps little.
+const TOPICS: [&str; 8] =
+    ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t"];
+/// The first of [`TOPICS`] with a history.
+const FIRST_KEPT: usize = 6;
 
 /// What was published, by id: ids are handed out in order.
 #[derive(Debug)]
@@ -120,6 +124,7 @@ impl World {
         }
         self.settle();
         self.check_streams();
+        self.check_offsets();
         self.shut_down();
     }
 
@@ -161,6 +166,7 @@ impl World {
         let client = &mut self.clients[index];
         match self.random.below(24) {
             0..=4 => client.subscribe(&self.network, topic, &mut self.random),
+            13 => self.come_back(index),
             5 => client.unsubscribe(&self.network, topic, &mut self.random),
             6 => client.ping(&self.network, &mut self.random),
             7 if self.random.one_in(6) => client.reset(&self.network),
@@ -181,6 +187,18 @@ impl World {
                     self.publish(index, topic);
                 }
             }
+        }
+    }
+
+    /// The client breaks off, and its successor goes on where it was.
+    fn come_back(&mut self, index: usize) {
+        let reached = self.clients[index].reached();
+        self.clients[index].reset(&self.network);
+        let manner = if self.random.one_in(3) { Manner::Slow } else { Manner::Brisk };
+        let successor = self.connect(manner);
+        for (topic, position) in reached {
+            let client = &mut self.clients[successor];
+            client.recover(&self.network, topic, position, &mut self.random);
         }
     }
 
@@ -266,7 +284,18 @@ fn small_bounds(random: &mut Random) -> Config {
         name: name.to_owned(),
         options: ChannelOptions { slow_consumer, ..ChannelOptions::default() },
     };
+    let history = |name: &str, history_size, seconds| Namespace {
+        name: name.to_owned(),
+        options: ChannelOptions {
+            level: Level::History,
+            history_size,
+            history_ttl: Duration::from_secs(seconds),
+            ..ChannelOptions::default()
+        },
+    };
     config.namespaces = vec![
+        history("kept", 1_000_000, 1_000_000),
+        history("short", 3 + random.below(60), 1 + random.below(20) as u64),
         namespace("last", SlowConsumer::Conflate),
         namespace("new", SlowConsumer::DropNewest),
         namespace("old", SlowConsumer::DropOldest),
