@@ -25,7 +25,7 @@ use crate::ids::ShardId;
 use crate::io::Backend;
 use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
 use crate::mesh::{self, Control};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use client::{Client, Manner};
 
 const SEEDS: u64 = 5000;
@@ -37,6 +37,15 @@ const TOPICS: [&str; 8] =
     ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t"];
 /// The first of [`TOPICS`] with a history.
 const FIRST_KEPT: usize = 6;
+
+/// What the worlds must meet, else they prove nothing.
+const MET: [Counter; 5] = [
+    Counter::FellBehind,
+    Counter::Replayed,
+    Counter::HistoryGaps,
+    Counter::NotRecovered,
+    Counter::HistoryTrimmed,
+];
 
 /// What was published, by id: ids are handed out in order.
 #[derive(Debug)]
@@ -109,7 +118,8 @@ impl World {
         }
     }
 
-    fn run(&mut self) {
+    /// Returns how often each of [`MET`] was counted.
+    fn run(mut self) -> [u64; MET.len()] {
         for topic in 0..TOPICS.len() {
             let witness = self.connect(Manner::Witness);
             self.clients[witness].subscribe(&self.network, topic, &mut self.random);
@@ -126,6 +136,7 @@ impl World {
         self.check_streams();
         self.check_offsets();
         self.shut_down();
+        MET.map(|counter| self.settings.metrics.total(counter))
     }
 
     fn connect(&mut self, manner: Manner) -> usize {
@@ -303,25 +314,40 @@ fn small_bounds(random: &mut Random) -> Config {
     config
 }
 
-fn run_seed(seed: u64) {
+fn run_seed(seed: u64) -> [u64; MET.len()] {
     let outcome = std::panic::catch_unwind(|| World::new(seed).run());
-    if let Err(panic) = outcome {
+    outcome.unwrap_or_else(|panic| {
         eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
         std::panic::resume_unwind(panic);
-    }
+    })
 }
 
 #[test]
 fn simulated_servers_keep_their_promises() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     if let Some(seed) = number("STENTOR_SIM_SEED") {
-        return run_seed(seed);
+        run_seed(seed);
+        return;
     }
     let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            scope.spawn(move || (thread..count).step_by(threads as usize).for_each(run_seed));
-        }
+    let met = std::thread::scope(|scope| {
+        let run = |thread| {
+            scope.spawn(move || {
+                let seeds = (thread..count).step_by(threads as usize);
+                seeds.map(run_seed).fold([0; MET.len()], add)
+            })
+        };
+        let running: Vec<_> = (0..threads).map(run).collect();
+        let met = running.into_iter().map(|thread| thread.join().expect("every seed passes"));
+        met.fold([0; MET.len()], add)
     });
+    if count >= SEEDS {
+        assert!(met.iter().all(|count| *count > 100), "{MET:?}: {met:?}");
+    }
+}
+
+fn add(mut sum: [u64; MET.len()], more: [u64; MET.len()]) -> [u64; MET.len()] {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    sum
 }
