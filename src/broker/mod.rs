@@ -130,7 +130,7 @@ impl Broker {
                 topics_max: config.limits.max_topics,
                 backlog_bytes_max: config.limits.fanout_backlog,
                 page_bytes_max: config.limits.send_queue_size / 4,
-                slice_cost_max: SLICE_COST_MAX,
+                slice_cost_max: SLICE_COST_MAX.min(config.limits.send_queue_size),
             },
             options: Arc::new(config.channels.clone()),
             namespaces: namespaces.collect(),

@@ -14,6 +14,7 @@ const SLICES_MAX: usize = 64;
 impl State {
     /// Lets the next connections on the list read.
     pub(super) fn advance_feeds(&mut self) {
+        let limit = self.settings.config.limits.send_queue_size.min(SLICE_COST_MAX);
         for _ in 0..self.feeds.len().min(SLICES_MAX) {
             let Some(token) = self.feeds.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(token.index()) else { continue };
@@ -25,7 +26,7 @@ impl State {
                 connection.feed = Feed::Parked;
                 continue;
             }
-            if !has_room(connection, &self.frames) {
+            if !has_room(connection, &self.frames, limit) {
                 // The flush at the end of the turn tells whether it takes more.
                 self.feeds.push_back(token);
                 continue;
@@ -75,7 +76,7 @@ impl State {
 
 /// Whether a slice may be queued: as long as there is less than one, whatever live channels have
 /// queued, so that they cannot keep a cursor waiting for ever.
-fn has_room(connection: &Connection, frames: &FramePool) -> bool {
-    connection.queue.cost() < SLICE_COST_MAX
+fn has_room(connection: &Connection, frames: &FramePool, limit: usize) -> bool {
+    connection.queue.cost() < limit
         || !connection.queue.classes(frames).any(|class| class == FrameClass::Retained)
 }
