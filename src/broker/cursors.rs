@@ -52,7 +52,10 @@ pub enum Turn {
     None,
     /// It must wait for an answer.
     Waiting,
-    Read { topic: TopicKey, next: u64 },
+    Read {
+        topic: TopicKey,
+        next: u64,
+    },
 }
 
 /// By connection slot.

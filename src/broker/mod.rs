@@ -226,9 +226,9 @@ impl Broker {
         }
         let key = match found {
             Some(key) => key,
-            None => self.insert_topic(hash, name).ok_or(SubscribeError::TableFull {
-                limit: self.limits.topics_max,
-            })?,
+            None => self
+                .insert_topic(hash, name)
+                .ok_or(SubscribeError::TableFull { limit: self.limits.topics_max })?,
         };
         let topic = self.topics.topic(key);
         let last = topic.past.as_ref().is_some_and(|past| past.last);
@@ -420,12 +420,7 @@ impl Broker {
         inserted
     }
 
-    fn ask_home(
-        &mut self,
-        key: TopicKey,
-        waiting: Waiting,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn ask_home(&mut self, key: TopicKey, waiting: Waiting, effects: &mut Vec<Effect>) {
         let token = waiting.token;
         let topic = self.topics.topic_mut(key);
         if !topic.waiting.iter().any(|waiting| waiting.token == token) {

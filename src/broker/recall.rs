@@ -1,10 +1,10 @@
 //! What is read from histories: by cursors, by queries; and what leaves them by time.
 
+use super::Broker;
 use super::cursors::{self, CursorState, Turn};
 use super::effect::{Effect, Fed, SubscribeError};
 use super::history::History;
 use super::topics::{Topic, TopicKey};
-use super::Broker;
 use crate::ids::{Epoch, Moment, Token, TopicName};
 use crate::message::{Ask, Opening, Page, Reader, ShardMessage, Slice};
 use crate::proto::{HistoryQuery, Standing, Start};

@@ -13,7 +13,10 @@ pub enum Start {
     #[default]
     Now,
     /// Behind a publication that was seen in this epoch; `None`: a text that is no epoch of ours.
-    Recover { epoch: Option<Epoch>, offset: u64 },
+    Recover {
+        epoch: Option<Epoch>,
+        offset: u64,
+    },
     Since(Since),
 }
 

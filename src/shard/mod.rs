@@ -191,8 +191,7 @@ impl State {
     fn new(id: ShardId, settings: Arc<Settings>, now: Moment) -> Self {
         let config = &settings.config;
         let shards = settings.metrics.shards().len() as u16;
-        let origin =
-            Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
+        let origin = Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
         let broker = Broker::new(id, shards, settings.hasher.clone(), origin, config);
         let mut frames = FramePool::default();
         let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);

@@ -68,9 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let limit = prop_oneof![3 => Just(None), 1 => (0..8u64).prop_map(Some)];
     let until = prop::option::of(since().prop_filter("a place", |at| *at != Since::Oldest));
-    let query = (since(), until, 1..9usize, any::<bool>()).prop_map(
-        |(since, until, limit, reverse)| HistoryQuery { since, until, limit, reverse },
-    );
+    let query = (since(), until, 1..9usize, any::<bool>())
+        .prop_map(|(since, until, limit, reverse)| HistoryQuery { since, until, limit, reverse });
     prop_oneof![
         6 => (shard.clone(), slot.clone(), topic.clone(), begin, limit)
             .prop_map(|(shard, slot, topic, begin, limit)| Step::Subscribe(shard, slot, topic, begin, limit)),
@@ -243,7 +242,14 @@ impl World {
         }
     }
 
-    fn subscribe(&mut self, shard: usize, slot: u32, topic: usize, begin: Begin, limit: Option<u64>) {
+    fn subscribe(
+        &mut self,
+        shard: usize,
+        slot: u32,
+        topic: usize,
+        begin: Begin,
+        limit: Option<u64>,
+    ) {
         let token = self.token(shard, slot);
         let start = match begin {
             Begin::Now => Start::Now,

@@ -115,9 +115,10 @@ impl Client {
 
     /// Where it is on each topic with history that it is subscribed to.
     pub fn reached(&self) -> Vec<(usize, Place)> {
-        let places = self.subscribed.iter().filter_map(|(topic, segment)| {
-            Some((*topic, self.segments[*segment].place.clone()?))
-        });
+        let places = self
+            .subscribed
+            .iter()
+            .filter_map(|(topic, segment)| Some((*topic, self.segments[*segment].place.clone()?)));
         places.collect()
     }
 
