@@ -23,29 +23,28 @@ pub enum ShardMessage {
     /// From a topic's home to the publisher's shard.
     Published { topic: TopicName, publisher: Publisher, outcome: PublishOutcome },
     /// To the home of a topic with history, behind `Interest`: where does a subscription begin?
-    Open { topic: TopicName, reader: Reader, start: Start, limit: Option<u64> },
+    Open { topic: TopicName, reader: Reader, begin: Box<Begin> },
     /// The answer. If the opening is at the head, what comes behind this message follows it.
-    Opened { topic: TopicName, reader: Reader, opening: Opening },
+    Opened { topic: TopicName, reader: Reader, opening: Box<Opening> },
     /// To the home of a topic with history, behind `Interest`: what follows `next`?
     Read { topic: TopicName, reader: Reader, next: u64 },
     /// The answer. If it reaches the head, what comes behind this message follows it.
-    Slice { topic: TopicName, reader: Reader, slice: Slice },
+    Slice { topic: TopicName, reader: Reader, slice: Box<Slice> },
     /// To the home of a topic: a client asks for a part of its history.
-    Query { topic: TopicName, reader: Reader, query: HistoryQuery, receipt: Option<Box<str>> },
+    Query { topic: TopicName, reader: Reader, query: Box<HistoryQuery>, receipt: Option<Box<str>> },
     /// The answer; `receipt` is that of the question.
-    Page { topic: TopicName, reader: Reader, page: Page, receipt: Option<Box<str>> },
+    Page { topic: TopicName, reader: Reader, page: Box<Page>, receipt: Option<Box<str>> },
 }
 
 impl ShardMessage {
     /// Bytes that wait with this message, for the bound of the mesh. An estimate for the small ones.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 128;
+        let bytes = |frames: &[Bytes]| frames.iter().map(Bytes::len).sum::<usize>();
         match self {
             Self::Publish { body: frame, .. } | Self::Deliver { frame, .. } => SMALL + frame.len(),
-            Self::Slice { slice: Slice { frames, .. }, .. }
-            | Self::Page { page: Page { frames, .. }, .. } => {
-                SMALL + frames.iter().map(Bytes::len).sum::<usize>()
-            }
+            Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
+            Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }
@@ -71,7 +70,15 @@ pub struct Reader {
     pub ask: Ask,
 }
 
-/// Where a subscription to a topic with history begins.
+/// Where a subscription to a topic with history is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begin {
+    pub start: Start,
+    /// Publications that the history may give at most.
+    pub limit: Option<u64>,
+}
+
+/// Where it does begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     /// The first publication that the subscriber gets is behind it.
@@ -143,5 +150,16 @@ impl PublishOutcome {
 
     pub fn is_accepted(self) -> bool {
         matches!(self, Self::Accepted { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_small_as_a_delivery() {
+        // Each one is moved from the broker to the outbox, into a batch and out of it.
+        assert_eq!(size_of::<ShardMessage>(), 80);
     }
 }

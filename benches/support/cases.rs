@@ -12,7 +12,7 @@ use stentor::config::Config;
 use stentor::ids::{ShardId, Token, TopicName};
 use stentor::io::{FrameId, FramePool, Waker};
 use stentor::mesh;
-use stentor::message::ShardMessage;
+use stentor::message::{Begin, ShardMessage};
 use stentor::proto::{Commands, Decoder, DecoderLimits, Start, encoder};
 
 use super::null::{NullServer, client_frame};
@@ -99,9 +99,9 @@ fn broker_publish(subscribers: u32) -> Case {
     let mut effects = Vec::new();
     let token = |slot| Token { slot, generation: 1 };
     for slot in 0..subscribers {
-        let (token, start) = (token(slot), Start::Now);
-        let request =
-            SubscribeRequest { token, topic: "topic", start, limit: None, request_id: None };
+        let begin = Begin { start: Start::Now, limit: None };
+        let token = token(slot);
+        let request = SubscribeRequest { token, topic: "topic", begin, request_id: None };
         broker.subscribe(request, &mut effects).expect("there is room");
     }
     effects.clear();

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
-use crate::message::{Page, PublishOutcome, Receipt, ShardMessage};
-use crate::proto::{Standing, Start};
+use crate::message::{Begin, Page, PublishOutcome, Receipt, ShardMessage};
+use crate::proto::Standing;
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub enum Effect {
     Page {
         token: Token,
         topic: TopicName,
-        page: Page,
+        page: Box<Page>,
         request_id: Option<Box<str>>,
     },
 }
@@ -88,9 +88,7 @@ pub enum SubscribeError {
 pub struct SubscribeRequest<'a> {
     pub token: Token,
     pub topic: &'a str,
-    pub start: Start,
-    /// Publications that the history may give at most.
-    pub limit: Option<u64>,
+    pub begin: Begin,
     /// Raw JSON of the client, for the confirmation.
     pub request_id: Option<Box<str>>,
 }

@@ -11,7 +11,7 @@ use super::retention::Listed;
 use crate::config::ChannelOptions;
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FRAME_OVERHEAD_BYTES;
-use crate::message::{Opening, Page, Slice};
+use crate::message::{Begin, Opening, Page, Slice};
 use crate::proto::{HistoryQuery, Recovery, Since, Start, Unavailable};
 
 /// Who does not want its own publication back.
@@ -168,7 +168,8 @@ impl History {
     }
 
     /// Where a new subscription begins. `unix_start`: Unix time of [`Moment`] zero.
-    pub fn open(&self, start: Start, limit: Option<u64>, unix_start: u64) -> Opening {
+    pub fn open(&self, begin: Begin, unix_start: u64) -> Opening {
+        let Begin { start, limit } = begin;
         let head = self.head();
         let opening = |offset, recovery| Opening {
             position: Position { epoch: self.epoch, offset },

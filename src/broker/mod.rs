@@ -198,7 +198,7 @@ impl Broker {
         request: SubscribeRequest<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), SubscribeError> {
-        let SubscribeRequest { token, topic: name, start, limit: replay_max, request_id } = request;
+        let SubscribeRequest { token, topic: name, begin, request_id } = request;
         let hash = self.topics.hash(name);
         let found = self.topics.find(hash, name);
         if let Some(key) = found
@@ -220,7 +220,7 @@ impl Broker {
             return Ok(());
         }
         let home = self.topics.home(hash);
-        let asks = start != Start::Now;
+        let asks = begin.start != Start::Now;
         if (found.is_none() || asks) && self.congested.contains(&home) {
             return Err(SubscribeError::Congested);
         }
@@ -233,11 +233,11 @@ impl Broker {
         let topic = self.topics.topic(key);
         let last = topic.past.as_ref().is_some_and(|past| past.last);
         if let Some(history) = topic.history() {
-            let opening = history.open(start, replay_max, self.origin.unix_start);
+            let opening = history.open(begin, self.origin.unix_start);
             self.members.insert(token, key);
             self.begin(key, token, request_id, &opening, effects);
         } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {
-            self.ask_opening(key, token, start, replay_max, request_id, effects);
+            self.ask_opening(key, token, begin, request_id, effects);
         } else if topic.home == self.shard || topic.interest == Interest::Held {
             self.members.insert(token, key);
             self.admit(key, token);
@@ -327,8 +327,8 @@ impl Broker {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
             }
-            ShardMessage::Open { topic, reader, start, limit } => {
-                self.answer_open(topic, reader, start, limit, effects);
+            ShardMessage::Open { topic, reader, begin } => {
+                self.answer_open(topic, reader, *begin, effects);
             }
             ShardMessage::Opened { topic, reader, opening } => {
                 self.opened(&topic, reader, &opening, effects);
@@ -337,10 +337,10 @@ impl Broker {
                 self.answer_read(topic, reader, next, effects);
             }
             ShardMessage::Slice { topic, reader, slice } => {
-                self.sliced(&topic, reader, slice, effects);
+                self.sliced(&topic, reader, *slice, effects);
             }
             ShardMessage::Query { topic, reader, query, receipt } => {
-                let page = self.page(&topic, &query);
+                let page = Box::new(self.page(&topic, &query));
                 let message = ShardMessage::Page { topic, reader, page, receipt };
                 effects.push(Effect::Send { to: reader.shard, message });
             }

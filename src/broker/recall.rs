@@ -6,8 +6,8 @@ use super::effect::{Effect, Fed, SubscribeError};
 use super::history::History;
 use super::topics::{Topic, TopicKey};
 use crate::ids::{Epoch, Moment, Token, TopicName};
-use crate::message::{Ask, Opening, Page, Reader, ShardMessage, Slice};
-use crate::proto::{HistoryQuery, Standing, Start};
+use crate::message::{Ask, Begin, Opening, Page, Reader, ShardMessage, Slice};
+use crate::proto::{HistoryQuery, Standing};
 
 /// What one slice costs at most, if it has more than one publication. As much of a history may a
 /// connection that takes no bytes keep from being forgotten.
@@ -62,7 +62,7 @@ impl Broker {
         let topic = TopicName::new(name);
         let home = self.topics.home(self.topics.hash(name));
         if home == self.shard {
-            let page = self.page(&topic, query);
+            let page = Box::new(self.page(&topic, query));
             effects.push(Effect::Page { token, topic, page, request_id });
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Broker {
             return Err(SubscribeError::Congested);
         }
         self.queries += 1;
-        let (reader, query, receipt) = (self.reader(token), *query, request_id);
+        let (reader, query, receipt) = (self.reader(token), Box::new(*query), request_id);
         let message = ShardMessage::Query { topic, reader, query, receipt };
         effects.push(Effect::Send { to: home, message });
         Ok(())
@@ -159,8 +159,7 @@ impl Broker {
         &mut self,
         key: TopicKey,
         token: Token,
-        start: Start,
-        limit: Option<u64>,
+        begin: Begin,
         request_id: Option<Box<str>>,
         effects: &mut Vec<Effect>,
     ) {
@@ -172,7 +171,7 @@ impl Broker {
         self.ensure_interest(key, effects);
         let topic = self.topics.topic(key);
         let (to, topic) = (topic.home, topic.name.clone());
-        let message = ShardMessage::Open { topic, reader, start, limit };
+        let message = ShardMessage::Open { topic, reader, begin: Box::new(begin) };
         effects.push(Effect::Send { to, message });
     }
 
@@ -181,13 +180,12 @@ impl Broker {
         &mut self,
         topic: TopicName,
         reader: Reader,
-        start: Start,
-        limit: Option<u64>,
+        begin: Begin,
         effects: &mut Vec<Effect>,
     ) {
         // Its interest came before this and has not been withdrawn, or nobody waits for an answer.
         let Some(history) = self.find_history(&topic) else { return };
-        let opening = history.open(start, limit, self.origin.unix_start);
+        let opening = Box::new(history.open(begin, self.origin.unix_start));
         let message = ShardMessage::Opened { topic, reader, opening };
         effects.push(Effect::Send { to: reader.shard, message });
     }
@@ -234,6 +232,7 @@ impl Broker {
             || Slice { gap: None, frames: Vec::new(), next, at_head: false },
             |history| history.slice(next, cost_max, author),
         );
+        let slice = Box::new(slice);
         let message = ShardMessage::Slice { topic, reader, slice };
         effects.push(Effect::Send { to: reader.shard, message });
     }

@@ -6,10 +6,10 @@ use super::State;
 use super::connection::Phase;
 use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
-use crate::message::{PublishOutcome, Receipt};
+use crate::message::{Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::{
-    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, Start, close, reply,
+    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, reply,
 };
 
 /// For people, with `backlog_full`.
@@ -52,7 +52,7 @@ impl State {
     fn run(&mut self, token: Token, command: Command<'_>) {
         match command {
             Command::Subscribe { channel, start, limit, id } => {
-                self.subscribe(token, channel, (start, limit), id);
+                self.subscribe(token, channel, Begin { start, limit }, id);
             }
             Command::Unsubscribe { channel, id } => self.unsubscribe(token, channel, id),
             Command::Publish { channel, data, echo, id, message_id } => {
@@ -91,11 +91,11 @@ impl State {
         &mut self,
         token: Token,
         channel: Cow<'_, str>,
-        (start, limit): (Start, Option<u64>),
+        begin: Begin,
         id: Option<RequestId<'_>>,
     ) {
         let request_id = id.map(|id| id.as_json().into());
-        let request = SubscribeRequest { token, topic: &channel, start, limit, request_id };
+        let request = SubscribeRequest { token, topic: &channel, begin, request_id };
         let mut effects = std::mem::take(&mut self.effects);
         let outcome = self.broker.subscribe(request, &mut effects);
         self.apply(effects);

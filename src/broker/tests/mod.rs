@@ -11,6 +11,7 @@ use super::{Broker, Deliver, Origin, SubscribeRequest};
 use crate::config::Config;
 use crate::ids::{ShardId, Token};
 use crate::io::{FrameId, FramePool};
+use crate::message::Begin;
 use crate::proto::Start;
 
 /// Unix time of the simulated clock's zero.
@@ -23,7 +24,8 @@ fn broker(shard: u16, shards: usize, config: &Config) -> Broker {
 }
 
 fn subscribe(token: Token, topic: &str) -> SubscribeRequest<'_> {
-    SubscribeRequest { token, topic, start: Start::Now, limit: None, request_id: None }
+    let begin = Begin { start: Start::Now, limit: None };
+    SubscribeRequest { token, topic, begin, request_id: None }
 }
 
 /// The text of a frame's payload; all of ours are short.

@@ -49,7 +49,7 @@ impl World {
     /// Every subscriber of a topic with history saw every offset behind where it began, once, in
     /// order, or was told which ones are gone.
     pub fn check_offsets(&self) {
-        for topic in FIRST_KEPT..TOPICS.len() {
+        for (topic, channel) in TOPICS.iter().enumerate().skip(FIRST_KEPT) {
             let order = self.order_of(topic);
             for (index, client) in self.clients.iter().enumerate() {
                 for segment in client.segments.iter().filter(|segment| segment.topic == topic) {
@@ -57,7 +57,7 @@ impl World {
                         assert!(segment.over && segment.seen.is_empty(), "{segment:?}");
                         continue;
                     };
-                    let name = || format!("client {index}, {}: {segment:?}", TOPICS[topic]);
+                    let name = || format!("client {index}, {channel}: {segment:?}");
                     for (offset, id) in &place.seen {
                         assert_eq!(order[*offset as usize - 1], *id, "{offset}: {}", name());
                     }

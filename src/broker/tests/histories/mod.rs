@@ -1,6 +1,8 @@
 //! Topics with history: every subscriber sees the offsets from where it was told that it begins, each
 //! once and in order, or is told which ones are gone.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -11,8 +13,9 @@ use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, Subscri
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FramePool;
-use crate::message::{PublishOutcome, Receipt, ShardMessage};
+use crate::message::{Begin, PublishOutcome, Receipt, ShardMessage};
 use crate::proto::{HistoryQuery, Since, Standing, Start, Unavailable};
+use steps::{From, Step, step};
 
 const SHARDS: usize = 3;
 const SLOTS: u32 = 3;
@@ -20,76 +23,6 @@ const SLOTS: u32 = 3;
 const TOPICS: [&str; 3] = ["h:a", "h:b", "l:c"];
 const KEPT: usize = 6;
 const TTL: Duration = Duration::from_secs(20);
-
-#[derive(Debug, Clone)]
-enum Begin {
-    Now,
-    /// From where the slot's last subscription to the topic came to.
-    Recover,
-    RecoverForeign,
-    Since(Since),
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Subscribe(usize, u32, usize, Begin, Option<u64>),
-    Unsubscribe(usize, u32, usize),
-    Leave(usize, u32),
-    /// With the number of a message id, perhaps.
-    Publish(usize, u32, usize, bool, Option<u8>),
-    Query(usize, u32, usize, HistoryQuery),
-    Arrive(usize, usize),
-    Advance(usize, usize),
-    Feed(usize, u32),
-    /// Whether a connection has room for live publications.
-    Slow(usize, u32, bool),
-    Congest(usize, usize, bool),
-    /// Seconds pass.
-    Wait(u64),
-}
-
-fn since() -> impl Strategy<Value = Since> {
-    prop_oneof![
-        2 => Just(Since::Oldest),
-        3 => (0..30u64).prop_map(Since::Offset),
-        1 => Just(Since::Offset(u64::MAX)),
-        2 => (0..60u64).prop_map(|second| Since::Time(UNIX_START + second * 1000)),
-        1 => Just(Since::Time(u64::MAX)),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let (shard, slot, topic) = (0..SHARDS, 0..SLOTS, 0..TOPICS.len());
-    let begin = prop_oneof![
-        2 => Just(Begin::Now),
-        3 => Just(Begin::Recover),
-        1 => Just(Begin::RecoverForeign),
-        2 => since().prop_map(Begin::Since),
-    ];
-    let limit = prop_oneof![3 => Just(None), 1 => (0..8u64).prop_map(Some)];
-    let until = prop::option::of(since().prop_filter("a place", |at| *at != Since::Oldest));
-    let query = (since(), until, 1..9usize, any::<bool>())
-        .prop_map(|(since, until, limit, reverse)| HistoryQuery { since, until, limit, reverse });
-    prop_oneof![
-        6 => (shard.clone(), slot.clone(), topic.clone(), begin, limit)
-            .prop_map(|(shard, slot, topic, begin, limit)| Step::Subscribe(shard, slot, topic, begin, limit)),
-        2 => (shard.clone(), slot.clone(), topic.clone())
-            .prop_map(|(shard, slot, topic)| Step::Unsubscribe(shard, slot, topic)),
-        1 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Leave(shard, slot)),
-        12 => (shard.clone(), slot.clone(), topic.clone(), any::<bool>(), prop::option::weighted(0.3, 0..3u8))
-            .prop_map(|(shard, slot, topic, echo, id)| Step::Publish(shard, slot, topic, echo, id)),
-        1 => (shard.clone(), slot.clone(), topic, query)
-            .prop_map(|(shard, slot, topic, query)| Step::Query(shard, slot, topic, query)),
-        16 => (shard.clone(), shard.clone()).prop_map(|(from, to)| Step::Arrive(from, to)),
-        6 => (shard.clone(), 1..4usize).prop_map(|(shard, visits)| Step::Advance(shard, visits)),
-        6 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Feed(shard, slot)),
-        2 => (shard.clone(), slot, any::<bool>())
-            .prop_map(|(shard, slot, slow)| Step::Slow(shard, slot, slow)),
-        1 => (shard.clone(), shard, any::<bool>())
-            .prop_map(|(shard, other, full)| Step::Congest(shard, other, full)),
-        1 => (1..8u64).prop_map(Step::Wait),
-    ]
-}
 
 /// One confirmed subscription.
 #[derive(Debug)]
@@ -117,6 +50,9 @@ struct Asked {
     answered: bool,
 }
 
+/// Author, topic and message id.
+type MessageKey = (usize, u64, usize, u8);
+
 struct World {
     brokers: Vec<Broker>,
     frames: Vec<FramePool>,
@@ -133,8 +69,8 @@ struct World {
     publications: Vec<Publication>,
     /// By topic and epoch: the publication at each offset, from 1 on.
     orders: BTreeMap<(usize, u64), Vec<usize>>,
-    /// By author, topic and message id: epoch and offset of what was accepted under it, and when.
-    accepted: BTreeMap<(usize, u64, usize, u8), (u64, u64, Moment)>,
+    /// Epoch and offset of what was accepted under a message id, and when.
+    accepted: BTreeMap<MessageKey, (u64, u64, Moment)>,
     gaps: usize,
     replayed: usize,
 }
@@ -190,7 +126,8 @@ impl World {
         let home = &self.brokers[self.brokers[0].topics.home(hash).index()];
         let key = home.topics.find(hash, TOPICS[topic])?;
         let history = home.topics.topic(key).history()?;
-        let opening = history.open(Start::Since(Since::Oldest), None, UNIX_START);
+        let opening =
+            history.open(Begin { start: Start::Since(Since::Oldest), limit: None }, UNIX_START);
         Some((history.position(), opening.position.offset + 1))
     }
 
@@ -198,7 +135,7 @@ impl World {
         let mut effects = Vec::new();
         match step {
             Step::Subscribe(shard, slot, topic, begin, limit) => {
-                return self.subscribe(shard, slot, topic, begin, limit);
+                self.subscribe(shard, slot, topic, begin, limit);
             }
             Step::Unsubscribe(shard, slot, topic) => {
                 let token = self.token(shard, slot);
@@ -247,25 +184,25 @@ impl World {
         shard: usize,
         slot: u32,
         topic: usize,
-        begin: Begin,
+        begin: From,
         limit: Option<u64>,
     ) {
         let token = self.token(shard, slot);
         let start = match begin {
-            Begin::Now => Start::Now,
-            Begin::Recover => match self.reached.get(&(shard, slot, topic)) {
+            From::Now => Start::Now,
+            From::Recover => match self.reached.get(&(shard, slot, topic)) {
                 Some(Position { epoch, offset }) => {
                     Start::Recover { epoch: Some(*epoch), offset: *offset }
                 }
                 None => Start::Now,
             },
-            Begin::RecoverForeign => Start::Recover { epoch: None, offset: 1 },
-            Begin::Since(since) => Start::Since(since),
+            From::RecoverForeign => Start::Recover { epoch: None, offset: 1 },
+            From::Since(since) => Start::Since(since),
         };
         let id = self.asked.len();
         self.asked.push(Asked { reader: (shard, token), start, limit, answered: false });
         let (topic, request_id) = (TOPICS[topic], Some(id.to_string().into()));
-        let request = SubscribeRequest { token, topic, start, limit, request_id };
+        let request = SubscribeRequest { token, topic, begin: Begin { start, limit }, request_id };
         let mut effects = Vec::new();
         match self.brokers[shard].subscribe(request, &mut effects) {
             Ok(()) => {}
