@@ -589,3 +589,50 @@ fn a_confirmation_comes_before_publications_whatever_is_published_meanwhile() {
         }
     }
 }
+
+/// Requests of the documentation and their answers, each block on a connection of its own, behind
+/// three publications to `kept:a`.
+#[test]
+fn the_examples_of_the_documentation_are_true() {
+    let text = include_str!("../docs/protocol.md");
+    let (_, section) = text.split_once("## Channels with history").expect("a section");
+    let (section, _) = section.split_once("## Close codes").expect("the next one");
+    let (_folder, server) = start(&[]);
+    let mut publisher = Peer::open(&server);
+    for n in 1..=3 {
+        publish(&mut publisher, "kept:a", &format!(r#"{{"n":{n}}}"#));
+    }
+    let mut peer = Peer::open(&server);
+    let page = query(&mut peer, r#"{"channel":"kept:a"}"#);
+    let epoch = page["epoch"].as_str().expect("an epoch");
+    let is_request =
+        |line: &str| line.starts_with(r#"{"action""#) || line.contains(r#""type":"query""#);
+    let mut requests = 0;
+    for block in section.split("\n\n") {
+        let lines =
+            block.lines().map(|line| line.strip_prefix("    ").filter(|l| l.starts_with('{')));
+        let Some(lines) = lines.collect::<Option<Vec<_>>>() else { continue };
+        if !lines.first().is_some_and(|line| is_request(line)) {
+            continue;
+        }
+        let mut peer = Peer::open(&server);
+        for line in lines {
+            let line = line.replace("74ac4f2d9a1c53b7", epoch);
+            if is_request(&line) {
+                requests += 1;
+                peer.send_text(&line);
+                continue;
+            }
+            let mut expected: Value = serde_json::from_str(&line).expect("JSON");
+            let mut got = peer.json();
+            for value in [&mut expected, &mut got] {
+                if value["type"] == "response" {
+                    (value["id"], value["timestamp"]) = (Value::Null, Value::Null);
+                }
+            }
+            assert_eq!(got, expected);
+        }
+        peer.expect_idle();
+    }
+    assert_eq!(requests, 6);
+}
