@@ -42,6 +42,34 @@ impl Token {
     }
 }
 
+/// One life of a topic's history: offsets of two epochs have nothing to do with each other. Chosen at
+/// random when the history begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch that is displayed like this: 16 hexadecimal digits, lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let valid = text.len() == 16 && text.bytes().all(is_digit);
+        valid.then(|| u64::from_str_radix(text, 16).ok().map(Self))?
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A place in a topic's history: behind the publication with this offset, before the next one. The
+/// first publication of an epoch has offset 1, so 0 is before everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub epoch: Epoch,
+    pub offset: u64,
+}
+
 /// Milliseconds since the server's clock started. Monotonic; passed in, never read by the layers
 /// that use it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,6 +190,16 @@ mod tests {
     fn a_token_survives_packing() {
         let token = Token { slot: 7, generation: u32::MAX };
         assert_eq!(Token::unpack(token.pack()), token);
+    }
+
+    #[test]
+    fn an_epoch_is_read_as_it_is_shown() {
+        for epoch in [Epoch(0), Epoch(0xABC), Epoch(u64::MAX)] {
+            assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
+        }
+        for text in ["", "0", "+00000000000000a", "000000000000000A", "00000000000000000"] {
+            assert_eq!(Epoch::parse(text), None, "{text}");
+        }
     }
 
     #[test]

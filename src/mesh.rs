@@ -251,7 +251,7 @@ mod tests {
 
     fn deliver(number: usize) -> ShardMessage {
         let frame = Bytes::from(number.to_string());
-        ShardMessage::Deliver { topic: TopicName::new("t"), frame, except: None }
+        ShardMessage::Deliver { topic: TopicName::new("t"), frame, except: None, offset: 0 }
     }
 
     fn number(message: ShardMessage) -> usize {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::ids::{ShardId, Token, TopicName};
+use crate::ids::{Position, ShardId, Token, TopicName};
+use crate::proto::{HistoryQuery, Recovery, Start, Unavailable};
 
 /// What one shard tells another.
 #[derive(Debug)]
@@ -10,27 +11,48 @@ pub enum ShardMessage {
     /// To a topic's home: `from` has its first subscriber. Answered by [`ShardMessage::Interested`].
     Interest { topic: TopicName, from: ShardId, ask: Ask },
     /// From a topic's home: what comes behind this message in the mailbox is complete from here on.
-    Interested { topic: TopicName, ask: Ask },
+    /// `position`: of the history, if there is one.
+    Interested { topic: TopicName, ask: Ask, position: Option<Position> },
     /// To a topic's home: `from` has no subscriber any more.
     Disinterest { topic: TopicName, from: ShardId },
-    /// To a topic's home: a client of `publisher.shard` published.
-    Publish { topic: TopicName, frame: Bytes, publisher: Publisher },
-    /// From a topic's home, in the topic's total order.
-    Deliver { topic: TopicName, frame: Bytes, except: Option<Token> },
+    /// To a topic's home: a client of `publisher.shard` published. `body` is the whole frame, or,
+    /// with a history, the data alone: the frame has the offset in it.
+    Publish { topic: TopicName, body: Bytes, publisher: Publisher },
+    /// From a topic's home, in the topic's total order. `offset` is 0 without a history.
+    Deliver { topic: TopicName, frame: Bytes, except: Option<Token>, offset: u64 },
     /// From a topic's home to the publisher's shard.
     Published { topic: TopicName, publisher: Publisher, outcome: PublishOutcome },
+    /// To the home of a topic with history, behind `Interest`: where does a subscription begin?
+    Open { topic: TopicName, reader: Reader, begin: Box<Begin> },
+    /// The answer. If the opening is at the head, what comes behind this message follows it.
+    Opened { topic: TopicName, reader: Reader, opening: Box<Opening> },
+    /// To the home of a topic with history, behind `Interest`: what follows `next`?
+    Read { topic: TopicName, reader: Reader, next: u64 },
+    /// The answer. If it reaches the head, what comes behind this message follows it.
+    Slice { topic: TopicName, reader: Reader, slice: Box<Slice> },
+    /// To the home of a topic: a client asks for a part of its history.
+    Query { topic: TopicName, reader: Reader, query: Box<HistoryQuery>, receipt: Option<Box<str>> },
+    /// The answer; `receipt` is that of the question.
+    Page { topic: TopicName, reader: Reader, page: Box<Page>, receipt: Option<Box<str>> },
 }
 
 impl ShardMessage {
     /// Bytes that wait with this message, for the bound of the mesh. An estimate for the small ones.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 128;
+        let bytes = |frames: &[Bytes]| frames.iter().map(Bytes::len).sum::<usize>();
         match self {
-            Self::Publish { frame, .. } | Self::Deliver { frame, .. } => SMALL + frame.len(),
+            Self::Publish { body: frame, .. } | Self::Deliver { frame, .. } => SMALL + frame.len(),
+            Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
+            Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }
-            | Self::Published { .. } => SMALL,
+            | Self::Published { .. }
+            | Self::Open { .. }
+            | Self::Opened { .. }
+            | Self::Read { .. }
+            | Self::Query { .. } => SMALL,
         }
     }
 }
@@ -39,6 +61,59 @@ impl ShardMessage {
 /// withdrawn since must not confirm the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask(pub u64);
+
+/// Who reads a history, and which of its questions this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    pub shard: ShardId,
+    pub token: Token,
+    pub ask: Ask,
+}
+
+/// Where a subscription to a topic with history is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begin {
+    pub start: Start,
+    /// Publications that the history may give at most.
+    pub limit: Option<u64>,
+}
+
+/// Where it does begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// The first publication that the subscriber gets is behind it.
+    pub position: Position,
+    /// The newest offset: the subscription is live if it begins here.
+    pub head: u64,
+    /// `None` if the subscriber named no place.
+    pub recovery: Option<Recovery>,
+}
+
+/// A piece of a history, for a cursor.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// First and last offset that the reader should have got, and that are not kept any more.
+    pub gap: Option<(u64, u64)>,
+    /// In the order of their offsets.
+    pub frames: Vec<Bytes>,
+    /// The offset to go on with.
+    pub next: u64,
+    /// There is nothing newer.
+    pub at_head: bool,
+}
+
+/// A piece of a history, for a query.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Behind the newest publication; `None`: nothing was ever published.
+    pub position: Option<Position>,
+    /// In the order that was asked for.
+    pub frames: Vec<Bytes>,
+    /// Whether the history still reaches back to where the query begins.
+    pub complete: Result<(), Unavailable>,
+    /// A bound ended it: there is more in the range.
+    pub more: bool,
+}
 
 /// Who published, and what it wants to hear of it.
 #[derive(Debug)]
@@ -61,8 +136,30 @@ pub struct Receipt {
 /// What the home of a topic did with a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishOutcome {
-    /// It has its place in the topic's order.
-    Accepted,
+    /// It has its place in the topic's order: with a history, this offset.
+    Accepted { offset: Option<u64> },
     /// A shard with subscribers cannot take more; nobody received it.
     BacklogFull,
+    /// The home's topic table, of this size, is full; nobody received it.
+    TableFull { limit: usize },
+}
+
+impl PublishOutcome {
+    /// Of a publication without an offset.
+    pub const ACCEPTED: Self = Self::Accepted { offset: None };
+
+    pub fn is_accepted(self) -> bool {
+        matches!(self, Self::Accepted { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_small_as_a_delivery() {
+        // Each one is moved from the broker to the outbox, into a batch and out of it.
+        assert_eq!(size_of::<ShardMessage>(), 80);
+    }
 }

@@ -53,6 +53,18 @@ counters! {
     Publications = "publications",
     /// Publications queued for a subscriber.
     Deliveries = "deliveries",
+    /// Publications delivered from a history.
+    Replayed = "replayed",
+    /// Publications that came twice under one message id.
+    Duplicates = "duplicates",
+    /// Subscribers who cannot have everything from the place they named.
+    NotRecovered = "not_recovered",
+    /// Publications dropped from a history at its size.
+    HistoryTrimmed = "history_trimmed",
+    /// Publications and message ids dropped for want of memory for histories.
+    HistoryEvicted = "history_evicted",
+    /// Message ids dropped before their time because there were too many.
+    IdempotencyDropped = "idempotency_dropped",
     /// Publications refused because a shard could not take more.
     BacklogFull = "backlog_full",
     /// Publications dropped by `drop_oldest`.
@@ -63,6 +75,10 @@ counters! {
     Conflated = "conflated",
     /// Connections closed with 4002.
     SlowConsumer = "slow_consumer",
+    /// Subscriptions that read from the history because their connection was slow.
+    FellBehind = "fell_behind",
+    /// Cursors that found their place trimmed.
+    HistoryGaps = "history_gaps",
     /// Times that receiving from a connection paused because it did not read its replies.
     ReceivePaused = "receive_paused",
     /// Pongs replaced by a newer one before they could leave.

@@ -383,7 +383,11 @@ fn requests_that_cannot_be_done_have_their_codes() {
     expect_error(&mut peer, r#"{"action":"dance"}"#, "unknown_action");
     expect_error(&mut peer, r#"{"action":"Subscribe","channel":"a"}"#, "unknown_action");
     expect_error(&mut peer, &action("unsubscribe", "a"), "not_subscribed");
-    for message in [r#"{"type":"dance"}"#, r#"{"type":"query","payload":{}}"#, r#"{"type":""}"#] {
+    for message in [
+        r#"{"type":"dance"}"#,
+        r#"{"type":"query","payload":{"resource":"weather"}}"#,
+        r#"{"type":""}"#,
+    ] {
         peer.send_text(message);
         assert_eq!(peer.json()["code"], "no_route", "{message}");
     }

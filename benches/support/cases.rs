@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use stentor::broker::{Broker, PublishRequest};
+use stentor::broker::{Broker, Deliver, Origin, PublishRequest, SubscribeRequest};
 use stentor::config::Config;
 use stentor::ids::{ShardId, Token, TopicName};
-use stentor::io::{FramePool, Waker};
+use stentor::io::{FrameId, FramePool, Waker};
 use stentor::mesh;
-use stentor::message::ShardMessage;
-use stentor::proto::{Commands, Decoder, DecoderLimits, encoder};
+use stentor::message::{Begin, ShardMessage};
+use stentor::proto::{Commands, Decoder, DecoderLimits, Start, encoder};
 
 use super::null::{NullServer, client_frame};
 
@@ -76,26 +76,42 @@ fn frame(data: String) -> Case {
     })
 }
 
+/// Takes every delivery and does nothing with it.
+struct Nobody;
+
+impl Deliver for Nobody {
+    fn live(&mut self, _: &mut FramePool, slot: u32, ids: &[FrameId]) {
+        black_box((slot, ids.len()));
+    }
+
+    fn retained(&mut self, _: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool {
+        black_box((slot, ids.len()));
+        true
+    }
+}
+
 /// One publication in the broker: put in order, fanned out to nobody's queue.
 fn broker_publish(subscribers: u32) -> Case {
     let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
-    let mut broker = Broker::new(ShardId(0), 1, hasher, &Config::default());
+    let origin = Origin { identity: 1, unix_start: 0 };
+    let mut broker = Broker::new(ShardId(0), 1, hasher, origin, &Config::default());
     let mut frames = FramePool::default();
     let mut effects = Vec::new();
     let token = |slot| Token { slot, generation: 1 };
     for slot in 0..subscribers {
-        broker.subscribe(token(slot), "topic", None, &mut effects).expect("there is room");
+        let begin = Begin { start: Start::Now, limit: None };
+        let token = token(slot);
+        let request = SubscribeRequest { token, topic: "topic", begin, request_id: None };
+        broker.subscribe(request, &mut effects).expect("there is room");
     }
     effects.clear();
-    let bytes = Bytes::from_static(b"frame");
     Box::new(move || {
-        let request = PublishRequest { token: token(0), topic: "topic", echo: true, receipt: None };
-        broker.publish(request, || bytes.clone(), &mut frames, &mut effects);
+        let (token, data) = (token(0), &b"{}"[..]);
+        let request = PublishRequest { token, topic: "topic", data, echo: true, receipt: None };
+        broker.publish(request, &mut frames, &mut effects);
         let mut deliveries = 0;
         while broker.has_fanouts() {
-            deliveries += broker.advance(256, &mut frames, &mut effects, |_, slot, ids| {
-                black_box((slot, ids.len()));
-            });
+            deliveries += broker.advance(256, &mut frames, &mut effects, &mut Nobody);
         }
         assert_eq!(deliveries, subscribers as usize);
     })
@@ -110,7 +126,7 @@ fn mesh_hop() -> Case {
     let bytes = Bytes::from_static(b"frame");
     Box::new(move || {
         let (topic, frame) = (topic.clone(), bytes.clone());
-        from.post(ShardId(1), ShardMessage::Deliver { topic, frame, except: None });
+        from.post(ShardId(1), ShardMessage::Deliver { topic, frame, except: None, offset: 0 });
         from.flush();
         assert!(to.receive().is_some());
         assert!(to.receive().is_none());

@@ -1,7 +1,11 @@
 //! What goes into a broker and what comes out of it, as values.
 
+use bytes::Bytes;
+
 use crate::ids::{ShardId, Token, TopicName};
-use crate::message::{PublishOutcome, Receipt, ShardMessage};
+use crate::io::{FrameId, FramePool};
+use crate::message::{Begin, Page, PublishOutcome, Receipt, ShardMessage};
+use crate::proto::Standing;
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub enum Effect {
         token: Token,
         topic: TopicName,
         request_id: Option<Box<str>>,
+        standing: Standing,
     },
     /// Tell the publisher, if it wants to hear of it.
     Published {
@@ -23,6 +28,48 @@ pub enum Effect {
         receipt: Option<Box<Receipt>>,
         outcome: PublishOutcome,
     },
+    /// [`Broker::feed`](super::Broker::feed) may have something for this connection.
+    Ready {
+        token: Token,
+    },
+    /// Queue these frames, behind a notice of the gap before them if there is one.
+    Replay {
+        token: Token,
+        topic: TopicName,
+        /// First and last offset that are not kept any more.
+        gap: Option<(u64, u64)>,
+        frames: Vec<Bytes>,
+    },
+    /// Answer a query.
+    Page {
+        token: Token,
+        topic: TopicName,
+        page: Box<Page>,
+        request_id: Option<Box<str>>,
+    },
+}
+
+/// Where the shard takes publications for its connections. Slots are those of the broker's members.
+pub trait Deliver {
+    /// Publications of a topic without a history, in order.
+    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]);
+
+    /// Publications of a topic with one. `false`: none was taken, the connection is too slow for now;
+    /// it goes on as a cursor.
+    fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool;
+}
+
+/// What [`Broker::feed`](super::Broker::feed) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fed {
+    /// The connection has no cursor.
+    Nothing,
+    /// An answer is due; [`Effect::Ready`] follows it.
+    Waiting,
+    /// So many slices are on their way to this shard that one has to come first, whoever's it is.
+    Stalled,
+    /// [`Effect::Replay`] came of it, and there may be more.
+    Something,
 }
 
 /// Why a subscription is refused.
@@ -36,10 +83,22 @@ pub enum SubscribeError {
     TableFull { limit: usize },
 }
 
+/// A client's request to subscribe, as the broker needs it. The name has passed the rules for names.
+#[derive(Debug)]
+pub struct SubscribeRequest<'a> {
+    pub token: Token,
+    pub topic: &'a str,
+    pub begin: Begin,
+    /// Raw JSON of the client, for the confirmation.
+    pub request_id: Option<Box<str>>,
+}
+
 /// A client's request to publish, as the broker needs it.
 pub struct PublishRequest<'a> {
     pub token: Token,
     pub topic: &'a str,
+    /// One JSON value.
+    pub data: &'a [u8],
     /// Whether the publisher, if subscribed, receives it too.
     pub echo: bool,
     pub receipt: Option<Box<Receipt>>,

@@ -70,10 +70,11 @@ impl Fanout {
         self.pending.capacity() <= CAPACITY_MAX && self.newcomers.capacity() <= CAPACITY_MAX
     }
 
-    /// Takes over the caller's hold on `frame`.
-    pub fn push(&mut self, frame: FrameId, bytes: usize, except: Option<u32>) {
-        let number = self.next_number;
-        self.next_number += 1;
+    /// Takes over the caller's hold on `frame`. `offset`: that of a topic with history, which takes
+    /// the place of our own numbers; else 0.
+    pub fn push(&mut self, frame: FrameId, bytes: usize, except: Option<u32>, offset: u64) {
+        let number = if offset == 0 { self.next_number } else { offset };
+        self.next_number = number + 1;
         self.pending.push_back(Publication { frame, bytes, number, except });
     }
 
@@ -95,14 +96,16 @@ impl Fanout {
     }
 
     /// Visits subscribers until the budget or the sweep is used up; a new sweep begins by itself.
-    /// `deliver` gets a slot and the frames for it, in order. Returns the deliveries, and the bytes of
-    /// the publications that every subscriber has now.
+    /// `deliver` gets a slot and the frames for it, in order. Who does not take them (`false`) is no
+    /// subscriber any more and goes to `behind`, with the number of the first one it has not got.
+    /// Returns the deliveries, and the bytes of the publications that every subscriber has now.
     pub fn advance(
         &mut self,
         subscribers: &mut Subscribers,
         frames: &mut FramePool,
         budget: &mut Budget,
-        mut deliver: impl FnMut(&mut FramePool, u32, &[FrameId]),
+        behind: &mut Vec<(u32, u64)>,
+        mut deliver: impl FnMut(&mut FramePool, u32, &[FrameId]) -> bool,
     ) -> Advanced {
         let mut advanced = Advanced::default();
         if self.batch.is_empty() {
@@ -117,15 +120,21 @@ impl Fanout {
             let slot = subscribers.at(self.cursor);
             self.cursor += 1;
             let Some(slot) = slot else { continue };
-            if filtered {
+            let ids = if filtered {
                 self.filter(slot, &mut wanted);
-                if !wanted.is_empty() {
-                    deliver(frames, slot, &wanted);
-                }
-                advanced.deliveries += wanted.len();
+                &wanted
             } else {
-                deliver(frames, slot, &self.batch_frames);
-                advanced.deliveries += self.batch_frames.len();
+                &self.batch_frames
+            };
+            // Empty only where it was filtered.
+            if !filtered || !ids.is_empty() {
+                if deliver(frames, slot, ids) {
+                    advanced.deliveries += ids.len();
+                } else {
+                    let first = self.batch.iter().find(|publication| publication.frame == ids[0]);
+                    subscribers.remove(slot);
+                    behind.extend(first.map(|first| (slot, first.number)));
+                }
             }
             budget.visits = budget.visits.saturating_sub(cost);
         }

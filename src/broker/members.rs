@@ -33,6 +33,12 @@ impl Members {
         self.members.get(token.index()).is_some_and(|member| member.generation == token.generation)
     }
 
+    /// The tenant of a slot that has subscribed.
+    pub fn tenant_of(&self, slot: u32) -> Option<Token> {
+        let member = self.members.get(slot as usize)?;
+        Some(Token { slot, generation: member.generation })
+    }
+
     /// What counts towards the limit: topics, those that wait for their home included, or answers
     /// that are due, whichever is more.
     pub fn subscriptions(&self, token: Token) -> usize {

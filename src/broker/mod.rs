@@ -9,33 +9,48 @@
 //!   answer takes the same way as they do, so what comes behind it is complete.
 //! * A subscription is confirmed when the shard holds the home's interest. From there on its subscriber
 //!   sees every publication that the shard takes in, and none that waited there before.
+//! * A subscription that is to have something of the history first is a cursor: it gets slices of it
+//!   from the home, and nothing of the fan-out. The slice that reaches the head makes it live: what the
+//!   home sent before lies behind it, what comes behind it in the mailbox is newer.
+//!
+//! Files: `publishing` (order and fan-out), `recall` (cursors and queries), `history`, `retention`,
+//! `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
 
+mod cursors;
 mod effect;
 mod fanout;
+mod history;
+mod idempotency;
 mod members;
+mod publishing;
+mod recall;
+mod retention;
 mod subscribers;
 #[cfg(test)]
 mod tests;
 mod topics;
 
-pub use effect::{Effect, PublishRequest, SubscribeError};
+pub use effect::{Deliver, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
+pub use recall::SLICE_COST_MAX;
+pub use retention::Tally;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 
-use crate::config::{ChannelOptions, Config, Namespace};
-use crate::ids::{ShardId, Token, TopicName};
-use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
-use crate::message::{Ask, PublishOutcome, Publisher, ShardMessage};
-use fanout::{Budget, Fanout};
+use crate::config::{ChannelOptions, Config};
+use crate::ids::{Epoch, Moment, Position, ShardId, Token, TopicName};
+use crate::io::FramePool;
+use crate::message::{Ask, Publisher, ShardMessage};
+use crate::proto::{Recovery, Standing, Start, Unavailable};
+use cursors::{CursorState, Cursors};
+use fanout::Fanout;
+use history::History;
 use members::Members;
+use retention::Retention;
 use subscribers::Inserted;
-use topics::{Interest, TopicKey, Topics, Waiting};
-
-/// Visits that one topic gets before the next one has its turn.
-const ROUND_VISITS: usize = 64;
+use topics::{Interest, Past, Record, TopicKey, Topics, Waiting};
 
 /// Bounds of one broker.
 #[derive(Debug, Clone, Copy)]
@@ -44,16 +59,39 @@ pub struct BrokerLimits {
     pub topics_max: usize,
     /// Bytes of publications that wait for their fan-out.
     pub backlog_bytes_max: usize,
+    /// Bytes of publications in the answer to one query, if it has more than one.
+    pub page_bytes_max: usize,
+    /// What one slice costs a queue at most, if it has more than one publication.
+    pub slice_cost_max: usize,
+}
+
+/// What tells this server from the next one that runs here.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// A random number, for the epochs of histories.
+    pub identity: u128,
+    /// Unix time of [`Moment`] zero, in milliseconds.
+    pub unix_start: u64,
 }
 
 /// One shard's part of the topic table.
 pub struct Broker {
     shard: ShardId,
     limits: BrokerLimits,
-    options: ChannelOptions,
-    namespaces: Vec<Namespace>,
+    options: Arc<ChannelOptions>,
+    namespaces: Vec<(String, Arc<ChannelOptions>)>,
+    origin: Origin,
+    now: Moment,
     topics: Topics,
     members: Members,
+    cursors: Cursors,
+    retention: Retention,
+    tally: Tally,
+    /// Queries that other shards have not answered.
+    queries: usize,
+    /// Reused: slots that a fan-out left behind, with the offset that each wants next.
+    behind: Vec<(u32, u64)>,
+    last_epoch: u64,
     /// Topics with a fan-out under way, in the order of their turns.
     round: VecDeque<TopicKey>,
     /// Idle fan-outs for the next topic that needs one. At most [`SPARE_FANOUTS_MAX`].
@@ -70,20 +108,42 @@ pub struct Broker {
 
 const SPARE_FANOUTS_MAX: usize = 64;
 
+/// What somebody hears who named a place in a topic without history.
+const NO_HISTORY: Recovery = Recovery { outcome: Err(Unavailable::NoHistory), count: 0 };
+
 impl Broker {
     /// `hasher` is the same in all `shards`: it decides where a topic is at home.
-    pub fn new(shard: ShardId, shards: u16, hasher: SeedableRandomState, config: &Config) -> Self {
+    pub fn new(
+        shard: ShardId,
+        shards: u16,
+        hasher: SeedableRandomState,
+        origin: Origin,
+        config: &Config,
+    ) -> Self {
+        let namespaces = config.namespaces.iter();
+        let namespaces =
+            namespaces.map(|space| (space.name.clone(), Arc::new(space.options.clone())));
         Self {
             shard,
             limits: BrokerLimits {
                 subscriptions_per_connection_max: config.limits.max_subscriptions,
                 topics_max: config.limits.max_topics,
                 backlog_bytes_max: config.limits.fanout_backlog,
+                page_bytes_max: config.limits.send_queue_size / 4,
+                slice_cost_max: SLICE_COST_MAX.min(config.limits.send_queue_size),
             },
-            options: config.channels.clone(),
-            namespaces: config.namespaces.clone(),
+            options: Arc::new(config.channels.clone()),
+            namespaces: namespaces.collect(),
+            origin,
+            now: Moment::default(),
             topics: Topics::new(shards, hasher),
             members: Members::default(),
+            cursors: Cursors::default(),
+            retention: Retention::new(config.limits.history_memory),
+            tally: Tally::default(),
+            queries: 0,
+            behind: Vec::new(),
+            last_epoch: 0,
             round: VecDeque::new(),
             spare: Vec::new(),
             backlog_bytes: 0,
@@ -121,50 +181,76 @@ impl Broker {
         self.giving_way = giving_way;
     }
 
+    /// What time it is, until the next call.
+    pub fn begin_turn(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// What has happened since the last call, for the counters.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
     /// Subscribes a connection; [`Effect::Subscribed`] follows, now or when the home has answered.
-    /// Subscribing again is confirmed again. `name` has passed the rules for names.
+    /// Subscribing again is confirmed again, from where the subscription stands.
     pub fn subscribe(
         &mut self,
-        token: Token,
-        name: &str,
-        request_id: Option<Box<str>>,
+        request: SubscribeRequest<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), SubscribeError> {
+        let SubscribeRequest { token, topic: name, begin, request_id } = request;
         let hash = self.topics.hash(name);
         let found = self.topics.find(hash, name);
         if let Some(key) = found
-            && self.topics.topic(key).subscribers.contains(token.slot)
+            && let Some(standing) = self.standing(key, token)
         {
             let topic = self.topics.topic(key).name.clone();
-            effects.push(Effect::Subscribed { token, topic, request_id });
+            effects.push(Effect::Subscribed { token, topic, request_id, standing });
             return Ok(());
         }
         let limit = self.limits.subscriptions_per_connection_max;
         if self.members.subscriptions(token) >= limit as usize {
             return Err(SubscribeError::TooMany { limit });
         }
-        if found.is_none() && self.congested.contains(&self.topics.home(hash)) {
+        if let Some(key) = found
+            && let Some(CursorState::Opening(opening)) = self.cursors.find(token, key)
+        {
+            opening.request_ids.push(request_id);
+            self.members.waiting(token);
+            return Ok(());
+        }
+        let home = self.topics.home(hash);
+        let asks = begin.start != Start::Now;
+        if (found.is_none() || asks) && self.congested.contains(&home) {
             return Err(SubscribeError::Congested);
         }
         let key = match found {
             Some(key) => key,
-            None if self.topics.len() >= self.limits.topics_max => {
-                return Err(SubscribeError::TableFull { limit: self.limits.topics_max });
-            }
-            None => {
-                let name = TopicName::new(name);
-                let policy = self.options(&name).slow_consumer;
-                self.topics.insert(hash, name, policy)
-            }
+            None => self
+                .insert_topic(hash, name)
+                .ok_or(SubscribeError::TableFull { limit: self.limits.topics_max })?,
         };
         let topic = self.topics.topic(key);
-        if topic.home == self.shard || topic.interest == Interest::Held {
+        let last = topic.past.as_ref().is_some_and(|past| past.last);
+        if let Some(history) = topic.history() {
+            let opening = history.open(begin, self.origin.unix_start);
+            self.members.insert(token, key);
+            self.begin(key, token, request_id, &opening, effects);
+        } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {
+            self.ask_opening(key, token, begin, request_id, effects);
+        } else if topic.home == self.shard || topic.interest == Interest::Held {
             self.members.insert(token, key);
             self.admit(key, token);
-            let topic = self.topics.topic(key).name.clone();
-            effects.push(Effect::Subscribed { token, topic, request_id });
+            let topic = self.topics.topic(key);
+            let standing = Standing {
+                position: topic.position(),
+                recovery: (asks && topic.past.is_none()).then_some(NO_HISTORY),
+            };
+            let topic = topic.name.clone();
+            effects.push(Effect::Subscribed { token, topic, request_id, standing });
         } else {
-            self.ask_home(key, token, request_id, effects);
+            let wants_history = asks && topic.past.is_none();
+            self.ask_home(key, Waiting { token, request_id, wants_history }, effects);
         }
         Ok(())
     }
@@ -175,11 +261,22 @@ impl Broker {
         let topic = self.topics.topic_mut(key);
         let mut found = topic.subscribers.remove(token.slot);
         // Somebody who waited is answered first, in the order of the requests.
-        for waiting in topic.waiting.extract_if(.., |waiting| waiting.token == token) {
+        let waiting = topic.waiting.extract_if(.., |waiting| waiting.token == token);
+        let mut unanswered: Vec<_> = waiting.map(|waiting| waiting.request_id).collect();
+        if topic.past.is_some()
+            && let Some(state) = self.remove_cursor(key, token)
+        {
+            found = true;
+            if let CursorState::Opening(opening) = state {
+                unanswered.extend(opening.request_ids);
+            }
+        }
+        for request_id in unanswered {
             found = true;
             self.members.answered(token);
-            let (topic, request_id) = (topic.name.clone(), waiting.request_id);
-            effects.push(Effect::Subscribed { token, topic, request_id });
+            let topic = self.topics.topic(key).name.clone();
+            let standing = Standing::default();
+            effects.push(Effect::Subscribed { token, topic, request_id, standing });
         }
         self.members.remove(token, key);
         self.lose_interest(key, effects);
@@ -192,6 +289,9 @@ impl Broker {
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
             topic.waiting.retain(|waiting| waiting.token != token);
+            if topic.past.is_some() {
+                self.remove_cursor(key, token);
+            }
             self.lose_interest(key, effects);
         }
     }
@@ -199,42 +299,6 @@ impl Broker {
     /// Every connection has left: what was kept by slot goes.
     pub fn forget_members(&mut self) {
         self.members = Members::default();
-    }
-
-    /// A client of this shard publishes. `frame` is called only if somebody may receive it.
-    pub fn publish(
-        &mut self,
-        request: PublishRequest<'_>,
-        frame: impl FnOnce() -> Bytes,
-        frames: &mut FramePool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let PublishRequest { token, topic: name, echo, receipt } = request;
-        let hash = self.topics.hash(name);
-        let found = self.topics.find(hash, name);
-        let home = self.topics.home(hash);
-        let publisher = Publisher { shard: self.shard, token, echo, receipt };
-        if home == self.shard {
-            let outcome = match found {
-                Some(_) if self.giving_way => PublishOutcome::BacklogFull,
-                Some(key) => self.order(key, &publisher, frame, frames, effects),
-                None => PublishOutcome::Accepted,
-            };
-            if publisher.receipt.is_some() || outcome != PublishOutcome::Accepted {
-                let topic = self.name(found, name);
-                let receipt = publisher.receipt;
-                effects.push(Effect::Published { token, topic, receipt, outcome });
-            }
-            return;
-        }
-        let topic = self.name(found, name);
-        if self.congested.contains(&home) {
-            let (receipt, outcome) = (publisher.receipt, PublishOutcome::BacklogFull);
-            effects.push(Effect::Published { token, topic, receipt, outcome });
-        } else {
-            let message = ShardMessage::Publish { topic, frame: frame(), publisher };
-            effects.push(Effect::Send { to: home, message });
-        }
     }
 
     /// A message of another shard.
@@ -246,71 +310,46 @@ impl Broker {
     ) {
         match message {
             ShardMessage::Interest { topic, from, ask } => self.interest(topic, from, ask, effects),
-            ShardMessage::Interested { topic, ask } => self.interested(&topic, ask, effects),
-            ShardMessage::Disinterest { topic, from } => self.disinterest(&topic, from, effects),
-            ShardMessage::Publish { topic, frame, publisher } => {
-                let outcome = match self.find(&topic) {
-                    Some(key) => self.order(key, &publisher, || frame, frames, effects),
-                    None => PublishOutcome::Accepted,
-                };
-                if publisher.receipt.is_some() || outcome != PublishOutcome::Accepted {
-                    let to = publisher.shard;
-                    let message = ShardMessage::Published { topic, publisher, outcome };
-                    effects.push(Effect::Send { to, message });
-                }
+            ShardMessage::Interested { topic, ask, position } => {
+                self.interested(&topic, ask, position, effects);
             }
-            ShardMessage::Deliver { topic, frame, except } => {
+            ShardMessage::Disinterest { topic, from } => self.disinterest(&topic, from, effects),
+            ShardMessage::Publish { topic, body, publisher } => {
+                self.receive_publication(topic, body, publisher, frames, effects);
+            }
+            ShardMessage::Deliver { topic, frame, except, offset } => {
                 if let Some(key) = self.find(&topic) {
-                    self.enqueue(key, frame, except, frames);
+                    self.note_offset(key, offset);
+                    self.enqueue(key, frame, except, offset, frames);
                 }
             }
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
             }
-        }
-    }
-
-    /// Goes on with the fan-outs, a bounded slice. `deliver` gets a slot and the frames for it.
-    /// Returns the deliveries.
-    pub fn advance(
-        &mut self,
-        mut visits: usize,
-        frames: &mut FramePool,
-        effects: &mut Vec<Effect>,
-        mut deliver: impl FnMut(&mut FramePool, u32, &[FrameId]),
-    ) -> usize {
-        let mut deliveries = 0;
-        while visits > 0
-            && let Some(key) = self.round.pop_front()
-        {
-            let topic = self.topics.topic_mut(key);
-            // A topic in the round has a fan-out; see `enqueue`.
-            let Some(fanout) = &mut topic.fanout else { continue };
-            let share = visits.min(ROUND_VISITS);
-            let mut budget = Budget { visits: share };
-            if topic.subscribers.is_empty() {
-                self.backlog_bytes -= fanout.abandon(frames);
-            } else {
-                let advanced =
-                    fanout.advance(&mut topic.subscribers, frames, &mut budget, &mut deliver);
-                deliveries += advanced.deliveries;
-                self.backlog_bytes -= advanced.finished_bytes;
+            ShardMessage::Open { topic, reader, begin } => {
+                self.answer_open(topic, reader, *begin, effects);
             }
-            visits -= (share - budget.visits).max(1);
-            if fanout.is_idle() {
-                if let Some(fanout) = topic.fanout.take()
-                    && self.spare.len() < SPARE_FANOUTS_MAX
-                    && fanout.is_small()
-                {
-                    self.spare.push(fanout);
-                }
-                self.lose_interest(key, effects);
-            } else {
-                self.round.push_back(key);
+            ShardMessage::Opened { topic, reader, opening } => {
+                self.opened(&topic, reader, &opening, effects);
+            }
+            ShardMessage::Read { topic, reader, next } => {
+                self.answer_read(topic, reader, next, effects);
+            }
+            ShardMessage::Slice { topic, reader, slice } => {
+                self.sliced(&topic, reader, *slice, effects);
+            }
+            ShardMessage::Query { topic, reader, query, receipt } => {
+                let page = Box::new(self.page(&topic, &query));
+                let message = ShardMessage::Page { topic, reader, page, receipt };
+                effects.push(Effect::Send { to: reader.shard, message });
+            }
+            ShardMessage::Page { topic, reader, page, receipt } => {
+                self.queries -= 1;
+                let token = reader.token;
+                effects.push(Effect::Page { token, topic, page, request_id: receipt });
             }
         }
-        deliveries
     }
 
     fn find(&self, name: &str) -> Option<TopicKey> {
@@ -321,10 +360,54 @@ impl Broker {
         found.map_or_else(|| TopicName::new(name), |key| self.topics.topic(key).name.clone())
     }
 
-    fn options(&self, name: &TopicName) -> &ChannelOptions {
-        name.namespace()
-            .and_then(|wanted| self.namespaces.iter().find(|namespace| namespace.name == wanted))
-            .map_or(&self.options, |namespace| &namespace.options)
+    /// The options of a topic with this name, whether it is in the table or not.
+    fn options(&self, name: &str) -> &Arc<ChannelOptions> {
+        name.split_once(':')
+            .and_then(|(wanted, _)| self.namespaces.iter().find(|(name, _)| name == wanted))
+            .map_or(&self.options, |(_, options)| options)
+    }
+
+    /// A topic that is not in the table yet; `None`: the table is full.
+    fn insert_topic(&mut self, hash: u64, name: &str) -> Option<TopicKey> {
+        let has_room = self.topics.len() < self.limits.topics_max;
+        has_room.then(|| self.insert_unbounded(hash, TopicName::new(name)))
+    }
+
+    fn insert_unbounded(&mut self, hash: u64, name: TopicName) -> TopicKey {
+        let options = Arc::clone(self.options(&name));
+        let key = self.topics.insert(hash, name, options.slow_consumer);
+        if options.has_history() {
+            let last = options.last;
+            let record = if self.topics.topic(key).home == self.shard {
+                self.last_epoch += 1;
+                let seed = (self.origin.identity, self.shard.0, self.last_epoch);
+                let epoch = Epoch(self.topics.scramble(seed));
+                let mut history = History::new(epoch, options, self.now);
+                self.retention.list(key, &mut history);
+                Record::Home(history)
+            } else {
+                Record::Away(None)
+            };
+            self.topics.topic_mut(key).past = Some(Box::new(Past { record, cursors: 0, last }));
+        }
+        key
+    }
+
+    /// Where the subscription of a connection stands, if it has one that is confirmed.
+    fn standing(&mut self, key: TopicKey, token: Token) -> Option<Standing> {
+        let topic = self.topics.topic(key);
+        if topic.subscribers.contains(token.slot) {
+            return Some(Standing { position: topic.position(), recovery: None });
+        }
+        let position = topic.past.as_ref().and_then(|_| topic.position());
+        match self.cursors.find(token, key)? {
+            CursorState::Reading { next } => {
+                let offset = *next - 1;
+                let position = position.map(|Position { epoch, .. }| Position { epoch, offset });
+                Some(Standing { position, recovery: None })
+            }
+            CursorState::Opening(_) => None,
+        }
     }
 
     /// Makes a connection a subscriber, from the next publication on.
@@ -337,19 +420,20 @@ impl Broker {
         inserted
     }
 
-    fn ask_home(
-        &mut self,
-        key: TopicKey,
-        token: Token,
-        request_id: Option<Box<str>>,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn ask_home(&mut self, key: TopicKey, waiting: Waiting, effects: &mut Vec<Effect>) {
+        let token = waiting.token;
         let topic = self.topics.topic_mut(key);
         if !topic.waiting.iter().any(|waiting| waiting.token == token) {
             self.members.insert(token, key);
         }
         self.members.waiting(token);
-        topic.waiting.push(Waiting { token, request_id });
+        topic.waiting.push(waiting);
+        self.ensure_interest(key, effects);
+    }
+
+    /// Has the home send this topic's publications here from now on.
+    fn ensure_interest(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+        let topic = self.topics.topic_mut(key);
         if topic.interest == Interest::None {
             self.last_ask += 1;
             let ask = Ask(self.last_ask);
@@ -363,21 +447,26 @@ impl Broker {
     /// At home: another shard has subscribers.
     fn interest(&mut self, topic: TopicName, from: ShardId, ask: Ask, effects: &mut Vec<Effect>) {
         let hash = self.topics.hash(&topic);
-        let key = self.topics.find(hash, &topic).unwrap_or_else(|| {
-            // The asking shard has counted it against its own table already.
-            let policy = self.options(&topic).slow_consumer;
-            self.topics.insert(hash, topic.clone(), policy)
-        });
-        let interested = &mut self.topics.topic_mut(key).interested;
-        if !interested.contains(&from) {
-            interested.push(from);
+        let found = self.topics.find(hash, &topic);
+        // The asking shard has counted it against its own table already.
+        let key = found.unwrap_or_else(|| self.insert_unbounded(hash, topic.clone()));
+        let entry = self.topics.topic_mut(key);
+        if !entry.interested.contains(&from) {
+            entry.interested.push(from);
         }
-        let message = ShardMessage::Interested { topic, ask };
+        let position = entry.position();
+        let message = ShardMessage::Interested { topic, ask, position };
         effects.push(Effect::Send { to: from, message });
     }
 
     /// The home has answered: whoever waited is subscribed.
-    fn interested(&mut self, name: &TopicName, ask: Ask, effects: &mut Vec<Effect>) {
+    fn interested(
+        &mut self,
+        name: &TopicName,
+        ask: Ask,
+        position: Option<Position>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(key) = self.find(name) else { return };
         let topic = self.topics.topic_mut(key);
         if topic.interest != Interest::Asked(ask) {
@@ -385,10 +474,15 @@ impl Broker {
             return;
         }
         topic.interest = Interest::Held;
-        for Waiting { token, request_id } in std::mem::take(&mut topic.waiting) {
+        if let Some(past) = &mut topic.past {
+            past.record = Record::Away(position);
+        }
+        for Waiting { token, request_id, wants_history } in std::mem::take(&mut topic.waiting) {
             self.members.answered(token);
             self.admit(key, token);
-            effects.push(Effect::Subscribed { token, topic: name.clone(), request_id });
+            let standing = Standing { position, recovery: wants_history.then_some(NO_HISTORY) };
+            let topic = name.clone();
+            effects.push(Effect::Subscribed { token, topic, request_id, standing });
         }
     }
 
@@ -401,74 +495,17 @@ impl Broker {
 
     /// Tells the home when the last subscriber has left, and forgets topics that nobody wants.
     fn lose_interest(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+        let now = self.now;
         let topic = self.topics.topic_mut(key);
-        if topic.subscribers.is_empty()
-            && topic.waiting.is_empty()
-            && topic.interest != Interest::None
-        {
+        if let Some(history) = topic.history_mut() {
+            history.touch(now);
+        }
+        if !topic.has_listeners() && topic.interest != Interest::None {
             topic.interest = Interest::None;
             let (to, topic, from) = (topic.home, topic.name.clone(), self.shard);
             let message = ShardMessage::Disinterest { topic, from };
             effects.push(Effect::Send { to, message });
         }
         self.topics.remove_unused(key);
-    }
-
-    /// At home: gives a publication its place in the topic's order, or refuses it as a whole.
-    fn order(
-        &mut self,
-        key: TopicKey,
-        publisher: &Publisher,
-        frame: impl FnOnce() -> Bytes,
-        frames: &mut FramePool,
-        effects: &mut Vec<Effect>,
-    ) -> PublishOutcome {
-        let topic = self.topics.topic(key);
-        let local = !topic.subscribers.is_empty();
-        let blocked = topic.interested.iter().any(|shard| self.congested.contains(shard));
-        if blocked || (local && !self.has_room()) {
-            return PublishOutcome::BacklogFull;
-        }
-        if !local && topic.interested.is_empty() {
-            return PublishOutcome::Accepted;
-        }
-        let frame = frame();
-        let except_at =
-            |shard| (!publisher.echo && publisher.shard == shard).then_some(publisher.token);
-        for &to in &topic.interested {
-            let (topic, frame) = (topic.name.clone(), frame.clone());
-            let message = ShardMessage::Deliver { topic, frame, except: except_at(to) };
-            effects.push(Effect::Send { to, message });
-        }
-        if local {
-            self.enqueue(key, frame, except_at(self.shard), frames);
-        }
-        PublishOutcome::Accepted
-    }
-
-    /// Puts a publication before the local subscribers.
-    fn enqueue(
-        &mut self,
-        key: TopicKey,
-        frame: Bytes,
-        except: Option<Token>,
-        frames: &mut FramePool,
-    ) {
-        let topic = self.topics.topic_mut(key);
-        if topic.subscribers.is_empty() {
-            return;
-        }
-        // A publisher that has gone since may have left its slot to somebody who wants this.
-        let except = except.filter(|token| self.members.is_current(*token)).map(|token| token.slot);
-        let bytes = frame.len() + FRAME_OVERHEAD_BYTES;
-        let class = FrameClass::Publication { topic: key.0, policy: topic.policy };
-        let frame = frames.insert(frame, class);
-        let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-        let was_idle = fanout.is_idle();
-        fanout.push(frame, bytes, except);
-        self.backlog_bytes += bytes;
-        if was_idle {
-            self.round.push_back(key);
-        }
     }
 }

@@ -1,5 +1,5 @@
 //! The topic table of one shard: topics with local subscribers, and topics at home here that another
-//! shard is interested in. A topic that nobody wants has no entry.
+//! shard is interested in or that have a history. A topic that nobody wants has no entry.
 
 use std::hash::BuildHasher;
 
@@ -8,9 +8,10 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::fanout::Fanout;
+use super::history::History;
 use super::subscribers::Subscribers;
 use crate::config::SlowConsumer;
-use crate::ids::{ShardId, Token, TopicName};
+use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::message::Ask;
 
 /// A topic of this shard's table. Reused after the topic is gone.
@@ -23,6 +24,27 @@ pub struct Waiting {
     pub token: Token,
     /// Raw JSON of the client, for the confirmation.
     pub request_id: Option<Box<str>>,
+    /// It asked for what a topic without history does not have.
+    pub wants_history: bool,
+}
+
+/// What a topic with history has on top of the others.
+#[derive(Debug)]
+pub struct Past {
+    pub record: Record,
+    /// Connections here that read from the history, or wait to hear where to begin.
+    pub cursors: u32,
+    /// A new subscriber gets the latest publication.
+    pub last: bool,
+}
+
+#[derive(Debug)]
+pub enum Record {
+    /// The history itself, at home.
+    Home(History),
+    /// Elsewhere: behind the newest publication that the home has sent here. `None` until it has
+    /// answered, and of an earlier interest after that was lost.
+    Away(Option<Position>),
 }
 
 /// Whether the home of a topic sends its publications to this shard.
@@ -49,15 +71,47 @@ pub struct Topic {
     pub interested: Vec<ShardId>,
     /// Only while publications wait.
     pub fanout: Option<Box<Fanout>>,
+    /// Of topics with history only.
+    pub past: Option<Box<Past>>,
 }
 
 impl Topic {
-    /// Nobody here or elsewhere wants it, and no round remembers it.
-    fn is_unused(&self) -> bool {
-        self.subscribers.is_empty()
-            && self.waiting.is_empty()
-            && self.interested.is_empty()
-            && self.fanout.is_none()
+    /// Nobody here or elsewhere wants its publications, and no round remembers it.
+    pub fn is_idle(&self) -> bool {
+        !self.has_listeners() && self.interested.is_empty() && self.fanout.is_none()
+    }
+
+    /// Whether a connection here wants its publications, now or when it has come that far.
+    pub fn has_listeners(&self) -> bool {
+        let cursors = self.past.as_ref().map_or(0, |past| past.cursors);
+        !self.subscribers.is_empty() || !self.waiting.is_empty() || cursors > 0
+    }
+
+    /// Whether a connection waits for the home to hold its interest.
+    pub fn is_waiting(&self, token: Token) -> bool {
+        self.waiting.iter().any(|waiting| waiting.token == token)
+    }
+
+    pub fn history(&self) -> Option<&History> {
+        match &self.past.as_ref()?.record {
+            Record::Home(history) => Some(history),
+            Record::Away(_) => None,
+        }
+    }
+
+    pub fn history_mut(&mut self) -> Option<&mut History> {
+        match &mut self.past.as_mut()?.record {
+            Record::Home(history) => Some(history),
+            Record::Away(_) => None,
+        }
+    }
+
+    /// Behind the newest publication that has come to this shard.
+    pub fn position(&self) -> Option<Position> {
+        match &self.past.as_ref()?.record {
+            Record::Home(history) => Some(history.position()),
+            Record::Away(position) => *position,
+        }
     }
 }
 
@@ -83,6 +137,11 @@ impl Topics {
         self.hasher.hash_one(name)
     }
 
+    /// A number that nobody outside of this process can foresee.
+    pub fn scramble(&self, value: impl std::hash::Hash) -> u64 {
+        self.hasher.hash_one(value)
+    }
+
     pub fn home(&self, hash: u64) -> ShardId {
         // The high half, scaled: the table uses the low bits.
         ShardId((((hash >> 32) * u64::from(self.shards)) >> 32) as u16)
@@ -103,6 +162,7 @@ impl Topics {
             waiting: Vec::new(),
             interested: Vec::new(),
             fanout: None,
+            past: None,
         }) as u32);
         self.table.insert_unique(hash, key, |key| self.topics[key.0 as usize].hash);
         key
@@ -116,8 +176,10 @@ impl Topics {
         &mut self.topics[key.0 as usize]
     }
 
+    /// Forgets a topic that nobody wants. A history at home is not forgotten with it: it ends by time.
     pub fn remove_unused(&mut self, key: TopicKey) {
-        if !self.topic(key).is_unused() {
+        let topic = self.topic(key);
+        if !topic.is_idle() || topic.history().is_some() {
             return;
         }
         let hash = self.topic(key).hash;

@@ -1,7 +1,7 @@
 //! `stentor subscribe`: publications as lines.
 
 use super::print;
-use crate::client::{Client, DEFAULT_URL, ServerMessage};
+use crate::client::{Begin, Client, DEFAULT_URL, ServerMessage};
 use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
@@ -14,7 +14,9 @@ Examples:
   stentor subscribe news
   stentor subscribe news --count 1                     wait for one publication
   stentor subscribe chat:lobby chat:games --url ws://127.0.0.1:9000
-  stentor subscribe prices --json | jq .data.price";
+  stentor subscribe prices --json | jq .data.price
+  stentor subscribe chat:lobby --since start           what the channel keeps, then what comes
+  stentor subscribe chat:lobby --recover 5d0e6fa1b2c3d4e5:17";
 
 #[derive(Args)]
 pub struct Options {
@@ -30,12 +32,34 @@ pub struct Options {
     /// Print the whole message of the server, not only its data
     #[arg(long)]
     json: bool,
+    /// Begin in the past of a channel with history: `start`, behind an offset, or at a Unix time in
+    /// milliseconds
+    #[arg(long, value_name = "PLACE", value_parser = parse_since)]
+    since: Option<Begin>,
+    /// Go on behind a position that was reached before
+    #[arg(long, value_name = "EPOCH:OFFSET", value_parser = parse_recover, conflicts_with = "since")]
+    recover: Option<Begin>,
+}
+
+fn parse_since(text: &str) -> Result<Begin, String> {
+    if text == "start" {
+        return Ok(Begin::Oldest);
+    }
+    text.parse().map(Begin::Since).map_err(|_| "expected `start` or a whole number".to_owned())
+}
+
+fn parse_recover(text: &str) -> Result<Begin, String> {
+    let parts =
+        text.split_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
+    let (epoch, offset) = parts.ok_or("expected an epoch, a colon and an offset")?;
+    Ok(Begin::Recover { epoch: epoch.to_owned(), offset })
 }
 
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut client = Client::connect(&options.url)?;
+    let begin = options.recover.as_ref().or(options.since.as_ref()).unwrap_or(&Begin::Now);
     for channel in &options.channels {
-        client.subscribe(channel)?;
+        client.subscribe(channel, begin)?;
     }
     let mut left = options.count;
     while left != Some(0) {
@@ -53,7 +77,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 }
                 left = left.map(|left| left - 1);
             }
-            ServerMessage::Subscribed { channel } => eprintln!("subscribed to {channel}"),
+            ServerMessage::Subscribed { channel, not_recovered: None } => {
+                eprintln!("subscribed to {channel}");
+            }
+            ServerMessage::Subscribed { channel, not_recovered: Some(reason) } => {
+                eprintln!("subscribed to {channel}, not from where it was asked: {reason}");
+            }
+            ServerMessage::Gap { channel, from, to } => {
+                eprintln!("{channel} does not keep the publications from {from} to {to} any more");
+            }
             ServerMessage::Refused(refusal) => match &refusal.channel {
                 // An empty name in quotes, else nobody sees it.
                 Some(channel) if channel.is_empty() => {

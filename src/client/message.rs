@@ -12,6 +12,14 @@ pub enum ServerMessage {
     Publication(Publication),
     Subscribed {
         channel: String,
+        /// Why the subscription does not begin where it was asked to.
+        not_recovered: Option<String>,
+    },
+    /// What is not kept any more, so that the subscriber cannot have it: both offsets included.
+    Gap {
+        channel: String,
+        from: u64,
+        to: u64,
     },
     Unsubscribed {
         channel: String,
@@ -84,7 +92,15 @@ impl ServerMessage {
                 let Some(data) = Fields::of(data) else { return Ok(Self::Other(text)) };
                 let about = || data.text("channel").unwrap_or_default().into_owned();
                 Ok(match data.text("type").as_deref() {
-                    Some("subscription_confirm") => Self::Subscribed { channel: about() },
+                    Some("subscription_confirm") => {
+                        let reason = || data.text("reason").unwrap_or_default().into_owned();
+                        let failed = data.raw("recovered") == Some("false");
+                        Self::Subscribed { channel: about(), not_recovered: failed.then(reason) }
+                    }
+                    Some("gap") => {
+                        let offset = |name| data.number(name).unwrap_or_default();
+                        Self::Gap { channel: about(), from: offset("from"), to: offset("to") }
+                    }
                     Some("unsubscription_confirm") => Self::Unsubscribed { channel: about() },
                     Some("error") => Self::Refused(data.refusal("message")),
                     Some(_) | None => Self::Other(text),
@@ -185,7 +201,7 @@ mod tests {
         let channel = "a".to_string();
         assert_eq!(
             parse(r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a"}}"#),
-            ServerMessage::Subscribed { channel: channel.clone() }
+            ServerMessage::Subscribed { channel: channel.clone(), not_recovered: None }
         );
         assert_eq!(
             parse(r#"{"channel":"system","data":{"type":"unsubscription_confirm","channel":"a"}}"#),

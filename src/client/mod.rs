@@ -25,6 +25,20 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a server may be configured to pass on, and some for the envelope.
 const MESSAGE_BYTES_MAX: usize = (1 << 30) + (64 << 10);
 
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// With the next publication.
+    Now,
+    /// With the oldest publication that the channel keeps.
+    Oldest,
+    /// Behind this offset, or with what was published at this Unix time, in milliseconds, or later:
+    /// the server tells them apart by their size.
+    Since(u64),
+    /// Behind a position that was reached before.
+    Recover { epoch: String, offset: u64 },
+}
+
 /// A connection to a server.
 pub struct Client {
     socket: WebSocket<TcpStream>,
@@ -57,8 +71,16 @@ impl Client {
 
     /// Asks for the publications of a channel. The answer, [`ServerMessage::Subscribed`] or
     /// [`ServerMessage::Refused`], comes from [`Client::next_message`].
-    pub fn subscribe(&mut self, channel: &str) -> Result<(), ClientError> {
-        self.send(format!(r#"{{"action":"subscribe","channel":{}}}"#, quote(channel)))
+    pub fn subscribe(&mut self, channel: &str, begin: &Begin) -> Result<(), ClientError> {
+        let begin = match begin {
+            Begin::Now => String::new(),
+            Begin::Oldest => r#","since":"start""#.to_owned(),
+            Begin::Since(place) => format!(r#","since":{place}"#),
+            Begin::Recover { epoch, offset } => {
+                format!(r#","recover":{{"epoch":{},"offset":{offset}}}"#, quote(epoch))
+            }
+        };
+        self.send(format!(r#"{{"action":"subscribe","channel":{}{begin}}}"#, quote(channel)))
     }
 
     /// Publishes `data`, a JSON text, and waits for the acknowledgement. Other messages that come

@@ -40,9 +40,12 @@ fn a_subscriber_sees_its_confirmation_then_the_publications() {
         while socket.read().is_ok() {}
     });
     let mut client = Client::connect(&url).unwrap();
-    client.subscribe("a \"b\"").unwrap();
+    client.subscribe("a \"b\"", &Begin::Now).unwrap();
     let confirmed = client.next_message().unwrap();
-    assert_eq!(confirmed, ServerMessage::Subscribed { channel: "x".to_string() });
+    assert_eq!(
+        confirmed,
+        ServerMessage::Subscribed { channel: "x".to_string(), not_recovered: None }
+    );
     let ServerMessage::Publication(publication) = client.next_message().unwrap() else {
         panic!("not a publication");
     };

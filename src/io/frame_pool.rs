@@ -31,6 +31,8 @@ pub enum FrameClass {
     Http,
     /// Confirmations, errors, echoes, Close: never dropped.
     Reply,
+    /// A publication that its topic keeps: no policy drops it, only the end of the connection.
+    Retained,
     /// A publication of the topic with that key, under the policy of its namespace.
     Publication { topic: u32, policy: SlowConsumer },
 }

@@ -75,7 +75,7 @@ impl SendQueue {
         let stays_ahead = |frames: &FramePool, node: u32| match frames.class(frames.frame_of(node))
         {
             FrameClass::Control | FrameClass::Pong | FrameClass::Http => true,
-            FrameClass::Reply | FrameClass::Publication { .. } => false,
+            FrameClass::Reply | FrameClass::Retained | FrameClass::Publication { .. } => false,
         };
         let mut before = NIL;
         let mut next = self.head;
@@ -197,6 +197,7 @@ impl SendQueue {
             | FrameClass::Control
             | FrameClass::Pong
             | FrameClass::Http
+            | FrameClass::Retained
             | FrameClass::Reply => None,
         };
         let mut node = self.head;
@@ -217,8 +218,9 @@ impl SendQueue {
     /// Drops every publication that has not begun to leave. Returns how many there were.
     pub fn drop_publications(&mut self, frames: &mut FramePool) -> u64 {
         self.sift(frames, |frames, frame, begun| match frames.class(frame) {
-            FrameClass::Publication { .. } if !begun => Sift::Drop,
-            FrameClass::Publication { .. }
+            FrameClass::Retained | FrameClass::Publication { .. } if !begun => Sift::Drop,
+            FrameClass::Retained
+            | FrameClass::Publication { .. }
             | FrameClass::Control
             | FrameClass::Pong
             | FrameClass::Http
@@ -309,6 +311,7 @@ mod tests {
         let class = prop_oneof![
             Just(FrameClass::Reply),
             Just(FrameClass::Http),
+            Just(FrameClass::Retained),
             (0..3u32).prop_map(|topic| publication(topic, SlowConsumer::DropOldest)),
             (0..3u32).prop_map(|topic| publication(topic, SlowConsumer::Conflate)),
         ];
@@ -418,7 +421,11 @@ mod tests {
                     Step::DropPublications => {
                         queue.drop_publications(&mut frames);
                         model.0.retain(|(class, _, begun)| {
-                            *begun || !matches!(class, FrameClass::Publication { .. })
+                            let publication = matches!(
+                                class,
+                                FrameClass::Retained | FrameClass::Publication { .. }
+                            );
+                            *begun || !publication
                         });
                     }
                     Step::TakePong => {

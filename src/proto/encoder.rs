@@ -95,6 +95,35 @@ pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
     ])
 }
 
+/// A publication of a channel with history: `{"channel":C,"offset":N,"data":D}`.
+///
+/// `data` must be one JSON value, as [`Command::Publish`](crate::proto::Command) has it.
+pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
+    text_frame(&[
+        Part::raw(r#"{"channel":"#),
+        Part::String(channel),
+        Part::raw(r#","offset":"#),
+        Part::raw(&offset.to_string()),
+        Part::raw(r#","data":"#),
+        Part::Raw(data),
+        Part::raw("}"),
+    ])
+}
+
+/// What follows the channel in a frame of [`retained_frame`]: `"offset":N,"data":D}`.
+///
+/// `channel` must be the one that the frame was made with.
+pub fn retained_fields<'a>(channel: &str, frame: &'a [u8]) -> &'a [u8] {
+    // 5.2: the second byte is the length, or says how many bytes hold it.
+    let header_len = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => HEADER_BYTES_MAX,
+        _ => 2,
+    };
+    let fields_at = header_len + r#"{"channel":,"#.len() + escape::string_len(channel);
+    frame.get(fields_at..).unwrap_or_default()
+}
+
 /// A frame of a payload that is passed on as it is.
 ///
 /// For control opcodes use the functions below, which keep to the limit of 125 bytes.
@@ -159,6 +188,19 @@ mod tests {
         let frame = publication_frame("chat:lobby", data);
         assert_eq!(&frame[..2], [0x81, payload.len() as u8]);
         assert_eq!(&frame[2..], payload);
+    }
+
+    #[test]
+    fn the_fields_of_a_retained_publication_follow_its_channel() {
+        for data_len in [2, 100, 65_500, 65_536] {
+            let data = format!("\"{}\"", "d".repeat(data_len - 2));
+            let frame = retained_frame("a\"b", 17, data.as_bytes());
+            let payload = format!(r#"{{"channel":"a\"b","offset":17,"data":{data}}}"#);
+            assert!(frame.ends_with(payload.as_bytes()));
+            let fields = format!(r#""offset":17,"data":{data}}}"#);
+            assert_eq!(retained_fields("a\"b", &frame), fields.as_bytes());
+        }
+        assert_eq!(retained_fields("a", b""), b"");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     TooManySubscriptions,
     BacklogFull,
     Unavailable,
+    /// A place in a history that the server cannot give everything from.
+    PositionUnavailable,
 }
 
 impl ErrorCode {
@@ -37,6 +39,7 @@ impl ErrorCode {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::BacklogFull => "backlog_full",
             Self::Unavailable => "unavailable",
+            Self::PositionUnavailable => "position_unavailable",
         }
     }
 }

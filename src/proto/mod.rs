@@ -13,6 +13,7 @@ pub mod http;
 pub mod json;
 pub mod opcode;
 pub mod protocol_error;
+pub mod recall;
 pub mod reply;
 
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use decoder::{Decoder, DecoderLimits, Event};
 pub use error_code::ErrorCode;
 pub use opcode::OpCode;
 pub use protocol_error::ProtocolError;
+pub use recall::{HistoryQuery, Recovery, Since, Standing, Start, Unavailable};

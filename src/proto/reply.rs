@@ -2,33 +2,107 @@
 
 use bytes::Bytes;
 
+use crate::ids::Position;
 use crate::proto::command::{Family, Rejection, RequestId};
-use crate::proto::encoder::{Part, text_frame};
+use crate::proto::encoder::{Part, retained_fields, text_frame};
+use crate::proto::error_code::ErrorCode;
+use crate::proto::recall::{Recovery, Standing, Unavailable};
 
 /// The version of the protocol this server speaks.
 pub const PROTOCOL_VERSION: &str = "1.2";
 
 /// The answer to a `subscribe` that succeeded. `channel` is the name, not yet JSON.
-pub fn subscription_confirm(channel: &str, id: Option<RequestId<'_>>) -> Bytes {
-    confirm("subscription_confirm", channel, id)
+pub fn subscription_confirm(
+    channel: &str,
+    standing: &Standing,
+    id: Option<RequestId<'_>>,
+) -> Bytes {
+    confirm("subscription_confirm", channel, &standing_fields(standing), id)
 }
 
 /// The answer to an `unsubscribe` that succeeded.
 pub fn unsubscription_confirm(channel: &str, id: Option<RequestId<'_>>) -> Bytes {
-    confirm("unsubscription_confirm", channel, id)
+    confirm("unsubscription_confirm", channel, "", id)
 }
 
-fn confirm(kind: &str, channel: &str, id: Option<RequestId<'_>>) -> Bytes {
+/// `fields` is JSON: more members, each behind a comma.
+fn confirm(kind: &str, channel: &str, fields: &str, id: Option<RequestId<'_>>) -> Bytes {
     let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
     text_frame(&[
         Part::raw(r#"{"channel":"system","data":{"type":"#),
         Part::String(kind),
         Part::raw(r#","channel":"#),
         Part::String(channel),
+        Part::raw(fields),
         id_name,
         id,
         Part::raw("}}"),
     ])
+}
+
+/// Allocates nothing without a history.
+fn standing_fields(standing: &Standing) -> String {
+    let mut fields = String::new();
+    if let Some(Position { epoch, offset }) = standing.position {
+        fields.push_str(&format!(r#","epoch":"{epoch}","offset":{offset}"#));
+    }
+    if let Some(Recovery { outcome, count }) = standing.recovery {
+        let recovered = outcome.is_ok();
+        fields.push_str(&format!(r#","recovered":{recovered},"recoveredCount":{count}"#));
+        if let Err(reason) = outcome {
+            let code = ErrorCode::PositionUnavailable;
+            fields.push_str(&format!(r#","reason":"{}","code":"{code}""#, reason.as_str()));
+        }
+    }
+    fields
+}
+
+/// Tells a subscriber that it cannot have the publications from offset `from` to `to`, both included:
+/// they are not kept any more.
+pub fn gap(channel: &str, from: u64, to: u64) -> Bytes {
+    text_frame(&[
+        Part::raw(r#"{"channel":"system","data":{"type":"gap","channel":"#),
+        Part::String(channel),
+        Part::raw(&format!(r#","from":{from},"to":{to},"reason":"trimmed"}}}}"#)),
+    ])
+}
+
+/// The answer to a query for a history.
+///
+/// `frames` are those of [`retained_frame`](crate::proto::encoder::retained_frame) for this channel.
+/// `complete`: whether the history still reaches back to where the query begins; `more`: whether the
+/// range has more than these. `now_unix_ms` and `message_id`, the number of this message, are as in
+/// [`error`].
+pub fn history_page(
+    channel: &str,
+    position: Option<Position>,
+    frames: &[Bytes],
+    complete: Result<(), Unavailable>,
+    more: bool,
+    id: Option<RequestId<'_>>,
+    (now_unix_ms, message_id): (u64, u64),
+) -> Bytes {
+    let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
+    let epoch = position.map_or("null".to_owned(), |position| format!("\"{}\"", position.epoch));
+    let offset = position.map_or(0, |position| position.offset);
+    let head = format!(r#"{{"id":"{message_id}","type":"response""#);
+    let time = format!(r#","timestamp":{now_unix_ms},"payload":{{"channel":"#);
+    let place = format!(r#","epoch":{epoch},"offset":{offset},"publications":["#);
+    let end = match complete {
+        Ok(()) => format!(r#"],"complete":true,"more":{more}}}}}"#),
+        Err(reason) => {
+            let reason = reason.as_str();
+            format!(r#"],"complete":false,"reason":"{reason}","more":{more}}}}}"#)
+        }
+    };
+    let mut parts = vec![Part::raw(&head), id_name, id, Part::raw(&time), Part::String(channel)];
+    parts.push(Part::raw(&place));
+    for (index, frame) in frames.iter().enumerate() {
+        parts.push(Part::raw(if index == 0 { "{" } else { ",{" }));
+        parts.push(Part::Raw(retained_fields(channel, frame)));
+    }
+    parts.push(Part::raw(&end));
+    text_frame(&parts)
 }
 
 /// The answer to a request that is refused, in the family of the request.
@@ -74,7 +148,15 @@ pub fn error(rejection: &Rejection<'_>, now_unix_ms: u64, message_id: u64) -> By
 /// The acknowledgement of a publication that asked for one: by `id`, by `messageId`, or by both.
 ///
 /// `message_id` is JSON, as [`Command::Publish`](crate::proto::Command) has it.
-pub fn publish_ack(id: Option<RequestId<'_>>, message_id: Option<&str>, channel: &str) -> Bytes {
+/// `offset`: of the publication, on a channel with history.
+pub fn publish_ack(
+    id: Option<RequestId<'_>>,
+    message_id: Option<&str>,
+    channel: &str,
+    offset: Option<u64>,
+) -> Bytes {
+    let offset = offset.map(|offset| offset.to_string());
+    let [offset_name, offset] = optional(r#","offset":"#, offset.as_deref());
     let [message_id_name, message_id] = optional(r#","messageId":"#, message_id);
     let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
     text_frame(&[
@@ -85,6 +167,8 @@ pub fn publish_ack(id: Option<RequestId<'_>>, message_id: Option<&str>, channel:
         id,
         Part::raw(r#","channel":"#),
         Part::String(channel),
+        offset_name,
+        offset,
         Part::raw("}"),
     ])
 }
@@ -146,7 +230,9 @@ fn optional<'a>(name: &'a str, json: Option<&'a str>) -> [Part<'a>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Epoch;
     use crate::proto::command::{Command, Commands};
+    use crate::proto::encoder::retained_frame;
 
     /// The payload of a text frame.
     fn payload(frame: Bytes) -> String {
@@ -169,12 +255,57 @@ mod tests {
     #[test]
     fn confirmations_are_byte_exact() {
         assert_eq!(
-            payload(subscription_confirm("chat:1", None)),
+            payload(subscription_confirm("chat:1", &Standing::default(), None)),
             r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"chat:1"}}"#
         );
         assert_eq!(
             payload(unsubscription_confirm("a\"b", id(r#"{"type":"ping","id":"x\n"}"#))),
             r#"{"channel":"system","data":{"type":"unsubscription_confirm","channel":"a\"b","requestId":"x\n"}}"#
+        );
+    }
+
+    #[test]
+    fn a_confirmation_says_where_the_subscription_stands() {
+        let position = Some(Position { epoch: Epoch(0xE), offset: 7 });
+        let plain = Standing { position, recovery: None };
+        let start = r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a""#;
+        assert_eq!(
+            payload(subscription_confirm("a", &plain, None)),
+            format!(r#"{start},"epoch":"000000000000000e","offset":7}}}}"#)
+        );
+        let recovery = Some(Recovery { outcome: Ok(()), count: 3 });
+        assert_eq!(
+            payload(subscription_confirm("a", &Standing { position, recovery }, None)),
+            format!(
+                r#"{start},"epoch":"000000000000000e","offset":7,"recovered":true,"recoveredCount":3}}}}"#
+            )
+        );
+        let recovery = Some(Recovery { outcome: Err(Unavailable::NoHistory), count: 0 });
+        assert_eq!(
+            payload(subscription_confirm("a", &Standing { position: None, recovery }, None)),
+            format!(
+                r#"{start},"recovered":false,"recoveredCount":0,"reason":"no_history","code":"position_unavailable"}}}}"#
+            )
+        );
+        assert_eq!(
+            payload(gap("a", 3, 5)),
+            r#"{"channel":"system","data":{"type":"gap","channel":"a","from":3,"to":5,"reason":"trimmed"}}"#
+        );
+    }
+
+    #[test]
+    fn a_page_has_publications_without_their_channel() {
+        let frames = [retained_frame("a:b", 4, b"{}"), retained_frame("a:b", 5, b"\"x\"")];
+        let position = Some(Position { epoch: Epoch(0xE), offset: 9 });
+        let query = id(r#"{"type":"ping","id":"q"}"#);
+        assert_eq!(
+            payload(history_page("a:b", position, &frames, Ok(()), true, query, (1, 2))),
+            r#"{"id":"2","type":"response","requestId":"q","timestamp":1,"payload":{"channel":"a:b","epoch":"000000000000000e","offset":9,"publications":[{"offset":4,"data":{}},{"offset":5,"data":"x"}],"complete":true,"more":true}}"#
+        );
+        let trimmed = Err(Unavailable::Trimmed);
+        assert_eq!(
+            payload(history_page("a:b", None, &[], trimmed, false, None, (1, 2))),
+            r#"{"id":"2","type":"response","timestamp":1,"payload":{"channel":"a:b","epoch":null,"offset":0,"publications":[],"complete":false,"reason":"trimmed","more":false}}"#
         );
     }
 
@@ -201,12 +332,12 @@ mod tests {
     fn acknowledgements_name_what_is_known() {
         let id = id(r#"{"type":"ping","id":9}"#);
         assert_eq!(
-            payload(publish_ack(id, Some("\"m\""), "c")),
+            payload(publish_ack(id, Some("\"m\""), "c", None)),
             r#"{"type":"ack","messageId":"m","requestId":9,"channel":"c"}"#
         );
         assert_eq!(
-            payload(publish_ack(id, None, "c")),
-            r#"{"type":"ack","requestId":9,"channel":"c"}"#
+            payload(publish_ack(id, None, "c", Some(17))),
+            r#"{"type":"ack","requestId":9,"channel":"c","offset":17}"#
         );
     }
 

@@ -26,6 +26,17 @@ pub enum Phase {
     Gone,
 }
 
+/// How a connection's cursors are fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// It has none.
+    None,
+    /// They wait: for room in its queue, or for an answer of another shard.
+    Parked,
+    /// On the shard's list: they have their turn.
+    Listed,
+}
+
 /// An HTTP head that is not complete yet.
 #[derive(Debug, Default)]
 pub struct HeadBuffer {
@@ -47,6 +58,7 @@ pub struct Connection {
     pub blocked: bool,
     /// A publication did not fit and its policy is `disconnect`: the connection is about to end.
     pub overflowed: bool,
+    pub feed: Feed,
     /// Receiving is paused until the queue has drained.
     pub paused: bool,
     /// We have ended our side.
@@ -92,6 +104,7 @@ impl Connection {
             dirty: false,
             blocked: false,
             overflowed: false,
+            feed: Feed::None,
             paused: false,
             pinged: None,
             shut: false,

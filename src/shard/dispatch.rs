@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use super::State;
 use super::connection::Phase;
-use crate::broker::{Effect, PublishRequest, SubscribeError};
+use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
-use crate::message::{PublishOutcome, Receipt};
+use crate::message::{Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::{
-    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, encoder, reply,
+    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, reply,
 };
 
 /// For people, with `backlog_full`.
-const BACKLOG_FULL: &str = "too much waits for delivery; try again later";
+pub(super) const BACKLOG_FULL: &str = "too much waits for delivery; try again later";
 
 /// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
 /// default limit is closed.
@@ -51,7 +51,9 @@ impl State {
 
     fn run(&mut self, token: Token, command: Command<'_>) {
         match command {
-            Command::Subscribe { channel, id } => self.subscribe(token, channel, id),
+            Command::Subscribe { channel, start, limit, id } => {
+                self.subscribe(token, channel, Begin { start, limit }, id);
+            }
             Command::Unsubscribe { channel, id } => self.unsubscribe(token, channel, id),
             Command::Publish { channel, data, echo, id, message_id } => {
                 let receipt = (id.is_some() || message_id.is_some()).then(|| {
@@ -71,23 +73,31 @@ impl State {
                     self.reject(token, &refused, penalty);
                     return;
                 }
-                let request = PublishRequest { token, topic: &channel, echo, receipt };
-                let frame = || encoder::publication_frame(&channel, data.as_bytes());
+                let data = data.as_bytes();
+                let request = PublishRequest { token, topic: &channel, data, echo, receipt };
                 let mut effects = std::mem::take(&mut self.effects);
-                self.broker.publish(request, frame, &mut self.frames, &mut effects);
+                self.broker.publish(request, &mut self.frames, &mut effects);
                 self.count(Counter::Publications, 1);
                 self.apply(effects);
             }
+            Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ping { id: None, timestamp: None } => self.queue(token, self.pong),
             Command::Ping { id, timestamp } => self.reply(token, reply::pong(id, timestamp)),
             Command::Pong => {}
         }
     }
 
-    fn subscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
+    fn subscribe(
+        &mut self,
+        token: Token,
+        channel: Cow<'_, str>,
+        begin: Begin,
+        id: Option<RequestId<'_>>,
+    ) {
         let request_id = id.map(|id| id.as_json().into());
+        let request = SubscribeRequest { token, topic: &channel, begin, request_id };
         let mut effects = std::mem::take(&mut self.effects);
-        let outcome = self.broker.subscribe(token, &channel, request_id, &mut effects);
+        let outcome = self.broker.subscribe(request, &mut effects);
         self.apply(effects);
         let (counter, code, message, penalty) = match outcome {
             Ok(()) => return,
@@ -100,7 +110,7 @@ impl State {
             Err(SubscribeError::TableFull { limit }) => (
                 Counter::SubscriptionLimit,
                 ErrorCode::TooManySubscriptions,
-                Cow::Owned(format!("this server holds {limit} channels already")),
+                table_full(limit),
                 SUBSCRIPTION_PENALTY,
             ),
             // The server's want of room, not the client's mistake.
@@ -148,7 +158,7 @@ impl State {
     }
 
     /// Answers a message with an error. `penalty` counts towards the limit of errors.
-    fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u32) {
+    pub(super) fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u32) {
         self.count(Counter::MessagesRejected, 1);
         self.next_message_id += 1;
         let unix_ms = self.settings.unix_start + self.now.0;
@@ -173,12 +183,19 @@ impl State {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
-                Effect::Subscribed { token, topic, request_id } => {
+                Effect::Subscribed { token, topic, request_id, standing } => {
                     let id = request_id.as_deref().and_then(RequestId::parse);
-                    self.reply(token, reply::subscription_confirm(&topic, id));
+                    self.reply(token, reply::subscription_confirm(&topic, &standing, id));
                 }
                 Effect::Published { token, topic, receipt, outcome } => {
                     self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
+                }
+                Effect::Ready { token } => self.list_feed(token),
+                Effect::Replay { token, topic, gap, frames } => {
+                    self.replay(token, &topic, gap, frames);
+                }
+                Effect::Page { token, topic, page, request_id } => {
+                    self.answer_query(token, &topic, &page, request_id.as_deref());
                 }
             }
         }
@@ -194,23 +211,28 @@ impl State {
     ) {
         let request_id = receipt.and_then(|receipt| receipt.request_id.as_deref());
         let id = request_id.and_then(RequestId::parse);
-        match outcome {
-            PublishOutcome::Accepted => {
+        let (code, message) = match outcome {
+            PublishOutcome::Accepted { offset } => {
                 let message_id = receipt.and_then(|receipt| receipt.message_id.as_deref());
-                self.reply(token, reply::publish_ack(id, message_id, topic));
+                self.reply(token, reply::publish_ack(id, message_id, topic, offset));
+                return;
             }
             PublishOutcome::BacklogFull => {
                 self.count(Counter::BacklogFull, 1);
-                let refused = Rejection {
-                    family: Family::Action,
-                    code: ErrorCode::BacklogFull,
-                    message: Cow::Borrowed(BACKLOG_FULL),
-                    channel: Some(Cow::Borrowed(topic)),
-                    id,
-                };
-                // The server's want of room, not the client's mistake.
-                self.reject(token, &refused, 0);
+                (ErrorCode::BacklogFull, Cow::Borrowed(BACKLOG_FULL))
             }
-        }
+            PublishOutcome::TableFull { limit } => {
+                self.count(Counter::SubscriptionLimit, 1);
+                (ErrorCode::Unavailable, table_full(limit))
+            }
+        };
+        let channel = Some(Cow::Borrowed(topic));
+        let refused = Rejection { family: Family::Action, code, message, channel, id };
+        // The server's want of room, not the client's mistake.
+        self.reject(token, &refused, 0);
     }
+}
+
+fn table_full(limit: usize) -> Cow<'static, str> {
+    Cow::Owned(format!("this server holds {limit} channels already"))
 }

@@ -2,20 +2,24 @@
 //!
 //! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
-//! (queues, slow readers, the flush), `expiry` (deadlines), `ending` (every way a connection ends).
+//! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get),
+//! `expiry` (deadlines), `ending` (every way a connection ends).
 
 mod connection;
 mod dispatch;
 mod ending;
 mod expiry;
+mod feeding;
 mod frames;
 mod peer_log;
+mod recall;
 mod requests;
 mod sending;
 #[cfg(test)]
 mod simulation;
 mod timers;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +29,7 @@ use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 
-use crate::broker::{Broker, Effect};
+use crate::broker::{Broker, Effect, Origin};
 use crate::config::Config;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
@@ -47,6 +51,8 @@ const EXPIRED_MAX: usize = 64;
 const VISITS_MAX: usize = 128;
 /// Longest wait: a shard turns at least this often, so that a stalled one can be told.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// What expires in histories is collected for so long.
+const EXPIRY_PAUSE: Duration = Duration::from_millis(20);
 /// Without another pause for this long, accepting goes on.
 const ACCEPT_PAUSE_OVER: Duration = Duration::from_secs(1);
 /// Connections above the limit that are still listened to, in order to tell them why not.
@@ -104,12 +110,14 @@ impl<B: Backend> Shard<B> {
         polled?;
         self.state.begin_turn(self.backend.now());
         self.state.broker.note_congestion(self.mesh.congested());
+        self.state.expire_histories();
         self.drain_mailbox();
         if self.mesh.take_shutdown() {
             self.state.begin_shutdown();
         }
         self.state.expire_timers();
         self.state.advance_fanouts();
+        self.state.advance_feeds();
         let quiet = !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
         for (to, message) in self.state.outbox.drain(..) {
@@ -138,6 +146,11 @@ impl<B: Backend> Shard<B> {
     fn state(&self) -> &State {
         &self.state
     }
+
+    #[cfg(test)]
+    fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
 }
 
 /// Everything of a shard but its sockets and its mesh.
@@ -164,6 +177,8 @@ struct State {
     sent_bytes: u64,
     /// Connections that a publication did not fit into, see [`Connection::overflowed`].
     overflowed: Vec<Token>,
+    /// Connections whose cursors have their turn, see [`Feed`](connection::Feed).
+    feeds: VecDeque<Token>,
     outbox: Vec<(ShardId, ShardMessage)>,
     /// Reused: what the broker asked for in the last call.
     effects: Vec<Effect>,
@@ -186,7 +201,8 @@ impl State {
     fn new(id: ShardId, settings: Arc<Settings>, now: Moment) -> Self {
         let config = &settings.config;
         let shards = settings.metrics.shards().len() as u16;
-        let broker = Broker::new(id, shards, settings.hasher.clone(), config);
+        let origin = Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
+        let broker = Broker::new(id, shards, settings.hasher.clone(), origin, config);
         let mut frames = FramePool::default();
         let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
         let pong = frames.insert(crate::proto::reply::pong(None, None), FrameClass::Reply);
@@ -212,6 +228,7 @@ impl State {
             submitted: Vec::new(),
             sent_bytes: 0,
             overflowed: Vec::new(),
+            feeds: VecDeque::new(),
             outbox: Vec::new(),
             effects: Vec::new(),
             expired: Vec::new(),
@@ -227,6 +244,7 @@ impl State {
 
     fn begin_turn(&mut self, now: Moment) {
         self.now = now;
+        self.broker.begin_turn(now);
         self.metrics().note_turn(now.0);
         if self.peer_log.begin_second(now) {
             self.frames.shrink();
@@ -244,10 +262,18 @@ impl State {
 
     /// How long the shard may wait for something to happen.
     fn timeout(&self) -> Duration {
-        if self.broker.has_fanouts() || !self.dirty.is_empty() || self.shutdown.is_advancing() {
+        if self.broker.has_fanouts()
+            || self.has_feeds()
+            || !self.dirty.is_empty()
+            || self.shutdown.is_advancing()
+        {
             return Duration::ZERO;
         }
         let longest = self.shutdown.time_left(self.now).map_or(WAIT_MAX, |left| left.min(WAIT_MAX));
+        let longest = self.broker.next_expiry().map_or(longest, |due| {
+            // What expires may be a moment late, so that many come together.
+            due.after(EXPIRY_PAUSE).since(self.now).min(longest)
+        });
         self.timers.next(self.now, longest)
     }
 
@@ -374,7 +400,11 @@ impl Handler for State {
         connection.blocked = false;
         connection.progress = tick;
         connection.last_received = tick;
+        let parked = connection.feed == connection::Feed::Parked;
         self.mark_dirty(token.slot);
+        if parked {
+            self.list_feed(token);
+        }
     }
 
     fn submitted(&mut self, token: Token, count: usize) -> SendStatus {

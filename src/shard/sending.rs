@@ -2,8 +2,11 @@
 
 use std::io;
 
-use super::connection::{Connection, Phase};
+use slab::Slab;
+
+use super::connection::{Connection, Feed, Phase};
 use super::{State, VISITS_MAX};
+use crate::broker::{Deliver, SLICE_COST_MAX};
 use crate::config::SlowConsumer;
 use crate::ids::{Tick, Token};
 use crate::io::{
@@ -26,28 +29,12 @@ impl State {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
-        let mut dropped = Dropped::default();
         let limit = self.settings.config.limits.send_queue_size;
         let Self { broker, frames, connections, dirty, overflowed, .. } = self;
-        let deliveries = broker.advance(VISITS_MAX, frames, &mut effects, |frames, slot, ids| {
-            // The broker forgets subscribers before their slots are freed.
-            let Some(connection) = connections.get_mut(slot as usize) else { return };
-            // What gathers within a turn, which is bounded, says nothing of the reader yet.
-            if !connection.blocked || connection.queue.cost() + cost(frames, ids) <= limit {
-                for &id in ids {
-                    connection.queue.push(frames, id);
-                }
-            } else if !connection.overflowed {
-                deliver_slowly(connection, frames, ids, limit, &mut dropped);
-                if connection.overflowed {
-                    overflowed.push(connection.token(slot));
-                }
-            }
-            if !connection.dirty && !connection.blocked {
-                connection.dirty = true;
-                dirty.push(slot);
-            }
-        });
+        let dropped = Dropped::default();
+        let mut queues = Queues { connections, dirty, overflowed, limit, dropped };
+        let deliveries = broker.advance(VISITS_MAX, frames, &mut effects, &mut queues);
+        let dropped = queues.dropped;
         self.count(Counter::Deliveries, deliveries as u64);
         self.count(Counter::DroppedOldest, dropped.oldest);
         self.count(Counter::DroppedNewest, dropped.newest);
@@ -207,6 +194,56 @@ impl State {
     }
 }
 
+/// The queues of all connections, as a fan-out fills them.
+struct Queues<'a> {
+    connections: &'a mut Slab<Connection>,
+    dirty: &'a mut Vec<u32>,
+    overflowed: &'a mut Vec<Token>,
+    limit: usize,
+    dropped: Dropped,
+}
+
+impl Deliver for Queues<'_> {
+    #[inline]
+    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) {
+        // The broker forgets subscribers before their slots are freed.
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        // What gathers within a turn, which is bounded, says nothing of the reader yet.
+        if !connection.blocked || connection.queue.cost() + cost(frames, ids) <= self.limit {
+            for &id in ids {
+                connection.queue.push(frames, id);
+            }
+        } else if !connection.overflowed {
+            deliver_slowly(connection, frames, ids, self.limit, &mut self.dropped);
+            if connection.overflowed {
+                self.overflowed.push(connection.token(slot));
+            }
+        }
+        if !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    #[inline]
+    fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return true };
+        let room = self.limit.min(SLICE_COST_MAX);
+        if connection.blocked && connection.queue.cost() + cost(frames, ids) > room {
+            // What the history keeps need not be kept here as well.
+            return false;
+        }
+        for &id in ids {
+            connection.queue.push(frames, id);
+        }
+        if !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
+        true
+    }
+}
+
 /// Queues publications for a reader whose queue cannot take all of them.
 fn deliver_slowly(
     connection: &mut Connection,
@@ -257,10 +294,15 @@ fn cost(frames: &FramePool, ids: &[FrameId]) -> usize {
 
 /// Whether what waits may be waited for: publications under a policy that bounds them anyway.
 pub(super) fn may_wait(connection: &Connection, frames: &FramePool) -> bool {
-    connection.queue.classes(frames).all(|class| match class {
+    let droppable = |class| match class {
         FrameClass::Publication { policy, .. } => policy != SlowConsumer::Disconnect,
-        FrameClass::Control | FrameClass::Pong | FrameClass::Http | FrameClass::Reply => false,
-    })
+        FrameClass::Control
+        | FrameClass::Pong
+        | FrameClass::Http
+        | FrameClass::Reply
+        | FrameClass::Retained => false,
+    };
+    connection.feed == Feed::None && connection.queue.classes(frames).all(droppable)
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ mod reference;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
-use stentor::proto::encoder::publication_frame;
+use stentor::proto::encoder::{publication_frame, retained_frame};
 use stentor::proto::json::{DEPTH_MAX, JsonError, RawString, Scanner};
-use stentor::proto::{Command, Commands, ErrorCode, Rejection, RequestId, reply};
+use stentor::proto::{Command, Commands, ErrorCode, Rejection, RequestId, Standing, reply};
 use stentor_fuzz::within_cpu_time;
 
 fuzz_target!(|input: &[u8]| {
@@ -74,13 +74,23 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             let publication = Reply::read(&publication_frame(channel, data.as_bytes()));
             assert_eq!(publication.string("channel"), **channel);
             assert_eq!(publication.json("data"), Some(*data));
-            let ack = Reply::read(&reply::publish_ack(*id, *message_id, channel));
+            let ack = Reply::read(&reply::publish_ack(*id, *message_id, channel, None));
             assert_eq!(ack.string("channel"), **channel);
             assert_eq!(ack.json("requestId"), id.map(RequestId::as_json));
             assert_eq!(ack.json("messageId"), *message_id);
         }
-        (Command::Subscribe { channel, id }, _) => {
-            check_confirm(&reply::subscription_confirm(channel, *id), channel, *id);
+        (Command::Subscribe { channel, id, .. }, _) => {
+            let standing = Standing::default();
+            check_confirm(&reply::subscription_confirm(channel, &standing, *id), channel, *id);
+        }
+        (Command::History { channel, id, .. }, _) => {
+            let frames = [retained_frame(channel, 7, b"{}")];
+            let page = reply::history_page(channel, None, &frames, Ok(()), true, *id, (1, 2));
+            let page = Reply::read(&page);
+            assert_eq!(page.json("requestId"), id.map(RequestId::as_json));
+            let payload = page.inside("payload");
+            assert_eq!(payload.string("channel"), **channel);
+            assert_eq!(payload.json("publications"), Some(r#"[{"offset":7,"data":{}}]"#));
         }
         (Command::Unsubscribe { channel, id }, _) => {
             check_confirm(&reply::unsubscription_confirm(channel, *id), channel, *id);

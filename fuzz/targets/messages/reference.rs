@@ -7,14 +7,28 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use stentor::ids::{TOPIC_NAME_BYTES_MAX, check_topic_name};
+use stentor::ids::{Epoch, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
-use stentor::proto::{Command, ErrorCode, Family, Rejection, RequestId};
+use stentor::proto::{
+    Command, ErrorCode, Family, HistoryQuery, Rejection, RequestId, Since, Start,
+};
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 8] =
-    ["action", "channel", "data", "type", "id", "echo", "messageId", "timestamp"];
+const KNOWN: [&str; 12] = [
+    "action",
+    "channel",
+    "data",
+    "type",
+    "id",
+    "echo",
+    "messageId",
+    "timestamp",
+    "recover",
+    "since",
+    "limit",
+    "payload",
+];
 
 type Answer<'a> = Result<Command<'a>, Rejection<'a>>;
 
@@ -146,7 +160,12 @@ impl<'a> Message<'a> {
                     },
                     message_id: self.optional("messageId", is_message_id)?,
                 }),
-                "subscribe" => Ok(Command::Subscribe { id: self.id()?, channel: self.channel()? }),
+                "subscribe" => Ok(Command::Subscribe {
+                    id: self.id()?,
+                    channel: self.channel()?,
+                    start: self.start()?,
+                    limit: self.field("limit").map(whole).transpose()?,
+                }),
                 "unsubscribe" => {
                     Ok(Command::Unsubscribe { id: self.id()?, channel: self.channel()? })
                 }
@@ -159,8 +178,59 @@ impl<'a> Message<'a> {
                 timestamp: self.optional("timestamp", is_timestamp)?,
             }),
             "pong" => Ok(Command::Pong),
+            "query" => {
+                let id = self.id()?;
+                let payload = self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
+                if string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)? != "history" {
+                    return Err(ErrorCode::NoRoute);
+                }
+                let names = ["channel", "since", "until", "limit", "reverse"];
+                let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;
+                let query = parameters.history();
+                Ok(Command::History { id, channel: parameters.channel()?, query: query? })
+            }
             _ => Err(ErrorCode::NoRoute),
         }
+    }
+
+    /// As the parameters of a query for a history.
+    fn history(&self) -> Result<HistoryQuery, ErrorCode> {
+        let limit = self.field("limit").map_or(Ok(100), whole)?;
+        if limit == 0 || limit > 1000 {
+            return Err(ErrorCode::InvalidMessage);
+        }
+        Ok(HistoryQuery {
+            since: self.field("since").map_or(Ok(Since::Oldest), place)?,
+            until: self.field("until").map(|until| whole(until).map(at)).transpose()?,
+            limit: limit as usize,
+            reverse: match self.field("reverse") {
+                None | Some("false") => false,
+                Some("true") => true,
+                Some(_) => return Err(ErrorCode::InvalidMessage),
+            },
+        })
+    }
+
+    fn start(&self) -> Result<Start, ErrorCode> {
+        let invalid = ErrorCode::InvalidMessage;
+        match (self.object("recover", &["epoch", "offset"])?, self.field("since")) {
+            (Some(_), Some(_)) => Err(invalid),
+            (None, None) => Ok(Start::Now),
+            (None, Some(since)) => Ok(Start::Since(place(since)?)),
+            (Some(recover), None) => {
+                let epoch = recover.field("epoch").and_then(string).ok_or(invalid)?;
+                let offset = whole(recover.field("offset").ok_or(invalid)?)?;
+                Ok(Start::Recover { epoch: Epoch::parse(&epoch), offset })
+            }
+        }
+    }
+
+    /// A field that may be absent, but must be an object without doubles of these names.
+    fn object(&self, name: &str, names: &[&str]) -> Result<Option<Message<'a>>, ErrorCode> {
+        let Some(json) = self.field(name) else { return Ok(None) };
+        let object = Message::read(json);
+        let is_sound = object.members.is_some() && names.iter().all(|name| object.count(name) < 2);
+        is_sound.then_some(Some(object)).ok_or(ErrorCode::InvalidMessage)
     }
 
     fn channel(&self) -> Result<Cow<'a, str>, ErrorCode> {
@@ -199,6 +269,24 @@ impl<'a> Message<'a> {
 
 fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
+}
+
+fn place(json: &str) -> Result<Since, ErrorCode> {
+    if string(json).is_some_and(|text| text == "start") {
+        return Ok(Since::Oldest);
+    }
+    whole(json).map(at)
+}
+
+/// Offsets are smaller than any time of interest.
+fn at(number: u64) -> Since {
+    if number < 100_000_000_000 { Since::Offset(number) } else { Since::Time(number) }
+}
+
+fn whole(json: &str) -> Result<u64, ErrorCode> {
+    let digits = json.bytes().all(|byte| byte.is_ascii_digit());
+    let number = json.parse().ok().filter(|_| digits);
+    number.ok_or(ErrorCode::InvalidMessage)
 }
 
 fn is_message_id(json: &str) -> bool {

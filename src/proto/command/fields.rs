@@ -25,6 +25,10 @@ pub(super) struct Fields<'a> {
     id: Option<&'a str>,
     message_id: Option<&'a str>,
     timestamp: Option<&'a str>,
+    pub(super) recover: Option<&'a str>,
+    pub(super) since: Option<&'a str>,
+    pub(super) limit: Option<&'a str>,
+    pub(super) payload: Option<&'a str>,
     /// The first field that came twice.
     duplicate: Option<&'static str>,
     /// Came twice, first or not: in doubt, and not to be repeated in the answer.
@@ -33,7 +37,7 @@ pub(super) struct Fields<'a> {
 }
 
 /// Why a message is refused, before it is said whose.
-type Refused = (ErrorCode, Cow<'static, str>);
+pub(super) type Refused = (ErrorCode, Cow<'static, str>);
 
 impl<'a> Fields<'a> {
     /// Reads one message, whatever it is, and leaves `scanner` behind it.
@@ -62,6 +66,10 @@ impl<'a> Fields<'a> {
             "echo" => (&mut self.echo, "echo"),
             "messageId" => (&mut self.message_id, "messageId"),
             "timestamp" => (&mut self.timestamp, "timestamp"),
+            "recover" => (&mut self.recover, "recover"),
+            "since" => (&mut self.since, "since"),
+            "limit" => (&mut self.limit, "limit"),
+            "payload" => (&mut self.payload, "payload"),
             _ => return,
         };
         if field.replace(value).is_some() {
@@ -110,7 +118,10 @@ impl<'a> Fields<'a> {
                 echo: self.echo()?,
                 message_id: self.message_id()?,
             }),
-            "subscribe" => Ok(Command::Subscribe { id: self.id()?, channel: self.channel()? }),
+            "subscribe" => {
+                let (id, channel) = (self.id()?, self.channel()?);
+                Ok(Command::Subscribe { channel, start: self.start()?, limit: self.limit()?, id })
+            }
             "unsubscribe" => Ok(Command::Unsubscribe { id: self.id()?, channel: self.channel()? }),
             unknown => {
                 let message = format!("unknown action `{}`", displayed_name(unknown));
@@ -123,6 +134,7 @@ impl<'a> Fields<'a> {
         match type_ {
             "ping" => Ok(Command::Ping { id: self.id()?, timestamp: self.timestamp()? }),
             "pong" => Ok(Command::Pong),
+            "query" => self.query(self.id()?),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))
@@ -131,12 +143,7 @@ impl<'a> Fields<'a> {
     }
 
     fn channel(&self) -> Result<Cow<'a, str>, Refused> {
-        let value = self.channel.ok_or_else(|| invalid("`channel` is missing"))?;
-        let channel = decode(value, "channel")?;
-        match check_topic_name(&channel) {
-            Ok(()) => Ok(channel),
-            Err(error) => Err((ErrorCode::from(error), Cow::Owned(error.to_string()))),
-        }
+        channel(self.channel)
     }
 
     fn echo(&self) -> Result<bool, Refused> {
@@ -196,12 +203,22 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {
+/// The name of a channel that a field must hold.
+pub(super) fn channel(value: Option<&str>) -> Result<Cow<'_, str>, Refused> {
+    let value = value.ok_or_else(|| invalid("`channel` is missing"))?;
+    let channel = decode(value, "channel")?;
+    match check_topic_name(&channel) {
+        Ok(()) => Ok(channel),
+        Err(error) => Err((ErrorCode::from(error), Cow::Owned(error.to_string()))),
+    }
+}
+
+pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {
     (ErrorCode::InvalidMessage, message.into())
 }
 
 /// The text of a field that must be a string.
-fn decode<'a>(value: &'a str, name: &str) -> Result<Cow<'a, str>, Refused> {
+pub(super) fn decode<'a>(value: &'a str, name: &str) -> Result<Cow<'a, str>, Refused> {
     let string = RawString::of_value(value);
     string
         .and_then(RawString::decode)
@@ -209,7 +226,7 @@ fn decode<'a>(value: &'a str, name: &str) -> Result<Cow<'a, str>, Refused> {
 }
 
 /// A name from the peer, safe to print and short.
-fn displayed_name(name: &str) -> String {
+pub(super) fn displayed_name(name: &str) -> String {
     name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 

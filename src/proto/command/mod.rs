@@ -2,6 +2,7 @@
 //! allowed, and what it does, is decided elsewhere.
 
 mod fields;
+mod recall;
 
 use std::borrow::Cow;
 use std::mem;
@@ -9,6 +10,7 @@ use std::mem;
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
+use crate::proto::recall::{HistoryQuery, Start};
 
 /// Longest `id` and `timestamp`, in bytes as they were written between the quotes: they are echoed.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -22,6 +24,9 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 128;
 pub enum Command<'a> {
     Subscribe {
         channel: Cow<'a, str>,
+        start: Start,
+        /// Publications that the history may give at most.
+        limit: Option<u64>,
         id: Option<RequestId<'a>>,
     },
     Unsubscribe {
@@ -37,6 +42,12 @@ pub enum Command<'a> {
         id: Option<RequestId<'a>>,
         /// A JSON string with its quotes, of 1 to [`MESSAGE_ID_BYTES_MAX`] bytes between them.
         message_id: Option<&'a str>,
+    },
+    /// A query for a part of a history.
+    History {
+        channel: Cow<'a, str>,
+        query: HistoryQuery,
+        id: Option<RequestId<'a>>,
     },
     Ping {
         id: Option<RequestId<'a>>,
@@ -179,7 +190,7 @@ mod tests {
     }
 
     fn subscribe(channel: &str) -> Command<'_> {
-        Command::Subscribe { channel: channel.into(), id: None }
+        Command::Subscribe { channel: channel.into(), start: Start::Now, limit: None, id: None }
     }
 
     #[test]

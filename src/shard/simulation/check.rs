@@ -1,6 +1,7 @@
 //! What must hold of a simulated world.
 
-use super::{Outcome, TOPICS, World};
+use super::{FIRST_KEPT, Outcome, TOPICS, World};
+use crate::ids::Moment;
 use crate::metrics::Counter;
 use crate::shard::FRAMES_FOR_GOOD;
 
@@ -24,7 +25,7 @@ impl World {
     /// or was dropped by a counted policy.
     pub fn check_streams(&self) {
         let mut missing = [0; TOPICS.len()];
-        for (topic, missing) in missing.iter_mut().enumerate() {
+        for (topic, missing) in missing.iter_mut().enumerate().take(FIRST_KEPT) {
             let order = self.order_of(topic);
             for (index, client) in self.clients.iter().enumerate() {
                 for segment in client.segments.iter().filter(|segment| segment.topic == topic) {
@@ -44,6 +45,35 @@ impl World {
         assert!(missing[1] <= dropped(Counter::DroppedNewest), "drop_newest is counted");
         let conflated = dropped(Counter::Conflated) + dropped(Counter::DroppedOldest);
         assert!(missing[2] <= conflated, "conflate is counted");
+    }
+
+    /// Every subscriber of a topic with history saw every offset behind where it began, once, in
+    /// order, or was told which ones are gone.
+    pub fn check_offsets(&self) {
+        for (topic, channel) in TOPICS.iter().enumerate().skip(FIRST_KEPT) {
+            let order = self.order_of(topic);
+            for (index, client) in self.clients.iter().enumerate() {
+                for segment in client.segments.iter().filter(|segment| segment.topic == topic) {
+                    let Some(place) = &segment.place else {
+                        assert!(segment.over && segment.seen.is_empty(), "{segment:?}");
+                        continue;
+                    };
+                    let name = || format!("client {index}, {channel}: {segment:?}");
+                    for (offset, id) in &place.seen {
+                        assert_eq!(order[*offset as usize - 1], *id, "{offset}: {}", name());
+                    }
+                    let end = if segment.over { place.offset } else { order.len() as u64 };
+                    for offset in place.begin + 1..=end {
+                        let seen = place.seen.binary_search_by_key(&offset, |(seen, _)| *seen);
+                        let gone = place.gaps.iter().any(|(a, b)| (*a..=*b).contains(&offset));
+                        let publication = &self.published[order[offset as usize - 1]];
+                        let own = !publication.echo && publication.client == index;
+                        assert!(seen.is_ok() || gone || own, "{offset} is missing: {}", name());
+                    }
+                    assert!(topic != FIRST_KEPT || place.gaps.is_empty(), "{}", name());
+                }
+            }
+        }
     }
 
     /// The order that the topic's witness saw. Accepted publications are in it, once; refused ones
@@ -72,14 +102,22 @@ impl World {
     }
 
     /// Every frame, connection and topic was given back.
-    pub fn check_nothing_held(&self) {
+    pub fn check_nothing_held(&mut self) {
         for shard in &self.shards {
             let state = shard.state();
             assert!(state.has_ended());
             assert!(state.connections.is_empty(), "{} connections", state.connections.len());
             // The shared ping and pong.
             assert_eq!(state.frames.len(), FRAMES_FOR_GOOD, "frames are held");
-            assert_eq!(state.broker.topics(), 0, "topics are held");
+        }
+        // What is kept ends by time.
+        for shard in &mut self.shards {
+            let broker = &mut shard.state_mut().broker;
+            for day in 1..20 {
+                broker.begin_turn(Moment(day << 40));
+                broker.expire();
+            }
+            assert_eq!(broker.topics(), 0, "topics are held");
         }
         assert_eq!(self.network.borrow().open(), 0);
         assert_eq!(self.settings.metrics.connections(), 0);

@@ -29,8 +29,24 @@ pub struct Segment {
     /// Publications that anybody had sent when the confirmation arrived: later ones must be seen.
     pub published_before: usize,
     pub seen: Vec<usize>,
+    /// On a topic with history: epoch and offset of where it begins and where it came to.
+    pub place: Option<Place>,
     /// It ended before the world did.
     pub over: bool,
+}
+
+/// What a subscriber of a topic with history knows.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub epoch: String,
+    /// It has everything to here, or was told what it cannot have.
+    pub offset: u64,
+    /// The publications it got, with their offsets.
+    pub seen: Vec<(u64, usize)>,
+    /// What it was told is gone: first and last offset.
+    pub gaps: Vec<(u64, u64)>,
+    /// Where it began.
+    pub begin: u64,
 }
 
 pub struct Client {
@@ -49,6 +65,8 @@ pub struct Client {
     subscribed: BTreeMap<usize, usize>,
     last_pong: u64,
     pings: u64,
+    /// What it asked to recover, by topic: until that is answered.
+    recovering: BTreeMap<usize, Place>,
 }
 
 impl Client {
@@ -66,6 +84,7 @@ impl Client {
             subscribed: BTreeMap::new(),
             last_pong: 0,
             pings: 0,
+            recovering: BTreeMap::new(),
         }
     }
 
@@ -92,6 +111,30 @@ impl Client {
     pub fn subscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
         let text = format!(r#"{{"action":"subscribe","channel":"{}"}}"#, TOPICS[topic]);
         self.send(network, 1, text.as_bytes(), random);
+    }
+
+    /// Where it is on each topic with history that it is subscribed to.
+    pub fn reached(&self) -> Vec<(usize, Place)> {
+        let places = self
+            .subscribed
+            .iter()
+            .filter_map(|(topic, segment)| Some((*topic, self.segments[*segment].place.clone()?)));
+        places.collect()
+    }
+
+    pub fn recover(
+        &mut self,
+        network: &RefCell<Network>,
+        topic: usize,
+        place: Place,
+        random: &mut Random,
+    ) {
+        let (name, Place { epoch, offset, .. }) = (TOPICS[topic], &place);
+        let text = format!(
+            r#"{{"action":"subscribe","channel":"{name}","recover":{{"epoch":"{epoch}","offset":{offset}}}}}"#
+        );
+        self.send(network, 1, text.as_bytes(), random);
+        self.recovering.insert(topic, place);
     }
 
     pub fn unsubscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
@@ -254,14 +297,26 @@ impl Client {
         match data["type"].as_str() {
             Some("subscription_confirm") => {
                 let topic = topic.expect("one of ours");
+                let place = self.take_place(topic, data);
                 if !self.left && !self.subscribed.contains_key(&topic) {
                     self.subscribed.insert(topic, self.segments.len());
                     self.segments.push(Segment {
                         topic,
                         published_before: published.len(),
                         seen: Vec::new(),
+                        place,
                         over: false,
                     });
+                }
+            }
+            Some("gap") => {
+                let topic = topic.expect("one of ours");
+                let [from, to] = ["from", "to"].map(|end| data[end].as_u64().expect("an offset"));
+                if let Some(segment) = self.subscribed.get(&topic) {
+                    let place = self.segments[*segment].place.as_mut().expect("it has a history");
+                    assert!(from > place.offset && from <= to, "{from} to {to}: {place:?}");
+                    place.gaps.push((from, to));
+                    place.offset = to;
                 }
             }
             Some("unsubscription_confirm") => {
@@ -281,6 +336,23 @@ impl Client {
             },
             kind => panic!("unexpected system message {kind:?}"),
         }
+    }
+
+    /// Where a subscription begins, as its confirmation says.
+    fn take_place(&mut self, topic: usize, data: &Value) -> Option<Place> {
+        let asked = self.recovering.remove(&topic);
+        // With a history only that of a subscription which was withdrawn meanwhile has none.
+        let epoch = data["epoch"].as_str()?;
+        let offset = data["offset"].as_u64().expect("an offset");
+        if let Some(asked) = asked
+            && data["recovered"] == true
+        {
+            assert_eq!((epoch, offset), (&*asked.epoch, asked.offset), "recovered elsewhere");
+        } else if data["recovered"] == false {
+            assert!(data["reason"].is_string(), "{data}");
+        }
+        let (seen, gaps) = (Vec::new(), Vec::new());
+        Some(Place { epoch: epoch.to_owned(), offset, seen, gaps, begin: offset })
     }
 
     fn take_outcome(&mut self, id: &Value, outcome: Outcome, published: &mut [Published]) {
@@ -303,6 +375,12 @@ impl Client {
         let segment = self.subscribed.get(&publication.topic);
         let segment = *segment.unwrap_or_else(|| panic!("client {index}: not subscribed: {id}"));
         self.segments[segment].seen.push(id);
+        if let Some(place) = &mut self.segments[segment].place {
+            let offset = message["offset"].as_u64().expect("an offset");
+            assert!(offset > place.offset, "client {index}: {offset} again: {place:?}");
+            place.offset = offset;
+            place.seen.push((offset, id));
+        }
     }
 
     /// A masked frame. Whether the connection is there to take it.

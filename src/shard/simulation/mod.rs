@@ -20,19 +20,32 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 use super::{Settings, Shard};
-use crate::config::{ChannelOptions, Config, Namespace, SlowConsumer};
+use crate::config::{ChannelOptions, Config, Level, Namespace, SlowConsumer};
 use crate::ids::ShardId;
 use crate::io::Backend;
 use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
 use crate::mesh::{self, Control};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use client::{Client, Manner};
 
 const SEEDS: u64 = 5000;
 const STEPS: usize = 250;
 const CLIENTS: usize = 14;
-/// One under each policy, and two more for topics without a namespace.
-const TOPICS: [&str; 6] = ["old:t", "new:t", "last:t", "strict:t", "plain", "busy"];
+/// One under each policy, two more for topics without a namespace, and two with a history: one that
+/// keeps everything, and one that keeps little.
+const TOPICS: [&str; 8] =
+    ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t"];
+/// The first of [`TOPICS`] with a history.
+const FIRST_KEPT: usize = 6;
+
+/// What the worlds must meet, else they prove nothing.
+const MET: [Counter; 5] = [
+    Counter::FellBehind,
+    Counter::Replayed,
+    Counter::HistoryGaps,
+    Counter::NotRecovered,
+    Counter::HistoryTrimmed,
+];
 
 /// What was published, by id: ids are handed out in order.
 #[derive(Debug)]
@@ -105,7 +118,8 @@ impl World {
         }
     }
 
-    fn run(&mut self) {
+    /// Returns how often each of [`MET`] was counted.
+    fn run(mut self) -> [u64; MET.len()] {
         for topic in 0..TOPICS.len() {
             let witness = self.connect(Manner::Witness);
             self.clients[witness].subscribe(&self.network, topic, &mut self.random);
@@ -120,7 +134,9 @@ impl World {
         }
         self.settle();
         self.check_streams();
+        self.check_offsets();
         self.shut_down();
+        MET.map(|counter| self.settings.metrics.total(counter))
     }
 
     fn connect(&mut self, manner: Manner) -> usize {
@@ -161,6 +177,7 @@ impl World {
         let client = &mut self.clients[index];
         match self.random.below(24) {
             0..=4 => client.subscribe(&self.network, topic, &mut self.random),
+            13 => self.come_back(index),
             5 => client.unsubscribe(&self.network, topic, &mut self.random),
             6 => client.ping(&self.network, &mut self.random),
             7 if self.random.one_in(6) => client.reset(&self.network),
@@ -181,6 +198,18 @@ impl World {
                     self.publish(index, topic);
                 }
             }
+        }
+    }
+
+    /// The client breaks off, and its successor goes on where it was.
+    fn come_back(&mut self, index: usize) {
+        let reached = self.clients[index].reached();
+        self.clients[index].reset(&self.network);
+        let manner = if self.random.one_in(3) { Manner::Slow } else { Manner::Brisk };
+        let successor = self.connect(manner);
+        for (topic, position) in reached {
+            let client = &mut self.clients[successor];
+            client.recover(&self.network, topic, position, &mut self.random);
         }
     }
 
@@ -264,9 +293,20 @@ fn small_bounds(random: &mut Random) -> Config {
     config.heartbeat.interval = Duration::from_secs(1 + random.below(3) as u64);
     let namespace = |name: &str, slow_consumer| Namespace {
         name: name.to_owned(),
-        options: ChannelOptions { slow_consumer },
+        options: ChannelOptions { slow_consumer, ..ChannelOptions::default() },
+    };
+    let history = |name: &str, history_size, seconds| Namespace {
+        name: name.to_owned(),
+        options: ChannelOptions {
+            level: Level::History,
+            history_size,
+            history_ttl: Duration::from_secs(seconds),
+            ..ChannelOptions::default()
+        },
     };
     config.namespaces = vec![
+        history("kept", 1_000_000, 1_000_000),
+        history("short", 3 + random.below(60), 1 + random.below(20) as u64),
         namespace("last", SlowConsumer::Conflate),
         namespace("new", SlowConsumer::DropNewest),
         namespace("old", SlowConsumer::DropOldest),
@@ -274,25 +314,40 @@ fn small_bounds(random: &mut Random) -> Config {
     config
 }
 
-fn run_seed(seed: u64) {
+fn run_seed(seed: u64) -> [u64; MET.len()] {
     let outcome = std::panic::catch_unwind(|| World::new(seed).run());
-    if let Err(panic) = outcome {
+    outcome.unwrap_or_else(|panic| {
         eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
         std::panic::resume_unwind(panic);
-    }
+    })
 }
 
 #[test]
 fn simulated_servers_keep_their_promises() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     if let Some(seed) = number("STENTOR_SIM_SEED") {
-        return run_seed(seed);
+        run_seed(seed);
+        return;
     }
     let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            scope.spawn(move || (thread..count).step_by(threads as usize).for_each(run_seed));
-        }
+    let met = std::thread::scope(|scope| {
+        let run = |thread| {
+            scope.spawn(move || {
+                let seeds = (thread..count).step_by(threads as usize);
+                seeds.map(run_seed).fold([0; MET.len()], add)
+            })
+        };
+        let running: Vec<_> = (0..threads).map(run).collect();
+        let met = running.into_iter().map(|thread| thread.join().expect("every seed passes"));
+        met.fold([0; MET.len()], add)
     });
+    if count >= SEEDS {
+        assert!(met.iter().all(|count| *count > 100), "{MET:?}: {met:?}");
+    }
+}
+
+fn add(mut sum: [u64; MET.len()], more: [u64; MET.len()]) -> [u64; MET.len()] {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    sum
 }

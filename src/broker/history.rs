@@ -1,0 +1,290 @@
+//! The publications of one topic that are kept at its home, and which of them somebody may have.
+//! Data only: trimming by age is driven from `retention`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::idempotency::{Fingerprint, ID_BYTES, MessageIds};
+use super::retention::Listed;
+use crate::config::ChannelOptions;
+use crate::ids::{Epoch, Moment, Position, ShardId, Token};
+use crate::io::FRAME_OVERHEAD_BYTES;
+use crate::message::{Begin, Opening, Page, Slice};
+use crate::proto::{HistoryQuery, Recovery, Since, Start, Unavailable};
+
+/// Who does not want its own publication back.
+pub type Author = (ShardId, Token);
+
+#[derive(Debug)]
+struct Entry {
+    /// As every subscriber gets it.
+    frame: Bytes,
+    time: Moment,
+    /// Its publisher, if that one does not want it.
+    except: Option<Author>,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.frame.len() + FRAME_OVERHEAD_BYTES
+    }
+}
+
+/// What is kept of one topic.
+///
+/// Invariant: entries have the offsets from `first` on without a gap, and times that do not fall.
+#[derive(Debug)]
+pub struct History {
+    epoch: Epoch,
+    pub options: Arc<ChannelOptions>,
+    /// Of the oldest entry; without one, of the next publication.
+    first: u64,
+    entries: VecDeque<Entry>,
+    /// [`Entry::cost`] of all entries.
+    bytes: usize,
+    /// When the newest publication that is not kept any more was published.
+    trimmed: Option<Moment>,
+    /// `None` until somebody publishes with one.
+    ids: Option<Box<MessageIds>>,
+    /// When it was last published or listened to.
+    used: Moment,
+    pub listed: Listed,
+}
+
+impl History {
+    pub fn new(epoch: Epoch, options: Arc<ChannelOptions>, now: Moment) -> Self {
+        Self {
+            epoch,
+            options,
+            first: 1,
+            entries: VecDeque::new(),
+            bytes: 0,
+            trimmed: None,
+            ids: None,
+            used: now,
+            listed: Listed::default(),
+        }
+    }
+
+    /// Behind the newest publication.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, offset: self.head() }
+    }
+
+    /// What it takes of the memory for histories.
+    pub fn cost(&self) -> usize {
+        self.bytes + self.ids.as_ref().map_or(0, |ids| ids.len() * ID_BYTES)
+    }
+
+    /// Somebody listens, or has just stopped to.
+    pub fn touch(&mut self, now: Moment) {
+        self.used = now;
+    }
+
+    /// The offset that an earlier publication under this id got.
+    pub fn find_id(&mut self, id: Fingerprint, now: Moment) -> Option<u64> {
+        let ids = self.ids.as_mut()?;
+        // Each id is dropped once, so this costs a publication no more than one on average.
+        ids.expire(now, self.options.idempotency_window, usize::MAX);
+        ids.find(id)
+    }
+
+    /// Remembers the id of the newest publication. Returns how many older ones made room.
+    pub fn insert_id(&mut self, id: Fingerprint, now: Moment) -> usize {
+        let (offset, ids_max) = (self.head(), self.options.idempotency_size);
+        self.ids.get_or_insert_default().insert(id, offset, now, ids_max)
+    }
+
+    /// Keeps the next publication, whose offset stands in its frame already. Returns how many older
+    /// ones made room; itself it stays, whatever its size.
+    pub fn push(&mut self, frame: Bytes, except: Option<Author>, now: Moment) -> usize {
+        self.used = now;
+        let entry = Entry { frame, time: now, except };
+        self.bytes += entry.cost();
+        self.entries.push_back(entry);
+        let mut trimmed = 0;
+        while self.entries.len() > 1
+            && (self.entries.len() > self.options.history_size
+                || self.bytes > self.options.history_bytes)
+        {
+            self.trim_oldest();
+            trimmed += 1;
+        }
+        trimmed
+    }
+
+    /// Drops the oldest publication, if there is one.
+    pub fn trim_oldest(&mut self) -> bool {
+        let Some(entry) = self.entries.pop_front() else { return false };
+        self.bytes -= entry.cost();
+        self.first += 1;
+        self.trimmed = Some(entry.time);
+        if self.entries.len() < self.entries.capacity() / 4 {
+            // Gives the memory of a past burst back.
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        true
+    }
+
+    /// Forgets the oldest message id, if there is one.
+    pub fn forget_oldest_id(&mut self) -> bool {
+        self.ids.as_mut().is_some_and(|ids| ids.forget_oldest())
+    }
+
+    /// Drops what is too old, at most `count` publications and as many ids. Returns how many.
+    pub fn expire(&mut self, now: Moment, count: usize) -> usize {
+        let ttl = self.options.history_ttl;
+        let mut dropped = 0;
+        while dropped < count
+            && self.entries.front().is_some_and(|entry| entry.time.after(ttl) <= now)
+        {
+            self.trim_oldest();
+            dropped += 1;
+        }
+        if let Some(ids) = &mut self.ids {
+            dropped += ids.expire(now, self.options.idempotency_window, count);
+            if ids.len() == 0 {
+                self.ids = None;
+            }
+        }
+        dropped
+    }
+
+    /// When [`History::expire`] has something to do, or, if nothing is kept, when the history ends
+    /// unless somebody uses it.
+    pub fn due(&self) -> Moment {
+        let ids = self.ids.as_ref().and_then(|ids| ids.oldest());
+        let ids = ids.map(|time| time.after(self.options.idempotency_window));
+        let entry = self.entries.front().map(|entry| entry.time.after(self.options.history_ttl));
+        let next = ids.into_iter().chain(entry).min();
+        next.unwrap_or_else(|| self.used.after(self.options.history_ttl))
+    }
+
+    /// Nothing is kept, not even an id.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.ids.is_none()
+    }
+
+    /// Where a new subscription begins. `unix_start`: Unix time of [`Moment`] zero.
+    pub fn open(&self, begin: Begin, unix_start: u64) -> Opening {
+        let Begin { start, limit } = begin;
+        let head = self.head();
+        let opening = |offset, recovery| Opening {
+            position: Position { epoch: self.epoch, offset },
+            head,
+            recovery,
+        };
+        let since = match start {
+            Start::Now if self.options.last && !self.entries.is_empty() => {
+                return opening(head - 1, None);
+            }
+            Start::Now => return opening(head, None),
+            Start::Recover { epoch, .. } if epoch != Some(self.epoch) => Err(Unavailable::Epoch),
+            Start::Recover { offset, .. } => self.locate(Since::Offset(offset), unix_start),
+            Start::Since(since) => self.locate(since, unix_start),
+        };
+        let (offset, outcome) = match since {
+            Err(reason) => (head, Err(reason)),
+            Ok(offset) if limit.is_some_and(|limit| head - offset > limit) => {
+                (head - limit.unwrap_or_default(), Err(Unavailable::Limit))
+            }
+            Ok(offset) => (offset, Ok(())),
+        };
+        opening(offset, Some(Recovery { outcome, count: head - offset }))
+    }
+
+    /// What a reader gets next: what follows `next`, or the oldest that is kept if that is gone. At
+    /// least one publication if there is one, and no more than `cost_max` beyond it.
+    pub fn slice(&self, next: u64, cost_max: usize, reader: Author) -> Slice {
+        let first = next.max(self.first);
+        let mut slice = Slice {
+            gap: (first > next).then(|| (next, first - 1)),
+            frames: Vec::new(),
+            next: first,
+            at_head: false,
+        };
+        let mut cost = 0;
+        for entry in self.entries.range((first - self.first) as usize..) {
+            cost += entry.cost();
+            if cost > cost_max && slice.next > first {
+                return slice;
+            }
+            slice.next += 1;
+            if entry.except != Some(reader) {
+                slice.frames.push(entry.frame.clone());
+            }
+        }
+        slice.at_head = true;
+        slice
+    }
+
+    /// A page for a query: at most its limit, and at least one but no more than `cost_max` beyond it.
+    pub fn page(&self, query: &HistoryQuery, cost_max: usize, unix_start: u64) -> Page {
+        let mut page = Page {
+            position: Some(self.position()),
+            frames: Vec::new(),
+            complete: self.locate(query.since, unix_start).map(drop),
+            more: false,
+        };
+        if matches!(page.complete, Err(Unavailable::Future)) {
+            return page;
+        }
+        let oldest = self.first - 1;
+        let from = self.locate(query.since, unix_start).unwrap_or(oldest).max(oldest);
+        let to = query.until.map_or(self.head(), |until| self.locate_end(until, unix_start));
+        let count = to.saturating_sub(from) as usize;
+        let begin = (from - oldest) as usize;
+        let mut cost = 0;
+        for place in 0..count {
+            let index = if query.reverse { begin + count - 1 - place } else { begin + place };
+            let Some(entry) = self.entries.get(index) else { break };
+            cost += entry.cost();
+            if place == query.limit || (cost > cost_max && place > 0) {
+                page.more = true;
+                break;
+            }
+            page.frames.push(entry.frame.clone());
+        }
+        page
+    }
+
+    /// The offset behind which that place is.
+    fn locate(&self, since: Since, unix_start: u64) -> Result<u64, Unavailable> {
+        match since {
+            Since::Oldest => Ok(self.first - 1),
+            Since::Offset(offset) if offset > self.head() => Err(Unavailable::Future),
+            Since::Offset(offset) if offset + 1 < self.first => Err(Unavailable::Trimmed),
+            Since::Offset(offset) => Ok(offset),
+            Since::Time(unix_ms) => {
+                let time = Moment(unix_ms.saturating_sub(unix_start));
+                if self.trimmed.is_some_and(|trimmed| trimmed >= time) {
+                    return Err(Unavailable::Trimmed);
+                }
+                let earlier = self.entries.partition_point(|entry| entry.time < time);
+                Ok(self.first - 1 + earlier as u64)
+            }
+        }
+    }
+
+    /// The offset of the last publication before or at that place.
+    fn locate_end(&self, until: Since, unix_start: u64) -> u64 {
+        match until {
+            Since::Oldest => self.first - 1,
+            Since::Offset(offset) => offset.min(self.head()),
+            Since::Time(unix_ms) => match unix_ms.checked_sub(unix_start) {
+                None => self.first - 1,
+                Some(millis) => {
+                    let time = Moment(millis);
+                    let earlier = self.entries.partition_point(|entry| entry.time <= time);
+                    self.first - 1 + earlier as u64
+                }
+            },
+        }
+    }
+
+    fn head(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
+    }
+}

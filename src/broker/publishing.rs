@@ -1,0 +1,312 @@
+//! Publications: their place in the topic's order, and their way to the subscribers.
+
+use bytes::Bytes;
+
+use super::effect::{Deliver, Effect, PublishRequest};
+use super::fanout::Budget;
+use super::idempotency::Fingerprint;
+use super::topics::{Record, TopicKey};
+use super::{Broker, SPARE_FANOUTS_MAX};
+use crate::ids::{Position, Token, TopicName};
+use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FramePool};
+use crate::message::{PublishOutcome, Publisher, ShardMessage};
+use crate::proto::encoder;
+
+/// Visits that one topic gets before the next one has its turn.
+const ROUND_VISITS: usize = 64;
+
+impl Broker {
+    /// A client of this shard publishes.
+    pub fn publish(
+        &mut self,
+        request: PublishRequest<'_>,
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let PublishRequest { token, topic: name, data, echo, receipt } = request;
+        let hash = self.topics.hash(name);
+        let found = self.topics.find(hash, name);
+        let home = self.topics.home(hash);
+        let publisher = Publisher { shard: self.shard, token, echo, receipt };
+        if home == self.shard {
+            let outcome = match found {
+                Some(_) if self.giving_way => PublishOutcome::BacklogFull,
+                Some(key) => self.order_data(key, &publisher, data, frames, effects),
+                None => self.order_first(hash, name, &publisher, data, frames, effects),
+            };
+            if publisher.receipt.is_some() || !outcome.is_accepted() {
+                let topic = self.name(found, name);
+                let receipt = publisher.receipt;
+                effects.push(Effect::Published { token, topic, receipt, outcome });
+            }
+            return;
+        }
+        let topic = self.name(found, name);
+        if self.congested.contains(&home) {
+            let (receipt, outcome) = (publisher.receipt, PublishOutcome::BacklogFull);
+            effects.push(Effect::Published { token, topic, receipt, outcome });
+            return;
+        }
+        let has_history = match found {
+            Some(key) => self.topics.topic(key).past.is_some(),
+            None => self.options(name).has_history(),
+        };
+        let body = if has_history {
+            Bytes::copy_from_slice(data)
+        } else {
+            encoder::publication_frame(name, data)
+        };
+        let message = ShardMessage::Publish { topic, body, publisher };
+        effects.push(Effect::Send { to: home, message });
+    }
+
+    /// At home: a client of another shard publishes.
+    pub(super) fn receive_publication(
+        &mut self,
+        topic: TopicName,
+        body: Bytes,
+        publisher: Publisher,
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let hash = self.topics.hash(&topic);
+        let outcome = match self.topics.find(hash, &topic) {
+            Some(key) if self.topics.topic(key).past.is_some() => {
+                self.keep(key, &publisher, &body, frames, effects)
+            }
+            Some(key) => self.order(key, &publisher, || body, frames, effects),
+            None => self.order_first(hash, &topic, &publisher, &body, frames, effects),
+        };
+        if publisher.receipt.is_some() || !outcome.is_accepted() {
+            let to = publisher.shard;
+            let message = ShardMessage::Published { topic, publisher, outcome };
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    /// Goes on with the fan-outs, a bounded slice. Returns the deliveries.
+    pub fn advance(
+        &mut self,
+        mut visits: usize,
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+        sink: &mut impl Deliver,
+    ) -> usize {
+        let mut deliveries = 0;
+        while visits > 0
+            && let Some(key) = self.round.pop_front()
+        {
+            let topic = self.topics.topic_mut(key);
+            // A topic in the round has a fan-out; see `enqueue`.
+            let Some(fanout) = &mut topic.fanout else { continue };
+            let share = visits.min(ROUND_VISITS);
+            let mut budget = Budget { visits: share };
+            if topic.subscribers.is_empty() {
+                self.backlog_bytes -= fanout.abandon(frames);
+            } else {
+                let (subscribers, behind) = (&mut topic.subscribers, &mut self.behind);
+                let advanced = if topic.past.is_some() {
+                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                        sink.retained(frames, slot, ids)
+                    })
+                } else {
+                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                        sink.live(frames, slot, ids);
+                        true
+                    })
+                };
+                deliveries += advanced.deliveries;
+                self.backlog_bytes -= advanced.finished_bytes;
+            }
+            let is_idle = fanout.is_idle();
+            visits -= (share - budget.visits).max(1);
+            if !self.behind.is_empty() {
+                self.fall_behind(key, effects);
+            }
+            if is_idle {
+                if let Some(fanout) = self.topics.topic_mut(key).fanout.take()
+                    && self.spare.len() < SPARE_FANOUTS_MAX
+                    && fanout.is_small()
+                {
+                    self.spare.push(fanout);
+                }
+                self.lose_interest(key, effects);
+            } else {
+                self.round.push_back(key);
+            }
+        }
+        deliveries
+    }
+
+    /// The home has sent what has this offset.
+    pub(super) fn note_offset(&mut self, key: TopicKey, offset: u64) {
+        if let Some(past) = &mut self.topics.topic_mut(key).past
+            && let Record::Away(Some(Position { offset: known, .. })) = &mut past.record
+        {
+            *known = offset;
+        }
+    }
+
+    /// At home: as [`Broker::order`] or [`Broker::keep`].
+    fn order_data(
+        &mut self,
+        key: TopicKey,
+        publisher: &Publisher,
+        data: &[u8],
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) -> PublishOutcome {
+        let topic = self.topics.topic(key);
+        if topic.past.is_some() {
+            return self.keep(key, publisher, data, frames, effects);
+        }
+        let name = topic.name.clone();
+        self.order(key, publisher, || encoder::publication_frame(&name, data), frames, effects)
+    }
+
+    /// At home: a publication of a topic that is not in the table. Without history nobody wants it.
+    fn order_first(
+        &mut self,
+        hash: u64,
+        name: &str,
+        publisher: &Publisher,
+        data: &[u8],
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) -> PublishOutcome {
+        if !self.options(name).has_history() {
+            return PublishOutcome::ACCEPTED;
+        }
+        match self.insert_topic(hash, name) {
+            Some(key) => self.keep(key, publisher, data, frames, effects),
+            None => PublishOutcome::TableFull { limit: self.limits.topics_max },
+        }
+    }
+
+    /// At home: gives a publication its place in the topic's order, or refuses it as a whole.
+    fn order(
+        &mut self,
+        key: TopicKey,
+        publisher: &Publisher,
+        frame: impl FnOnce() -> Bytes,
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) -> PublishOutcome {
+        if !self.may_take(key) {
+            return PublishOutcome::BacklogFull;
+        }
+        let topic = self.topics.topic(key);
+        if !topic.subscribers.is_empty() || !topic.interested.is_empty() {
+            self.distribute(key, publisher, frame(), 0, frames, effects);
+        }
+        PublishOutcome::ACCEPTED
+    }
+
+    /// As [`Broker::order`], with an offset, and kept for those who come later.
+    fn keep(
+        &mut self,
+        key: TopicKey,
+        publisher: &Publisher,
+        data: &[u8],
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) -> PublishOutcome {
+        let may_take = self.may_take(key);
+        let id = self.fingerprint(publisher);
+        let now = self.now;
+        let topic = self.topics.topic_mut(key);
+        let name = topic.name.clone();
+        let Some(history) = topic.history_mut() else { return PublishOutcome::BacklogFull };
+        let before = history.cost();
+        let id = id.filter(|_| history.options.idempotency_size > 0);
+        if let Some(offset) = id.and_then(|id| history.find_id(id, now)) {
+            self.retention.account(before, history.cost());
+            self.tally.duplicates += 1;
+            return PublishOutcome::Accepted { offset: Some(offset) };
+        }
+        if !may_take {
+            self.retention.account(before, history.cost());
+            return PublishOutcome::BacklogFull;
+        }
+        let offset = history.position().offset + 1;
+        let frame = encoder::retained_frame(&name, offset, data);
+        let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
+        self.tally.trimmed += history.push(frame.clone(), except, now) as u64;
+        if let Some(id) = id {
+            self.tally.ids_dropped += history.insert_id(id, now) as u64;
+        }
+        self.retention.account(before, history.cost());
+        self.retention.list(key, history);
+        self.distribute(key, publisher, frame, offset, frames, effects);
+        if self.retention.is_over() {
+            self.evict();
+        }
+        PublishOutcome::Accepted { offset: Some(offset) }
+    }
+
+    /// What tells a publication from all others: who publishes, and its message id as it was written.
+    fn fingerprint(&self, publisher: &Publisher) -> Option<Fingerprint> {
+        let message_id = publisher.receipt.as_ref()?.message_id.as_ref()?;
+        let author = (publisher.shard.0, publisher.token.pack());
+        Some(Fingerprint(self.topics.scramble((author, message_id))))
+    }
+
+    /// Whether everybody who is to get a publication of this topic can take one more.
+    fn may_take(&self, key: TopicKey) -> bool {
+        let topic = self.topics.topic(key);
+        let local = !topic.subscribers.is_empty();
+        let blocked = topic.interested.iter().any(|shard| self.congested.contains(shard));
+        !blocked && (!local || self.has_room())
+    }
+
+    /// At home: sends a publication to the shards with subscribers, this one included.
+    fn distribute(
+        &mut self,
+        key: TopicKey,
+        publisher: &Publisher,
+        frame: Bytes,
+        offset: u64,
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let topic = self.topics.topic(key);
+        let except_at =
+            |shard| (!publisher.echo && publisher.shard == shard).then_some(publisher.token);
+        for &to in &topic.interested {
+            let (topic, frame) = (topic.name.clone(), frame.clone());
+            let message = ShardMessage::Deliver { topic, frame, except: except_at(to), offset };
+            effects.push(Effect::Send { to, message });
+        }
+        self.enqueue(key, frame, except_at(self.shard), offset, frames);
+    }
+
+    /// Puts a publication before the local subscribers.
+    pub(super) fn enqueue(
+        &mut self,
+        key: TopicKey,
+        frame: Bytes,
+        except: Option<Token>,
+        offset: u64,
+        frames: &mut FramePool,
+    ) {
+        let topic = self.topics.topic_mut(key);
+        if topic.subscribers.is_empty() {
+            return;
+        }
+        // A publisher that has gone since may have left its slot to somebody who wants this.
+        let except = except.filter(|token| self.members.is_current(*token)).map(|token| token.slot);
+        let bytes = frame.len() + FRAME_OVERHEAD_BYTES;
+        let class = match &topic.past {
+            None => FrameClass::Publication { topic: key.0, policy: topic.policy },
+            Some(_) => FrameClass::Retained,
+        };
+        let frame = frames.insert(frame, class);
+        let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let was_idle = fanout.is_idle();
+        fanout.push(frame, bytes, except, offset);
+        self.backlog_bytes += bytes;
+        if was_idle {
+            self.round.push_back(key);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! What is read from histories: by cursors, by queries; and what leaves them by time.
+
+use super::Broker;
+use super::cursors::{self, CursorState, Turn};
+use super::effect::{Effect, Fed, SubscribeError};
+use super::history::History;
+use super::topics::{Topic, TopicKey};
+use crate::ids::{Epoch, Moment, Token, TopicName};
+use crate::message::{Ask, Begin, Opening, Page, Reader, ShardMessage, Slice};
+use crate::proto::{HistoryQuery, Standing};
+
+/// What one slice costs at most, if it has more than one publication. As much of a history may a
+/// connection that takes no bytes keep from being forgotten.
+pub const SLICE_COST_MAX: usize = 16 << 10;
+
+/// Queries of one shard that the others have not answered.
+const QUERIES_MAX: usize = 64;
+
+/// Publications and message ids that expire at a time.
+const EXPIRED_MAX: usize = 1024;
+
+impl Broker {
+    /// Lets one of the connection's cursors read, if it has any: call it when its queue has room.
+    pub fn feed(&mut self, token: Token, effects: &mut Vec<Effect>) -> Fed {
+        let (key, next) = match self.cursors.turn(token) {
+            Turn::None => return Fed::Nothing,
+            Turn::Waiting => return Fed::Waiting,
+            Turn::Read { topic, next } => (topic, next),
+        };
+        let topic = self.topics.topic(key);
+        if let Some(history) = topic.history() {
+            let slice = history.slice(next, self.limits.slice_cost_max, (self.shard, token));
+            self.replay(key, token, slice, effects);
+            return Fed::Something;
+        }
+        if self.cursors.reads_full() {
+            return Fed::Stalled;
+        }
+        let (to, topic) = (topic.home, topic.name.clone());
+        let reader = self.reader(token);
+        self.cursors.asked(token, key, reader.ask);
+        let message = ShardMessage::Read { topic, reader, next };
+        effects.push(Effect::Send { to, message });
+        Fed::Waiting
+    }
+
+    /// Whether [`Broker::feed`] stalls connections until a slice has come.
+    pub fn reads_full(&self) -> bool {
+        self.cursors.reads_full()
+    }
+
+    /// A client asks for a part of a history; [`Effect::Page`] follows, now or when the home has
+    /// answered.
+    pub fn query(
+        &mut self,
+        token: Token,
+        name: &str,
+        query: &HistoryQuery,
+        request_id: Option<Box<str>>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), SubscribeError> {
+        let topic = TopicName::new(name);
+        let home = self.topics.home(self.topics.hash(name));
+        if home == self.shard {
+            let page = Box::new(self.page(&topic, query));
+            effects.push(Effect::Page { token, topic, page, request_id });
+            return Ok(());
+        }
+        if self.queries >= QUERIES_MAX || self.congested.contains(&home) {
+            return Err(SubscribeError::Congested);
+        }
+        self.queries += 1;
+        let (reader, query, receipt) = (self.reader(token), Box::new(*query), request_id);
+        let message = ShardMessage::Query { topic, reader, query, receipt };
+        effects.push(Effect::Send { to: home, message });
+        Ok(())
+    }
+
+    /// Whether channels with this name keep a history.
+    pub fn has_history(&self, name: &str) -> bool {
+        self.options(name).has_history()
+    }
+
+    /// When histories have something to expire, or earlier.
+    pub fn next_expiry(&self) -> Option<Moment> {
+        self.retention.next()
+    }
+
+    /// Forgets what is too old, a bounded amount.
+    pub fn expire(&mut self) {
+        let mut left = EXPIRED_MAX;
+        while left > 0 && self.retention.next().is_some_and(|due| due <= self.now) {
+            left -= self.expire_next(left).clamp(1, left);
+        }
+    }
+
+    /// Returns how many publications and ids that was.
+    fn expire_next(&mut self, count: usize) -> usize {
+        let Some(next) = self.retention.pop() else { return 0 };
+        let now = self.now;
+        let topic = self.topics.topic_mut(next.topic);
+        let is_idle = topic.is_idle();
+        let Some(history) = topic.history_mut() else { return 0 };
+        if !is_idle {
+            history.touch(now);
+        }
+        let before = history.cost();
+        let dropped = history.expire(now, count);
+        let is_over = is_idle && history.is_empty() && history.due() <= now;
+        self.retention.account(before, history.cost());
+        if self.retention.put_back(next, history, is_over) {
+            topic.past = None;
+            self.topics.remove_unused(next.topic);
+        }
+        dropped
+    }
+
+    /// Makes room in the memory for histories: what would expire first goes first.
+    pub(super) fn evict(&mut self) {
+        while self.retention.is_over()
+            && let Some(next) = self.retention.pop_filled()
+        {
+            let Some(history) = self.topics.topic_mut(next.topic).history_mut() else { continue };
+            let before = history.cost();
+            if next.due >= history.due() && (history.trim_oldest() || history.forget_oldest_id()) {
+                self.tally.evicted += 1;
+            }
+            self.retention.account(before, history.cost());
+            self.retention.put_back(next, history, false);
+        }
+    }
+
+    /// Confirms a subscription, which is live at the head and a cursor elsewhere.
+    pub(super) fn begin(
+        &mut self,
+        key: TopicKey,
+        token: Token,
+        request_id: Option<Box<str>>,
+        opening: &Opening,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Opening { position, head, recovery } = *opening;
+        self.tally.not_recovered +=
+            u64::from(recovery.is_some_and(|recovery| recovery.outcome.is_err()));
+        let topic = self.topics.topic(key).name.clone();
+        let standing = Standing { position: Some(position), recovery };
+        effects.push(Effect::Subscribed { token, topic, request_id, standing });
+        if position.offset == head {
+            self.admit(key, token);
+        } else {
+            let next = position.offset + 1;
+            self.insert_cursor(key, token, CursorState::Reading { next });
+            effects.push(Effect::Ready { token });
+        }
+    }
+
+    /// Has the home say where a subscription begins.
+    pub(super) fn ask_opening(
+        &mut self,
+        key: TopicKey,
+        token: Token,
+        begin: Begin,
+        request_id: Option<Box<str>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.members.insert(token, key);
+        self.members.waiting(token);
+        let reader = self.reader(token);
+        let opening = cursors::Opening { ask: reader.ask, request_ids: vec![request_id] };
+        self.insert_cursor(key, token, CursorState::Opening(opening));
+        self.ensure_interest(key, effects);
+        let topic = self.topics.topic(key);
+        let (to, topic) = (topic.home, topic.name.clone());
+        let message = ShardMessage::Open { topic, reader, begin: Box::new(begin) };
+        effects.push(Effect::Send { to, message });
+    }
+
+    /// At home: where does a subscription of another shard begin?
+    pub(super) fn answer_open(
+        &mut self,
+        topic: TopicName,
+        reader: Reader,
+        begin: Begin,
+        effects: &mut Vec<Effect>,
+    ) {
+        // Its interest came before this and has not been withdrawn, or nobody waits for an answer.
+        let Some(history) = self.find_history(&topic) else { return };
+        let opening = Box::new(history.open(begin, self.origin.unix_start));
+        let message = ShardMessage::Opened { topic, reader, opening };
+        effects.push(Effect::Send { to: reader.shard, message });
+    }
+
+    /// The home has said where a subscription begins.
+    pub(super) fn opened(
+        &mut self,
+        name: &TopicName,
+        reader: Reader,
+        opening: &Opening,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(key) = self.find(name) else { return };
+        let token = reader.token;
+        match self.cursors.find(token, key) {
+            Some(CursorState::Opening(opening)) if opening.ask == reader.ask => {}
+            // It was withdrawn, and asked again perhaps.
+            _ => return,
+        }
+        let state = self.remove_cursor(key, token);
+        let Some(CursorState::Opening(waiting)) = state else { return };
+        let mut request_ids = waiting.request_ids.into_iter();
+        self.members.answered(token);
+        self.begin(key, token, request_ids.next().flatten(), opening, effects);
+        for request_id in request_ids {
+            self.members.answered(token);
+            let standing = Standing { position: Some(opening.position), recovery: None };
+            let topic = name.clone();
+            effects.push(Effect::Subscribed { token, topic, request_id, standing });
+        }
+    }
+
+    /// At home: a cursor of another shard reads.
+    pub(super) fn answer_read(
+        &mut self,
+        topic: TopicName,
+        reader: Reader,
+        next: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (author, cost_max) = ((reader.shard, reader.token), self.limits.slice_cost_max);
+        let slice = self.find_history(&topic).map_or_else(
+            // Nobody waits for it any more; but every read ends.
+            || Slice { gap: None, frames: Vec::new(), next, at_head: false },
+            |history| history.slice(next, cost_max, author),
+        );
+        let slice = Box::new(slice);
+        let message = ShardMessage::Slice { topic, reader, slice };
+        effects.push(Effect::Send { to: reader.shard, message });
+    }
+
+    /// A slice for a cursor here.
+    pub(super) fn sliced(
+        &mut self,
+        name: &TopicName,
+        reader: Reader,
+        slice: Slice,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.cursors.end_read();
+        let token = reader.token;
+        if let Some(key) = self.find(name)
+            && self.cursors.answered(token, key, reader.ask)
+        {
+            self.replay(key, token, slice, effects);
+        }
+        effects.push(Effect::Ready { token });
+    }
+
+    /// A fan-out has left connections behind: they go on from the history.
+    pub(super) fn fall_behind(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+        let mut behind = std::mem::take(&mut self.behind);
+        for (slot, next) in behind.drain(..) {
+            let Some(token) = self.members.tenant_of(slot) else { continue };
+            self.insert_cursor(key, token, CursorState::Reading { next });
+            self.tally.fell_behind += 1;
+            effects.push(Effect::Ready { token });
+        }
+        self.behind = behind;
+    }
+
+    pub(super) fn remove_cursor(&mut self, key: TopicKey, token: Token) -> Option<CursorState> {
+        let state = self.cursors.remove(token, key)?;
+        if let Some(past) = &mut self.topics.topic_mut(key).past {
+            past.cursors -= 1;
+        }
+        Some(state)
+    }
+
+    /// What a query gets.
+    pub(super) fn page(&self, topic: &TopicName, query: &HistoryQuery) -> Page {
+        let (cost_max, unix_start) = (self.limits.page_bytes_max, self.origin.unix_start);
+        if let Some(history) = self.find_history(topic) {
+            return history.page(query, cost_max, unix_start);
+        }
+        // As one that nobody has published to; it has no epoch yet.
+        let options = self.options(topic).clone();
+        let page = History::new(Epoch(0), options, self.now).page(query, cost_max, unix_start);
+        Page { position: None, ..page }
+    }
+
+    /// Hands a slice on. The one that reaches the head makes the subscription live.
+    fn replay(&mut self, key: TopicKey, token: Token, slice: Slice, effects: &mut Vec<Effect>) {
+        let Slice { gap, frames, next, at_head } = slice;
+        self.tally.gaps += u64::from(gap.is_some());
+        if gap.is_some() || !frames.is_empty() {
+            let topic = self.topics.topic(key).name.clone();
+            effects.push(Effect::Replay { token, topic, gap, frames });
+        }
+        if at_head {
+            self.remove_cursor(key, token);
+            self.admit(key, token);
+        } else if let Some(CursorState::Reading { next: place }) = self.cursors.find(token, key) {
+            *place = next;
+        }
+    }
+
+    fn insert_cursor(&mut self, key: TopicKey, token: Token, state: CursorState) {
+        self.cursors.insert(token, key, state);
+        if let Some(past) = &mut self.topics.topic_mut(key).past {
+            past.cursors += 1;
+        }
+    }
+
+    fn find_history(&self, name: &str) -> Option<&History> {
+        self.find(name).and_then(|key| Topic::history(self.topics.topic(key)))
+    }
+
+    fn reader(&mut self, token: Token) -> Reader {
+        self.last_ask += 1;
+        Reader { shard: self.shard, token, ask: Ask(self.last_ask) }
+    }
+}

@@ -1,0 +1,589 @@
+//! Topics with history: every subscriber sees the offsets from where it was told that it begins, each
+//! once and in order, or is told which ones are gone.
+
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{Sink, UNIX_START, broker, payload};
+use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
+use crate::config::{ChannelOptions, Config, Level, Namespace};
+use crate::ids::{Epoch, Moment, Position, ShardId, Token};
+use crate::io::FramePool;
+use crate::message::{Begin, PublishOutcome, Receipt, ShardMessage};
+use crate::proto::{HistoryQuery, Since, Standing, Start, Unavailable};
+use steps::{From, Step, step};
+
+const SHARDS: usize = 3;
+const SLOTS: u32 = 3;
+/// Two that keep a few publications, and one whose new subscribers get the latest.
+const TOPICS: [&str; 3] = ["h:a", "h:b", "l:c"];
+const KEPT: usize = 6;
+const TTL: Duration = Duration::from_secs(20);
+
+/// One confirmed subscription.
+#[derive(Debug)]
+struct Stream {
+    reader: (usize, Token),
+    topic: usize,
+    epoch: Epoch,
+    /// It has, or was told that it cannot have, everything before.
+    next: u64,
+    over: bool,
+}
+
+#[derive(Debug)]
+struct Publication {
+    author: (usize, Token),
+    echo: bool,
+}
+
+/// What a subscription asked for; confirmations bring its number back.
+#[derive(Debug)]
+struct Asked {
+    reader: (usize, Token),
+    start: Start,
+    limit: Option<u64>,
+    answered: bool,
+}
+
+/// Author, topic and message id.
+type MessageKey = (usize, u64, usize, u8);
+
+struct World {
+    brokers: Vec<Broker>,
+    frames: Vec<FramePool>,
+    links: Vec<Vec<VecDeque<ShardMessage>>>,
+    congested: Vec<Vec<bool>>,
+    generations: Vec<Vec<u32>>,
+    slow: BTreeSet<(usize, u32)>,
+    now: Moment,
+    streams: Vec<Stream>,
+    current: BTreeMap<(usize, u32, usize), usize>,
+    /// Where the last subscription of a slot to a topic came to.
+    reached: BTreeMap<(usize, u32, usize), Position>,
+    asked: Vec<Asked>,
+    publications: Vec<Publication>,
+    /// By topic and epoch: the publication at each offset, from 1 on.
+    orders: BTreeMap<(usize, u64), Vec<usize>>,
+    /// Epoch and offset of what was accepted under a message id, and when.
+    accepted: BTreeMap<MessageKey, (u64, u64, Moment)>,
+    gaps: usize,
+    replayed: usize,
+}
+
+impl World {
+    fn new(kept: usize) -> Self {
+        let mut config = Config::default();
+        let options = |last| ChannelOptions {
+            level: Level::History,
+            history_size: kept,
+            history_ttl: TTL,
+            idempotency_window: TTL,
+            last,
+            ..ChannelOptions::default()
+        };
+        let namespace =
+            |name: &str, last| Namespace { name: name.to_owned(), options: options(last) };
+        config.namespaces = vec![namespace("h", false), namespace("l", true)];
+        config.limits.fanout_backlog = 2000;
+        let mut brokers: Vec<_> =
+            (0..SHARDS as u16).map(|shard| broker(shard, SHARDS, &config)).collect();
+        for broker in &mut brokers {
+            // One to three publications.
+            broker.limits.slice_cost_max = 500;
+        }
+        Self {
+            brokers,
+            frames: (0..SHARDS).map(|_| FramePool::default()).collect(),
+            links: (0..SHARDS).map(|_| (0..SHARDS).map(|_| VecDeque::new()).collect()).collect(),
+            congested: vec![vec![false; SHARDS]; SHARDS],
+            generations: vec![vec![1; SLOTS as usize]; SHARDS],
+            slow: BTreeSet::new(),
+            now: Moment(0),
+            streams: Vec::new(),
+            current: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            asked: Vec::new(),
+            publications: Vec::new(),
+            orders: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            gaps: 0,
+            replayed: 0,
+        }
+    }
+
+    fn token(&self, shard: usize, slot: u32) -> Token {
+        Token { slot, generation: self.generations[shard][slot as usize] }
+    }
+
+    /// Where the topic's history ends, if it has one, and its oldest offset.
+    fn history(&self, topic: usize) -> Option<(Position, u64)> {
+        let hash = self.brokers[0].topics.hash(TOPICS[topic]);
+        let home = &self.brokers[self.brokers[0].topics.home(hash).index()];
+        let key = home.topics.find(hash, TOPICS[topic])?;
+        let history = home.topics.topic(key).history()?;
+        let opening =
+            history.open(Begin { start: Start::Since(Since::Oldest), limit: None }, UNIX_START);
+        Some((history.position(), opening.position.offset + 1))
+    }
+
+    fn take(&mut self, step: Step) {
+        let mut effects = Vec::new();
+        match step {
+            Step::Subscribe(shard, slot, topic, begin, limit) => {
+                self.subscribe(shard, slot, topic, begin, limit);
+            }
+            Step::Unsubscribe(shard, slot, topic) => {
+                let token = self.token(shard, slot);
+                self.brokers[shard].unsubscribe(token, TOPICS[topic], &mut effects);
+                self.apply(shard, effects);
+                self.end(shard, slot, topic);
+            }
+            Step::Leave(shard, slot) => {
+                let token = self.token(shard, slot);
+                self.brokers[shard].leave(token, &mut effects);
+                self.apply(shard, effects);
+                (0..TOPICS.len()).for_each(|topic| self.end(shard, slot, topic));
+                self.generations[shard][slot as usize] += 1;
+                self.slow.remove(&(shard, slot));
+            }
+            Step::Publish(shard, slot, topic, echo, id) => {
+                self.publish(shard, slot, topic, echo, id);
+            }
+            Step::Query(shard, slot, topic, query) => self.query(shard, slot, topic, query),
+            Step::Arrive(from, to) => self.arrive(from, to),
+            Step::Advance(shard, visits) => self.advance(shard, visits),
+            Step::Feed(shard, slot) => {
+                self.feed(shard, slot);
+            }
+            Step::Slow(shard, slot, true) => drop(self.slow.insert((shard, slot))),
+            Step::Slow(shard, slot, false) => drop(self.slow.remove(&(shard, slot))),
+            Step::Congest(shard, other, full) => {
+                self.congested[shard][other] = full;
+                let full = self.congested[shard].iter().enumerate().filter(|(_, full)| **full);
+                self.brokers[shard].note_congestion(full.map(|(other, _)| ShardId(other as u16)));
+            }
+            Step::Wait(seconds) => self.wait(seconds),
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now = Moment(self.now.0 + seconds * 1000);
+        for broker in &mut self.brokers {
+            broker.begin_turn(self.now);
+            broker.expire();
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        shard: usize,
+        slot: u32,
+        topic: usize,
+        begin: From,
+        limit: Option<u64>,
+    ) {
+        let token = self.token(shard, slot);
+        let start = match begin {
+            From::Now => Start::Now,
+            From::Recover => match self.reached.get(&(shard, slot, topic)) {
+                Some(Position { epoch, offset }) => {
+                    Start::Recover { epoch: Some(*epoch), offset: *offset }
+                }
+                None => Start::Now,
+            },
+            From::RecoverForeign => Start::Recover { epoch: None, offset: 1 },
+            From::Since(since) => Start::Since(since),
+        };
+        let id = self.asked.len();
+        self.asked.push(Asked { reader: (shard, token), start, limit, answered: false });
+        let (topic, request_id) = (TOPICS[topic], Some(id.to_string().into()));
+        let request = SubscribeRequest { token, topic, begin: Begin { start, limit }, request_id };
+        let mut effects = Vec::new();
+        match self.brokers[shard].subscribe(request, &mut effects) {
+            Ok(()) => {}
+            Err(SubscribeError::Congested) => {
+                assert!(self.congested[shard].contains(&true));
+                self.asked[id].answered = true;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        self.apply(shard, effects);
+    }
+
+    fn publish(&mut self, shard: usize, slot: u32, topic: usize, echo: bool, id: Option<u8>) {
+        let number = self.publications.len();
+        let token = self.token(shard, slot);
+        self.publications.push(Publication { author: (shard, token), echo });
+        let receipt = Receipt {
+            request_id: Some(number.to_string().into()),
+            message_id: id.map(|id| format!("\"{id}\"").into()),
+        };
+        let before = self.history(topic);
+        let data = number.to_string();
+        let (data, receipt) = (data.as_bytes(), Some(Box::new(receipt)));
+        let request = PublishRequest { token, topic: TOPICS[topic], data, echo, receipt };
+        let mut effects = Vec::new();
+        self.brokers[shard].publish(request, &mut self.frames[shard], &mut effects);
+        let outcome = effects.iter().find_map(|effect| match effect {
+            Effect::Published { outcome, .. } => Some(*outcome),
+            _ => None,
+        });
+        if let Some(outcome) = outcome {
+            self.note_outcome(topic, number, id, before.map(|(position, _)| position), outcome);
+        }
+        self.apply(shard, effects);
+    }
+
+    /// What the home has made of a publication: `before` is where its history ended.
+    fn note_outcome(
+        &mut self,
+        topic: usize,
+        number: usize,
+        id: Option<u8>,
+        before: Option<Position>,
+        outcome: PublishOutcome,
+    ) {
+        let after = self.history(topic).map(|(position, _)| position);
+        let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
+        let (shard, token) = self.publications[number].author;
+        let key = id.map(|id| (shard, token.pack(), topic, id));
+        let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
+            let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
+            same_epoch && time.after(TTL) > self.now
+        });
+        match outcome {
+            PublishOutcome::Accepted { offset: Some(offset) } => match known {
+                Some((_, first, _)) => {
+                    assert_eq!((offset, after), (*first, before), "it came twice");
+                }
+                None => {
+                    assert_eq!((offset, offset), (head(before) + 1, head(after)));
+                    let epoch = after.expect("there is a history").epoch.0;
+                    let order = self.orders.entry((topic, epoch)).or_default();
+                    order.push(number);
+                    assert_eq!(order.len() as u64, offset, "offsets have no gap");
+                    key.map(|key| self.accepted.insert(key, (epoch, offset, self.now)));
+                }
+            },
+            PublishOutcome::BacklogFull => assert_eq!(after, before, "it was refused"),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    fn query(&mut self, shard: usize, slot: u32, topic: usize, query: HistoryQuery) {
+        let token = self.token(shard, slot);
+        let mut effects = Vec::new();
+        // Where it comes from is of no interest: it is held against the home when it is answered.
+        let hash = self.brokers[0].topics.hash(TOPICS[topic]);
+        let home = self.brokers[0].topics.home(hash).index();
+        let asked = self.brokers[shard].query(token, TOPICS[topic], &query, None, &mut effects);
+        assert!(asked.is_ok() || self.congested[shard][home]);
+        self.apply(shard, effects);
+        let mut effects = Vec::new();
+        let asked = self.brokers[home].query(token, TOPICS[topic], &query, None, &mut effects);
+        assert_eq!(asked, Ok(()));
+        let [Effect::Page { page, .. }] = &effects[..] else { panic!("{effects:?}") };
+        let Some((position, first)) = self.history(topic) else {
+            assert!(page.position.is_none() && page.frames.is_empty() && !page.more);
+            return;
+        };
+        assert_eq!(page.position, Some(position));
+        let offsets: Vec<u64> = page.frames.iter().map(|frame| parse(payload(frame)).1).collect();
+        let mut wanted: Vec<u64> = (first..=position.offset).collect();
+        if let Since::Offset(since) = query.since {
+            wanted.retain(|offset| *offset > since);
+            let expected = match since {
+                since if since > position.offset => Err(Unavailable::Future),
+                since if since + 1 < first => Err(Unavailable::Trimmed),
+                _ => Ok(()),
+            };
+            assert_eq!(page.complete, expected);
+        }
+        if let Some(Since::Offset(until)) = query.until {
+            wanted.retain(|offset| *offset <= until);
+        }
+        if query.reverse {
+            wanted.reverse();
+        }
+        let by_time = |at: Option<Since>| matches!(at, Some(Since::Time(_)));
+        if !by_time(Some(query.since)) && !by_time(query.until) {
+            assert_eq!(page.more, wanted.len() > query.limit);
+            wanted.truncate(query.limit);
+            assert_eq!(offsets, wanted, "{query:?}");
+        }
+        assert!(offsets.len() <= query.limit);
+    }
+
+    fn arrive(&mut self, from: usize, to: usize) {
+        if !self.brokers[to].has_room() {
+            return;
+        }
+        let Some(message) = self.links[from][to].pop_front() else { return };
+        let published = match &message {
+            ShardMessage::Publish { topic, publisher, .. } => {
+                let receipt = publisher.receipt.as_ref().unwrap();
+                let number = receipt.request_id.as_ref().unwrap().parse::<usize>().unwrap();
+                let id = receipt.message_id.as_ref().map(|id| id.as_bytes()[1] - b'0');
+                let topic = position(topic);
+                Some((topic, number, id, self.history(topic).map(|(position, _)| position)))
+            }
+            _ => None,
+        };
+        let mut effects = Vec::new();
+        self.brokers[to].receive(message, &mut self.frames[to], &mut effects);
+        if let Some((topic, number, id, before)) = published {
+            let outcome = effects.iter().find_map(|effect| match effect {
+                Effect::Send { message: ShardMessage::Published { outcome, .. }, .. } => {
+                    Some(*outcome)
+                }
+                _ => None,
+            });
+            let outcome = outcome.expect("it asked for an acknowledgement");
+            self.note_outcome(topic, number, id, before, outcome);
+        }
+        self.apply(to, effects);
+    }
+
+    fn advance(&mut self, shard: usize, visits: usize) {
+        let mut effects = Vec::new();
+        let slow = &self.slow;
+        let is_slow = |slot| slow.contains(&(shard, slot));
+        let mut sink = Sink { delivered: Vec::new(), is_slow: &is_slow };
+        self.brokers[shard].advance(visits, &mut self.frames[shard], &mut effects, &mut sink);
+        for (slot, text) in sink.delivered {
+            self.see(shard, slot, &text);
+        }
+        self.apply(shard, effects);
+    }
+
+    /// Whether the connection has more to read.
+    fn feed(&mut self, shard: usize, slot: u32) -> bool {
+        if self.slow.contains(&(shard, slot)) {
+            return true;
+        }
+        let token = self.token(shard, slot);
+        let mut effects = Vec::new();
+        let fed = self.brokers[shard].feed(token, &mut effects);
+        self.apply(shard, effects);
+        fed != Fed::Nothing
+    }
+
+    fn apply(&mut self, shard: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.links[shard][to.index()].push_back(message),
+                Effect::Subscribed { token, topic, request_id, standing } => {
+                    let id = request_id.unwrap().parse::<usize>().unwrap();
+                    self.confirm(shard, token, position(&topic), id, standing);
+                }
+                Effect::Replay { token, topic, gap, frames } => {
+                    let topic = position(&topic);
+                    if let Some((from, to)) = gap {
+                        self.see_gap(shard, token.slot, topic, from, to);
+                    }
+                    for frame in frames {
+                        self.replayed += 1;
+                        self.see(shard, token.slot, payload(&frame));
+                    }
+                }
+                Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
+            }
+        }
+    }
+
+    fn confirm(&mut self, shard: usize, token: Token, topic: usize, id: usize, standing: Standing) {
+        assert_eq!(token, self.token(shard, token.slot), "confirmed to somebody else");
+        let Asked { start, limit, answered, .. } = &mut self.asked[id];
+        assert!(!std::mem::replace(answered, true), "confirmed twice");
+        let key = (shard, token.slot, topic);
+        // Withdrawn before it was answered.
+        let Some(at) = standing.position else { return };
+        if let Some(stream) = self.current.get(&key) {
+            let stream = &self.streams[*stream];
+            assert_eq!((at.epoch, standing.recovery), (stream.epoch, None), "subscribed already");
+            return;
+        }
+        if let Some(recovery) = standing.recovery {
+            let from = match *start {
+                Start::Recover { offset, .. } | Start::Since(Since::Offset(offset)) => Some(offset),
+                _ => None,
+            };
+            match recovery.outcome {
+                Ok(()) => {
+                    assert!(from.is_none_or(|from| from == at.offset));
+                    assert!(limit.is_none_or(|limit| recovery.count <= limit));
+                    if let Start::Recover { epoch, .. } = start {
+                        assert_eq!(*epoch, Some(at.epoch));
+                    }
+                }
+                Err(Unavailable::Limit) => assert_eq!(Some(recovery.count), *limit),
+                Err(Unavailable::Epoch) => assert_ne!(
+                    Some(Some(at.epoch)),
+                    match start {
+                        Start::Recover { epoch, .. } => Some(*epoch),
+                        _ => None,
+                    }
+                ),
+                Err(Unavailable::Trimmed | Unavailable::Future) => assert_eq!(recovery.count, 0),
+                Err(Unavailable::NoHistory) => panic!("it has one"),
+            }
+        }
+        let (reader, next, epoch) = ((shard, token), at.offset + 1, at.epoch);
+        self.current.insert(key, self.streams.len());
+        self.streams.push(Stream { reader, topic, epoch, next, over: false });
+    }
+
+    /// A subscriber gets a publication.
+    fn see(&mut self, shard: usize, slot: u32, text: &str) {
+        let (topic, offset, number) = parse(text);
+        let stream = self.current.get(&(shard, slot, topic));
+        let stream = *stream.unwrap_or_else(|| panic!("{slot} of {shard} does not want {text}"));
+        let order = &self.orders[&(topic, self.streams[stream].epoch.0)];
+        assert_eq!(order[offset as usize - 1], number, "an offset has one publication: {text}");
+        let publication = &self.publications[number];
+        assert!(publication.echo || publication.author != self.streams[stream].reader, "its own");
+        self.pass_own(stream, offset);
+        let stream = &mut self.streams[stream];
+        assert_eq!(stream.next, offset, "{stream:?}: {text}");
+        stream.next += 1;
+    }
+
+    fn see_gap(&mut self, shard: usize, slot: u32, topic: usize, from: u64, to: u64) {
+        self.gaps += 1;
+        let stream = self.current[&(shard, slot, topic)];
+        self.pass_own(stream, from);
+        let (_, first) = self.history(topic).expect("somebody reads it");
+        assert!(from <= to && to < first, "{from} to {to} are not gone: {first} is there");
+        let stream = &mut self.streams[stream];
+        assert_eq!(stream.next, from);
+        stream.next = to + 1;
+    }
+
+    /// Passes over what the reader published itself and does not want, as far as `offset`.
+    fn pass_own(&mut self, stream: usize, offset: u64) {
+        let stream = &mut self.streams[stream];
+        let order = self.orders.get(&(stream.topic, stream.epoch.0));
+        while stream.next < offset
+            && let Some(number) = order.and_then(|order| order.get(stream.next as usize - 1))
+        {
+            let publication = &self.publications[*number];
+            if publication.echo || publication.author != stream.reader {
+                return;
+            }
+            stream.next += 1;
+        }
+    }
+
+    fn end(&mut self, shard: usize, slot: u32, topic: usize) {
+        if let Some(stream) = self.current.remove(&(shard, slot, topic)) {
+            let stream = &mut self.streams[stream];
+            stream.over = true;
+            let position = Position { epoch: stream.epoch, offset: stream.next - 1 };
+            self.reached.insert((shard, slot, topic), position);
+        }
+    }
+
+    /// Everything on its way arrives, every reader reads.
+    fn settle(&mut self) {
+        self.slow.clear();
+        for round in 0.. {
+            assert!(round < 1000, "they never come to rest");
+            let before: usize = self.links.iter().flatten().map(VecDeque::len).sum();
+            let mut reading = false;
+            for shard in 0..SHARDS {
+                (0..SHARDS).for_each(|from| self.arrive(from, shard));
+                self.advance(shard, usize::MAX);
+                for slot in 0..SLOTS {
+                    reading |= self.feed(shard, slot);
+                }
+            }
+            let busy = reading || self.brokers.iter().any(Broker::has_fanouts);
+            if before == 0 && !busy && self.links.iter().flatten().all(VecDeque::is_empty) {
+                return;
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        for asked in &self.asked {
+            let (shard, token) = asked.reader;
+            let is_gone = token != self.token(shard, token.slot);
+            assert!(asked.answered || is_gone, "never answered: {asked:?}");
+        }
+        for index in 0..self.streams.len() {
+            if self.streams[index].over {
+                continue;
+            }
+            let topic = self.streams[index].topic;
+            let (position, _) = self.history(topic).expect("somebody listens");
+            assert_eq!(position.epoch, self.streams[index].epoch);
+            self.pass_own(index, position.offset + 1);
+            assert_eq!(self.streams[index].next, position.offset + 1, "{:?}", self.streams[index]);
+        }
+    }
+
+    /// Nothing is left when everybody has gone and the time of everything is over.
+    fn leave_all(&mut self) {
+        for shard in 0..SHARDS {
+            for slot in 0..SLOTS {
+                self.take(Step::Leave(shard, slot));
+            }
+        }
+        self.settle();
+        (0..4).for_each(|_| self.wait(TTL.as_secs()));
+        for (broker, frames) in self.brokers.iter().zip(&self.frames) {
+            assert_eq!(broker.topics(), 0);
+            assert_eq!(broker.backlog_bytes, 0);
+            assert_eq!((broker.retention.bytes, broker.retention.next()), (0, None));
+            assert!(frames.is_empty());
+        }
+    }
+}
+
+fn position(topic: &str) -> usize {
+    TOPICS.iter().position(|name| *name == topic).unwrap()
+}
+
+/// Topic, offset and number of a publication.
+fn parse(text: &str) -> (usize, u64, usize) {
+    let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let topic = position(value["channel"].as_str().expect("a name"));
+    let offset = value["offset"].as_u64().expect("an offset");
+    (topic, offset, value["data"].as_u64().expect("our number") as usize)
+}
+
+fn run(kept: usize, steps: Vec<Step>) -> World {
+    let mut world = World::new(kept);
+    for step in steps {
+        world.take(step);
+    }
+    world.settle();
+    world.check();
+    world.leave_all();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn subscribers_see_every_offset_once_or_are_told(
+        steps in prop::collection::vec(step(), 0..250),
+    ) {
+        run(KEPT, steps);
+    }
+
+    #[test]
+    fn subscribers_of_long_histories_see_every_offset(
+        steps in prop::collection::vec(step(), 0..250),
+    ) {
+        let keep = |step: &Step| !matches!(step, Step::Wait(_));
+        let world = run(100_000, steps.into_iter().filter(keep).collect());
+        prop_assert_eq!(world.gaps, 0);
+    }
+}

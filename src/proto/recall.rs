@@ -1,0 +1,98 @@
+//! How a client says which part of a history it wants, and what it is told of it.
+
+use crate::ids::{Epoch, Position};
+
+/// Numbers from this one on are Unix times in milliseconds, smaller ones are offsets: it is March
+/// 1973, and more publications than one topic sees in a day at a million a second.
+pub const FIRST_UNIX_MS: u64 = 100_000_000_000;
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the next publication.
+    #[default]
+    Now,
+    /// Behind a publication that was seen in this epoch; `None`: a text that is no epoch of ours.
+    Recover {
+        epoch: Option<Epoch>,
+        offset: u64,
+    },
+    Since(Since),
+}
+
+/// A place in a history, as a client names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Before the oldest publication that is kept.
+    Oldest,
+    /// Behind the publication with this offset.
+    Offset(u64),
+    /// Before what was published at this Unix time, in milliseconds, or later.
+    Time(u64),
+}
+
+impl Since {
+    /// The place that this number names.
+    pub fn from_number(number: u64) -> Self {
+        if number < FIRST_UNIX_MS { Self::Offset(number) } else { Self::Time(number) }
+    }
+}
+
+/// Why a subscriber does not get everything from the place it named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The history began anew since: another epoch.
+    Epoch,
+    /// Some of it is not kept any more.
+    Trimmed,
+    /// The offset is beyond the newest publication.
+    Future,
+    /// It is more than the client's own `limit`.
+    Limit,
+    /// The channel keeps no history.
+    NoHistory,
+}
+
+impl Unavailable {
+    /// The stable name for clients.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Trimmed => "trimmed",
+            Self::Future => "future",
+            Self::Limit => "limit",
+            Self::NoHistory => "no_history",
+        }
+    }
+}
+
+/// What became of a place that a subscriber named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether it gets everything from that place on.
+    pub outcome: Result<(), Unavailable>,
+    /// Publications that it gets from the history before live ones.
+    pub count: u64,
+}
+
+/// Where a subscription stands when it is confirmed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The first publication it gets is behind this; `None` without a history.
+    pub position: Option<Position>,
+    /// `None` if no place was named.
+    pub recovery: Option<Recovery>,
+}
+
+/// What a `history` query asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Nothing at or before this place.
+    pub since: Since,
+    /// Nothing behind this place: an offset, or a Unix time in milliseconds. Both are included.
+    pub until: Option<Since>,
+    /// Publications at most.
+    pub limit: usize,
+    /// The newest first.
+    pub reverse: bool,
+}

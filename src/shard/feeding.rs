@@ -1,0 +1,82 @@
+//! Cursors: connections that read from histories, a slice at a time and in turns, as far as their
+//! sockets take it.
+
+use super::State;
+use super::connection::{Connection, Feed};
+use crate::broker::{Fed, SLICE_COST_MAX, Tally};
+use crate::ids::Token;
+use crate::io::{FrameClass, FramePool};
+use crate::metrics::Counter;
+
+/// Slices queued or asked for per turn: about a millisecond of sending.
+const SLICES_MAX: usize = 64;
+
+impl State {
+    /// Lets the next connections on the list read.
+    pub(super) fn advance_feeds(&mut self) {
+        let limit = self.settings.config.limits.send_queue_size.min(SLICE_COST_MAX);
+        for _ in 0..self.feeds.len().min(SLICES_MAX) {
+            let Some(token) = self.feeds.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(token.index()) else { continue };
+            if connection.generation != token.generation {
+                continue;
+            }
+            if connection.blocked {
+                // `sent` brings it back.
+                connection.feed = Feed::Parked;
+                continue;
+            }
+            if !has_room(connection, &self.frames, limit) {
+                // The flush at the end of the turn tells whether it takes more.
+                self.feeds.push_back(token);
+                continue;
+            }
+            let mut effects = std::mem::take(&mut self.effects);
+            let fed = self.broker.feed(token, &mut effects);
+            match fed {
+                Fed::Nothing => connection.feed = Feed::None,
+                Fed::Waiting => connection.feed = Feed::Parked,
+                Fed::Stalled | Fed::Something => self.feeds.push_back(token),
+            }
+            self.apply(effects);
+        }
+    }
+
+    /// Whether the next turn has something to do for cursors.
+    pub(super) fn has_feeds(&self) -> bool {
+        !self.feeds.is_empty() && !self.broker.reads_full()
+    }
+
+    /// The connection has, or may have, cursors that can read.
+    pub(super) fn list_feed(&mut self, token: Token) {
+        let Some(connection) = self.connection(token) else { return };
+        if connection.feed != Feed::Listed {
+            connection.feed = Feed::Listed;
+            self.feeds.push_back(token);
+        }
+    }
+
+    /// Forgets what is too old in the histories at home here, and counts what they went through.
+    pub(super) fn expire_histories(&mut self) {
+        if self.broker.next_expiry().is_some_and(|due| due <= self.now) {
+            self.broker.expire();
+        }
+        let tally = self.broker.take_tally();
+        if tally != Tally::default() {
+            self.count(Counter::HistoryTrimmed, tally.trimmed);
+            self.count(Counter::HistoryEvicted, tally.evicted);
+            self.count(Counter::IdempotencyDropped, tally.ids_dropped);
+            self.count(Counter::Duplicates, tally.duplicates);
+            self.count(Counter::FellBehind, tally.fell_behind);
+            self.count(Counter::NotRecovered, tally.not_recovered);
+            self.count(Counter::HistoryGaps, tally.gaps);
+        }
+    }
+}
+
+/// Whether a slice may be queued: as long as there is less than one, whatever live channels have
+/// queued, so that they cannot keep a cursor waiting for ever.
+fn has_room(connection: &Connection, frames: &FramePool, limit: usize) -> bool {
+    connection.queue.cost() < limit
+        || !connection.queue.classes(frames).any(|class| class == FrameClass::Retained)
+}
