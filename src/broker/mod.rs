@@ -80,6 +80,8 @@ pub struct Broker {
     limits: BrokerLimits,
     options: Arc<ChannelOptions>,
     namespaces: Vec<(String, Arc<ChannelOptions>)>,
+    /// Whether any channel can have a history.
+    keeps_histories: bool,
     origin: Origin,
     now: Moment,
     topics: Topics,
@@ -120,9 +122,11 @@ impl Broker {
         origin: Origin,
         config: &Config,
     ) -> Self {
-        let namespaces = config.namespaces.iter();
+        let spaces = config.namespaces.iter();
         let namespaces =
-            namespaces.map(|space| (space.name.clone(), Arc::new(space.options.clone())));
+            spaces.clone().map(|space| (space.name.clone(), Arc::new(space.options.clone())));
+        let keeps_histories = config.channels.has_history()
+            || spaces.clone().any(|space| space.options.has_history());
         Self {
             shard,
             limits: BrokerLimits {
@@ -134,6 +138,7 @@ impl Broker {
             },
             options: Arc::new(config.channels.clone()),
             namespaces: namespaces.collect(),
+            keeps_histories,
             origin,
             now: Moment::default(),
             topics: Topics::new(shards, hasher),
@@ -184,6 +189,12 @@ impl Broker {
     /// What time it is, until the next call.
     pub fn begin_turn(&mut self, now: Moment) {
         self.now = now;
+    }
+
+    /// Whether any channel can have a history: if not, there is never anything to expire, to feed or
+    /// to tally.
+    pub fn keeps_histories(&self) -> bool {
+        self.keeps_histories
     }
 
     /// What has happened since the last call, for the counters.

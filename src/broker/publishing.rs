@@ -31,7 +31,13 @@ impl Broker {
         if home == self.shard {
             let outcome = match found {
                 Some(_) if self.giving_way => PublishOutcome::BacklogFull,
-                Some(key) => self.order_data(key, &publisher, data, frames, effects),
+                Some(key) if self.topics.topic(key).past.is_some() => {
+                    self.keep(key, name, &publisher, data, frames, effects)
+                }
+                Some(key) => {
+                    let frame = || encoder::publication_frame(name, data);
+                    self.order(key, &publisher, frame, frames, effects)
+                }
                 None => self.order_first(hash, name, &publisher, data, frames, effects),
             };
             if publisher.receipt.is_some() || !outcome.is_accepted() {
@@ -49,7 +55,7 @@ impl Broker {
         }
         let has_history = match found {
             Some(key) => self.topics.topic(key).past.is_some(),
-            None => self.options(name).has_history(),
+            None => self.has_history(name),
         };
         let body = if has_history {
             Bytes::copy_from_slice(data)
@@ -72,7 +78,7 @@ impl Broker {
         let hash = self.topics.hash(&topic);
         let outcome = match self.topics.find(hash, &topic) {
             Some(key) if self.topics.topic(key).past.is_some() => {
-                self.keep(key, &publisher, &body, frames, effects)
+                self.keep(key, &topic, &publisher, &body, frames, effects)
             }
             Some(key) => self.order(key, &publisher, || body, frames, effects),
             None => self.order_first(hash, &topic, &publisher, &body, frames, effects),
@@ -147,23 +153,6 @@ impl Broker {
         }
     }
 
-    /// At home: as [`Broker::order`] or [`Broker::keep`].
-    fn order_data(
-        &mut self,
-        key: TopicKey,
-        publisher: &Publisher,
-        data: &[u8],
-        frames: &mut FramePool,
-        effects: &mut Vec<Effect>,
-    ) -> PublishOutcome {
-        let topic = self.topics.topic(key);
-        if topic.past.is_some() {
-            return self.keep(key, publisher, data, frames, effects);
-        }
-        let name = topic.name.clone();
-        self.order(key, publisher, || encoder::publication_frame(&name, data), frames, effects)
-    }
-
     /// At home: a publication of a topic that is not in the table. Without history nobody wants it.
     fn order_first(
         &mut self,
@@ -174,11 +163,11 @@ impl Broker {
         frames: &mut FramePool,
         effects: &mut Vec<Effect>,
     ) -> PublishOutcome {
-        if !self.options(name).has_history() {
+        if !self.has_history(name) {
             return PublishOutcome::ACCEPTED;
         }
         match self.insert_topic(hash, name) {
-            Some(key) => self.keep(key, publisher, data, frames, effects),
+            Some(key) => self.keep(key, name, publisher, data, frames, effects),
             None => PublishOutcome::TableFull { limit: self.limits.topics_max },
         }
     }
@@ -206,6 +195,7 @@ impl Broker {
     fn keep(
         &mut self,
         key: TopicKey,
+        name: &str,
         publisher: &Publisher,
         data: &[u8],
         frames: &mut FramePool,
@@ -214,9 +204,9 @@ impl Broker {
         let may_take = self.may_take(key);
         let id = self.fingerprint(publisher);
         let now = self.now;
-        let topic = self.topics.topic_mut(key);
-        let name = topic.name.clone();
-        let Some(history) = topic.history_mut() else { return PublishOutcome::BacklogFull };
+        let Some(history) = self.topics.topic_mut(key).history_mut() else {
+            return PublishOutcome::BacklogFull;
+        };
         let before = history.cost();
         let id = id.filter(|_| history.options.idempotency_size > 0);
         if let Some(offset) = id.and_then(|id| history.find_id(id, now)) {
@@ -229,7 +219,7 @@ impl Broker {
             return PublishOutcome::BacklogFull;
         }
         let offset = history.position().offset + 1;
-        let frame = encoder::retained_frame(&name, offset, data);
+        let frame = encoder::retained_frame(name, offset, data);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
         self.tally.trimmed += history.push(frame.clone(), except, now) as u64;
         if let Some(id) = id {

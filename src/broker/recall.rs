@@ -78,7 +78,7 @@ impl Broker {
 
     /// Whether channels with this name keep a history.
     pub fn has_history(&self, name: &str) -> bool {
-        self.options(name).has_history()
+        self.keeps_histories && self.options(name).has_history()
     }
 
     /// When histories have something to expire, or earlier.

@@ -183,7 +183,7 @@ pub static KEYS: [Key; 39] = [
     Key {
         path: "limits.max_topics",
         flag: None,
-        help: "Channels with a subscriber, for each shard",
+        help: "Channels with a subscriber or a history, for each shard",
         field: Count(|c| &mut c.limits.max_topics, 1..=CONNECTIONS_MAX),
     },
     Key {

@@ -94,7 +94,7 @@ pub struct Limits {
     /// Time without a single byte accepted by a socket that has bytes queued, after which its reader
     /// counts as slow. Default 10 s.
     pub slow_consumer_timeout: Duration,
-    /// Topics with at least one subscriber, per shard. Default 1,000,000.
+    /// Topics with a subscriber or a history, per shard. Default 1,000,000.
     pub max_topics: usize,
     /// Bytes of publications waiting for their fan-out, per shard. Default 64 MiB.
     pub fanout_backlog: usize,

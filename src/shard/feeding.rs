@@ -58,6 +58,9 @@ impl State {
 
     /// Forgets what is too old in the histories at home here, and counts what they went through.
     pub(super) fn expire_histories(&mut self) {
+        if !self.broker.keeps_histories() {
+            return;
+        }
         if self.broker.next_expiry().is_some_and(|due| due <= self.now) {
             self.broker.expire();
         }
