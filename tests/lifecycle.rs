@@ -101,6 +101,8 @@ fn more_connections_than_open_files_allow_are_warned_of() {
         let server = launch.env("STENTOR_SERVER_SHARDS", "1").start();
         let allowed =
             server.banner[2].split_whitespace().rev().nth(1).expect("a number").to_string();
+        // The log is written beside the banner: what was warned of stands before the counters.
+        server.counters();
         let lines = server.log.lines();
         (allowed, lines.into_iter().filter(|line| line.contains("WARN")).collect::<Vec<_>>())
     };

@@ -11,6 +11,7 @@ mod ending;
 mod expiry;
 mod feeding;
 mod frames;
+mod pace;
 mod peer_log;
 mod recall;
 mod requests;
@@ -39,6 +40,7 @@ use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
 use crate::proto::{DecoderLimits, encoder};
 use connection::{Connection, Phase};
+use pace::Pace;
 use peer_log::PeerLog;
 use timers::TimerWheel;
 
@@ -47,8 +49,6 @@ const MESSAGES_MAX: usize = 1024;
 /// Deadlines looked at per turn: no more than the events that a backend takes, so that a crowd of pings
 /// does not keep a shard from reading the answers.
 const EXPIRED_MAX: usize = 64;
-/// Visits of fan-outs per turn, see [`Broker::advance`]: about half a millisecond of sending.
-const VISITS_MAX: usize = 128;
 /// Longest wait: a shard turns at least this often, so that a stalled one can be told.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// What expires in histories is collected for so long.
@@ -164,6 +164,7 @@ struct State {
     caught_up: Moment,
     /// When the turn began, until it ends.
     woken: Option<Duration>,
+    pace: Pace,
     connections: Slab<Connection>,
     last_generation: u32,
     timers: TimerWheel,
@@ -219,6 +220,7 @@ impl State {
             now,
             caught_up: now,
             woken: None,
+            pace: Pace::default(),
             connections: Slab::new(),
             last_generation: 0,
             timers: TimerWheel::new(now),
@@ -323,7 +325,9 @@ impl State {
 impl Handler for State {
     fn waits(&mut self, elapsed: Duration) {
         if let Some(woken) = self.woken.take() {
-            self.metrics().note_turn_length(elapsed.saturating_sub(woken));
+            let length = elapsed.saturating_sub(woken);
+            self.pace.note_turn(length);
+            self.metrics().note_turn_length(length);
         }
     }
 

@@ -4,8 +4,8 @@ use std::io;
 
 use slab::Slab;
 
+use super::State;
 use super::connection::{Connection, Feed, Phase};
-use super::{State, VISITS_MAX};
 use crate::broker::{Deliver, SLICE_COST_MAX};
 use crate::config::SlowConsumer;
 use crate::ids::{Tick, Token};
@@ -30,10 +30,11 @@ impl State {
         }
         let mut effects = std::mem::take(&mut self.effects);
         let limit = self.settings.config.limits.send_queue_size;
+        let visits = self.pace.visits();
         let Self { broker, frames, connections, dirty, overflowed, .. } = self;
         let dropped = Dropped::default();
         let mut queues = Queues { connections, dirty, overflowed, limit, dropped };
-        let deliveries = broker.advance(VISITS_MAX, frames, &mut effects, &mut queues);
+        let deliveries = broker.advance(visits, frames, &mut effects, &mut queues);
         let dropped = queues.dropped;
         self.count(Counter::Deliveries, deliveries as u64);
         self.count(Counter::DroppedOldest, dropped.oldest);
