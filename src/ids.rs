@@ -1,5 +1,6 @@
 //! Names of things: the small values every layer passes around. No behaviour beyond validation.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -39,6 +40,17 @@ impl Token {
 
     pub fn unpack(packed: u64) -> Self {
         Self { slot: packed as u32, generation: (packed >> 32) as u32 }
+    }
+}
+
+/// One life of a topic's history: offsets of two epochs have nothing to do with each other. Chosen at
+/// random when the history begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -98,6 +110,13 @@ impl Deref for TopicName {
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+// Equal, ordered and hashed as the text is: tables are asked by it.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        self
     }
 }
 

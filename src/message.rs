@@ -1,6 +1,13 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
+mod log;
+
 use bytes::Bytes;
+
+pub use log::{
+    LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
+    Ticket,
+};
 
 use crate::ids::{ShardId, Token, TopicName};
 
@@ -19,6 +26,8 @@ pub enum ShardMessage {
     Deliver { topic: TopicName, frame: Bytes, except: Option<Token> },
     /// From a topic's home to the publisher's shard.
     Published { topic: TopicName, publisher: Publisher, outcome: PublishOutcome },
+    /// From the durable log.
+    Log(LogAnswer),
 }
 
 impl ShardMessage {
@@ -27,6 +36,7 @@ impl ShardMessage {
         const SMALL: usize = 128;
         match self {
             Self::Publish { frame, .. } | Self::Deliver { frame, .. } => SMALL + frame.len(),
+            Self::Log(answer) => answer.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

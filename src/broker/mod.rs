@@ -264,6 +264,8 @@ impl Broker {
                     self.enqueue(key, frame, except, frames);
                 }
             }
+            // The shard has counted it; no topic waits for the log.
+            ShardMessage::Log(_) => {}
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
