@@ -1,7 +1,7 @@
 //! What a key holds: the place in [`Config`], how it is written, and its bounds.
 
 use super::values;
-use super::{BackendChoice, Config, LogFormat, LogLevel, SlowConsumer};
+use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -203,6 +203,7 @@ choice!(SlowConsumer {
     Conflate = "conflate",
     Disconnect = "disconnect",
 });
+choice!(Level { Live = "live", History = "history" });
 choice!(LogLevel {
     Error = "error",
     Warn = "warn",

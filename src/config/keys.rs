@@ -34,13 +34,14 @@ const GIB: u64 = 1 << 30;
 /// What a slot number can tell apart.
 const CONNECTIONS_MAX: u64 = u32::MAX as u64;
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 365);
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
 const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 
 use Field::{Address, Choice, Count, Path, Size, Switch, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 30] = [
+pub static KEYS: [Key; 38] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -192,6 +193,12 @@ pub static KEYS: [Key; 30] = [
         field: Size(|c| &mut c.limits.mesh_backlog, BACKLOG),
     },
     Key {
+        path: "limits.history_memory",
+        flag: None,
+        help: "Bytes of all histories, for each shard; what expires first goes first",
+        field: Size(|c| &mut c.limits.history_memory, KIB..=1024 * GIB),
+    },
+    Key {
         path: "heartbeat.interval",
         flag: Some("heartbeat"),
         help: "Silence before a ping; twice that closes a connection",
@@ -201,10 +208,52 @@ pub static KEYS: [Key; 30] = [
         ),
     },
     Key {
+        path: "channels.level",
+        flag: Some("level"),
+        help: "What delivery promises",
+        field: Choice(|c| &mut c.channels.level),
+    },
+    Key {
         path: "channels.slow_consumer",
         flag: Some("slow-consumer"),
         help: "For slow readers",
         field: Choice(|c| &mut c.channels.slow_consumer),
+    },
+    Key {
+        path: "channels.history_size",
+        flag: None,
+        help: "Publications kept of each channel, at level history",
+        field: Count(|c| &mut c.channels.history_size, 1..=10_000_000),
+    },
+    Key {
+        path: "channels.history_bytes",
+        flag: None,
+        help: "Bytes kept of each channel; the newest publication always is",
+        field: Size(|c| &mut c.channels.history_bytes, 1..=64 * GIB),
+    },
+    Key {
+        path: "channels.history_ttl",
+        flag: None,
+        help: "How long a publication is kept, and a channel that nobody uses",
+        field: Time(|c| &mut c.channels.history_ttl, RETENTION),
+    },
+    Key {
+        path: "channels.last",
+        flag: None,
+        help: "A new subscriber first gets the latest publication, at level history",
+        field: Switch(|c| &mut c.channels.last),
+    },
+    Key {
+        path: "channels.idempotency_window",
+        flag: None,
+        help: "How long a messageId is remembered, at level history",
+        field: Time(|c| &mut c.channels.idempotency_window, RETENTION),
+    },
+    Key {
+        path: "channels.idempotency_size",
+        flag: None,
+        help: "Message ids remembered of each channel; 0: none",
+        field: Count(|c| &mut c.channels.idempotency_size, 0..=10_000_000),
     },
     Key {
         path: "diagnostics.echo",

@@ -159,6 +159,7 @@ impl Merge {
             namespaces.map(|(name, options)| Namespace { name, options }).collect();
         self.check_exposure();
         self.check_sizes();
+        self.check_levels();
         if self.problems.is_empty() {
             let Self { config, origins, warnings, .. } = self;
             return Ok(Loaded { config, origins, warnings });
@@ -252,6 +253,27 @@ impl Merge {
             );
             let origin = self.origins.get("limits.send_queue_size").cloned().unwrap_or_default();
             self.warnings.push(Problem { origin, text });
+        }
+    }
+
+    /// Options of a channel that mean nothing at its level.
+    fn check_levels(&mut self) {
+        let shared = ("channels".to_string(), &self.config.channels);
+        let namespaces = self.config.namespaces.iter();
+        let namespaces =
+            namespaces.map(|space| (format!("namespaces.{}", space.name), &space.options));
+        for (section, options) in std::iter::once(shared).chain(namespaces) {
+            let origin = self.origins.get(&format!("{section}.last"));
+            if let Some(origin) = origin
+                && options.last
+                && !options.has_history()
+            {
+                let text = format!(
+                    "{section}.last = true: has no effect: level \"live\" keeps nothing; it needs \
+                     {section}.level = \"history\""
+                );
+                self.warnings.push(Problem { origin: origin.clone(), text });
+            }
         }
     }
 }

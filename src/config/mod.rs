@@ -96,6 +96,9 @@ pub struct Limits {
     pub fanout_backlog: usize,
     /// Bytes waiting to go from one shard to another. Default 64 MiB.
     pub mesh_backlog: usize,
+    /// Bytes of all histories, per shard: publications, each with 128 bytes on top, and remembered
+    /// message ids. Over it, what is nearest to its `history_ttl` goes first. Default 256 MiB.
+    pub history_memory: usize,
 }
 
 /// `[heartbeat]`
@@ -107,10 +110,46 @@ pub struct Heartbeat {
 }
 
 /// `[channels]` and `[namespaces.NAME]`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelOptions {
-    /// What happens to publications for a reader over its `send_queue_size`. Default `disconnect`.
+    /// What delivery promises. Default `live`.
+    pub level: Level,
+    /// What happens to publications for a reader over its `send_queue_size`; at level `live` only.
+    /// Default `disconnect`.
     pub slow_consumer: SlowConsumer,
+    /// Publications kept of each channel. Default 1,000.
+    pub history_size: usize,
+    /// Bytes kept of each channel, 128 more for each publication; the newest one is kept whatever it
+    /// takes. Default 1 MiB.
+    pub history_bytes: usize,
+    /// How long a publication is kept, and a channel that nobody uses with its epoch. Default 5 min.
+    pub history_ttl: Duration,
+    /// A new subscriber first gets the latest publication. Default off.
+    pub last: bool,
+    /// How long a `messageId` is remembered. Default 5 min.
+    pub idempotency_window: Duration,
+    /// Message ids remembered of each channel; 0: none. Default 1,000.
+    pub idempotency_size: usize,
+}
+
+impl ChannelOptions {
+    /// Whether publications have offsets and are kept.
+    pub fn has_history(&self) -> bool {
+        match self.level {
+            Level::Live => false,
+            Level::History => true,
+        }
+    }
+}
+
+/// What the delivery of a channel's publications promises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Level {
+    /// At most once, to whoever is connected.
+    #[default]
+    Live,
+    /// Everything that is still kept arrives in order, once, by offset, across reconnects.
+    History,
 }
 
 /// The channels whose name starts with `name:`.
@@ -215,6 +254,22 @@ impl Default for Limits {
             max_topics: 1_000_000,
             fanout_backlog: 64 << 20,
             mesh_backlog: 64 << 20,
+            history_memory: 256 << 20,
+        }
+    }
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            slow_consumer: SlowConsumer::default(),
+            history_size: 1000,
+            history_bytes: 1 << 20,
+            history_ttl: Duration::from_mins(5),
+            last: false,
+            idempotency_window: Duration::from_mins(5),
+            idempotency_size: 1000,
         }
     }
 }

@@ -93,11 +93,20 @@ fn every_key_is_read_from_a_file() {
         max_topics = 11
         fanout_backlog = "12MiB"
         mesh_backlog = "13MiB"
+        history_memory = "14MiB"
         [heartbeat]
         interval = "500ms"
         [channels]
+        level = "history"
         slow_consumer = "conflate"
+        history_size = 15
+        history_bytes = "16KiB"
+        history_ttl = "17s"
+        last = true
+        idempotency_window = "18s"
+        idempotency_size = 19
         [namespaces.chat]
+        level = "live"
         slow_consumer = "drop_oldest"
         [namespaces.prices]
         [diagnostics]
@@ -108,9 +117,19 @@ fn every_key_is_read_from_a_file() {
         "#,
     );
     let config = written.load().config;
-    let namespace = |name: &str, slow_consumer| Namespace {
+    let channels = ChannelOptions {
+        level: Level::History,
+        slow_consumer: SlowConsumer::Conflate,
+        history_size: 15,
+        history_bytes: 16 << 10,
+        history_ttl: Duration::from_secs(17),
+        last: true,
+        idempotency_window: Duration::from_secs(18),
+        idempotency_size: 19,
+    };
+    let namespace = |name: &str, level, slow_consumer| Namespace {
         name: name.to_string(),
-        options: ChannelOptions { slow_consumer },
+        options: ChannelOptions { level, slow_consumer, ..channels.clone() },
     };
     assert_eq!(
         config,
@@ -143,13 +162,14 @@ fn every_key_is_read_from_a_file() {
                 max_topics: 11,
                 fanout_backlog: 12 << 20,
                 mesh_backlog: 13 << 20,
+                history_memory: 14 << 20,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
-            channels: ChannelOptions { slow_consumer: SlowConsumer::Conflate },
             namespaces: vec![
-                namespace("chat", SlowConsumer::DropOldest),
-                namespace("prices", SlowConsumer::Conflate),
+                namespace("chat", Level::Live, SlowConsumer::DropOldest),
+                namespace("prices", Level::History, SlowConsumer::Conflate),
             ],
+            channels,
             diagnostics: Diagnostics { echo: Some("/echo".to_string()) },
             log: Log { level: LogLevel::Debug, format: LogFormat::Json },
         }

@@ -264,7 +264,7 @@ fn small_bounds(random: &mut Random) -> Config {
     config.heartbeat.interval = Duration::from_secs(1 + random.below(3) as u64);
     let namespace = |name: &str, slow_consumer| Namespace {
         name: name.to_owned(),
-        options: ChannelOptions { slow_consumer },
+        options: ChannelOptions { slow_consumer, ..ChannelOptions::default() },
     };
     config.namespaces = vec![
         namespace("last", SlowConsumer::Conflate),
