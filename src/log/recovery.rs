@@ -121,7 +121,11 @@ impl<D: Disk> Store<D> {
         let mut runs = Runs::default();
         let notes = &mut *recovery.notes;
         let damages = &mut recovery.damages;
+        let mut synced = HEADER_BYTES;
         let end = walk(&segment, |piece| match piece {
+            Piece::Record { record: Record { kind: Kind::Mark, offset, .. }, .. } => {
+                synced = synced.max(offset);
+            }
             Piece::Record { at, record } => runs.add(at, &record, *damages),
             Piece::Damage { from, to, flaw } => {
                 *damages += 1;
@@ -131,10 +135,13 @@ impl<D: Disk> Store<D> {
         .map_err(read)?;
         if end < segment.length && segment.end.is_none() {
             let bytes = segment.length - end;
-            let cut = segment.file.cut(end).and_then(|()| segment.file.sync());
-            cut.map_err(attempt(format!("cut its file {name}")))?;
-            recovery.notes.push(Note::TailCut { file: name, at: end, bytes });
+            segment.file.cut(end).map_err(attempt(format!("cut its file {name}")))?;
+            let file = name.clone();
+            recovery.notes.push(Note::TailCut { file, at: end, bytes });
         }
+        let synced = segment.end.unwrap_or(synced);
+        write_again(&mut segment.file, synced, end)
+            .map_err(attempt(format!("write its file {name} again")))?;
         let (entries, seen): (Vec<_>, Vec<_>) = runs.list.into_iter().unzip();
         let bytes = index::encode(Subject { store: self.id, number, end }, &entries);
         let index = index_name(number);
@@ -257,6 +264,20 @@ impl<D: Disk> Store<D> {
     }
 }
 
+/// Makes durable what the server before this one has written and perhaps never synced: it counts from
+/// now on. After a failed sync the system holds it for written although it is not, so a sync alone
+/// is not enough.
+fn write_again<F: DiskFile>(file: &mut F, from: u64, to: u64) -> std::io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let mut bytes = vec![0; (to - at).min(1 << 20) as usize];
+        file.read_at(&mut bytes, at)?;
+        file.write_at(&bytes, at)?;
+        at += bytes.len() as u64;
+    }
+    file.sync()
+}
+
 /// Makes an empty folder a store.
 fn make<D: Disk>(disk: &D, id: u64) -> std::io::Result<()> {
     let mut file = disk.create(STORE_NAME_NEW)?;
@@ -293,9 +314,6 @@ struct Runs {
 
 impl Runs {
     fn add(&mut self, at: u64, record: &Record<'_>, damages: u32) {
-        if record.kind == Kind::Mark {
-            return;
-        }
         let slot = Slot { at: at as u32, length: record.length() as u32 };
         let position = record.kind == Kind::Position;
         let bytes = if position { 0 } else { u64::from(slot.length) };

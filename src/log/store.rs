@@ -186,8 +186,8 @@ impl<D: Disk> Store<D> {
     /// Makes sure that there is a segment to append to. After an error nothing can be appended.
     pub fn prepare(&mut self) -> io::Result<()> {
         let full = |active: &Active<D::File>| active.written >= self.limits.segment_bytes;
-        if self.active.as_ref().is_some_and(full) {
-            debug_assert!(self.batch.is_empty());
+        // Not before everything is settled: who waits for that hears of it from `sync` alone.
+        if !self.has_pending() && self.active.as_ref().is_some_and(full) {
             self.sync()?;
             self.finish_segment();
         }
@@ -233,7 +233,9 @@ impl<D: Disk> Store<D> {
     /// Adds a publication to the batch. Not before [`Store::prepare`].
     pub fn append(&mut self, record: &Record<'_>, name: &TopicName) -> Result<TopicSlot, Refused> {
         debug_assert_eq!(record.kind, Kind::Publication);
-        if record.length() > RECORD_BYTES_MAX {
+        let end = self.active.as_ref().map_or(0, |active| active.written) + self.batch.len() as u64;
+        // The second: in the same segment no further record has a place.
+        if record.length() > RECORD_BYTES_MAX || end > u64::from(u32::MAX) - (2 << 30) {
             return Err(Refused::TooLong);
         }
         let found = self.topics.find(record.topic);
