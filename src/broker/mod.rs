@@ -264,7 +264,7 @@ impl Broker {
                     self.enqueue(key, frame, except, frames);
                 }
             }
-            // The shard has counted it; no topic waits for the log.
+            // No topic asks the log yet, so it has nothing to answer.
             ShardMessage::Log(_) => {}
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;

@@ -38,6 +38,16 @@ pub enum Note {
     OffsetsLeftOut { topics: usize },
 }
 
+impl Note {
+    /// Whether nothing that was acknowledged is concerned.
+    pub fn is_harmless(&self) -> bool {
+        match self {
+            Self::TailCut { .. } => true,
+            Self::Damaged { .. } | Self::HeaderDamaged { .. } | Self::OffsetsLeftOut { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -168,9 +168,9 @@ impl<D: Disk> Store<D> {
         self.topics.get(slot).map(|topic| &topic.name)
     }
 
-    /// Topics in the table.
-    pub fn topics(&self) -> usize {
-        self.topics.len()
+    /// Places of the table of topics, taken or not: each below this number may be trimmed.
+    pub fn topic_places(&self) -> u32 {
+        self.topics.places()
     }
 
     /// Bytes of all files.

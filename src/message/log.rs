@@ -121,6 +121,13 @@ pub struct Missing {
     pub reason: MissingReason,
 }
 
+impl Missing {
+    /// Whether somebody should look after the disk.
+    pub fn is_lost(&self) -> bool {
+        self.reason == MissingReason::Lost
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MissingReason {
     /// They were no longer to be kept.
