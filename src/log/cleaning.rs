@@ -4,6 +4,7 @@
 use std::io;
 
 use super::disk::{Disk, DiskFile};
+use super::index::{self, RunEntry, SlotRange};
 use super::reading::{places, span};
 use super::record::{Kind, Record};
 use super::segment::{index_name, log_name};
@@ -23,8 +24,9 @@ pub struct Cleaning {
     segment: u64,
     /// Its publications go with it.
     evict: bool,
-    /// Topics that still have something in it.
-    members: Vec<TopicSlot>,
+    /// Topics that still have something in it, and whether their position is to be written in any
+    /// case: trimmed records of theirs go with it, while older ones may stay elsewhere.
+    members: Vec<(TopicSlot, bool)>,
     /// Topics whose last trace it is, long without publications.
     forgotten: Vec<TopicSlot>,
 }
@@ -80,7 +82,7 @@ impl<D: Disk> Store<D> {
         let mut copied = 0;
         let mut positions = Vec::new();
         for _ in 0..STEP_TOPICS {
-            let Some(&topic) = cleaning.members.last() else { break };
+            let Some(&(topic, trimmed)) = cleaning.members.last() else { break };
             if copied >= STEP_BYTES {
                 break;
             }
@@ -94,14 +96,16 @@ impl<D: Disk> Store<D> {
                         continue;
                     }
                     Err(error) => {
+                        // A failed write has given the active segment up, and is no fault of this one.
                         if let Some(segment) = self.segments.get_mut(&cleaning.segment) {
-                            segment.stuck = true;
+                            segment.stuck = self.active.is_some();
                         }
+                        self.discard_batch();
                         return Err(error);
                     }
                 }
             }
-            match self.keep_position(topic, cleaning.segment, now_ms) {
+            match self.keep_position(topic, trimmed, cleaning.segment, now_ms) {
                 Kept::Elsewhere => {}
                 Kept::Written => positions.push(topic),
                 Kept::Not => cleaning.forgotten.push(topic),
@@ -139,8 +143,33 @@ impl<D: Disk> Store<D> {
         let concerned = self.topics.iter().filter(|(_, topic)| {
             topic.home == segment || topic.runs.iter().any(|run| run.segment == segment)
         });
-        let members = concerned.map(|(slot, _)| slot).collect();
+        let mut members: Vec<_> = concerned.map(|(slot, _)| (slot, false)).collect();
+        if self.segments.first_key_value().is_some_and(|(first, _)| *first < segment) {
+            members.extend(self.trimmed_in(segment).into_iter().map(|slot| (slot, true)));
+        }
         Cleaning { segment, evict, members, forgotten: Vec::new() }
+    }
+
+    /// Topics that had more in a finished segment than they keep.
+    fn trimmed_in(&self, segment: u64) -> Vec<TopicSlot> {
+        let read = || {
+            let file = self.disk.open(&index_name(segment)).ok()?;
+            let mut bytes = vec![0; usize::try_from(file.length().ok()?).ok()?];
+            file.read_at(&mut bytes, 0).ok()?;
+            index::decode(&bytes, self.id, segment)
+        };
+        // Without its index older records of a topic may come back with a restart; the rules of the
+        // topic then trim them again.
+        let entries = read().map_or_else(Vec::new, |(_, entries)| entries);
+        let trimmed = |entry: &RunEntry<SlotRange>| {
+            let slot = self.topics.find(&entry.topic)?;
+            let topic = self.topics.get(slot)?;
+            (topic.oldest > entry.oldest()).then_some(slot)
+        };
+        let mut trimmed: Vec<_> = entries.iter().filter_map(trimmed).collect();
+        trimmed.sort_unstable();
+        trimmed.dedup();
+        trimmed
     }
 
     /// Drops what a topic has in a segment; how much that was.
@@ -260,9 +289,13 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes down where a topic is if the segment was the proof of it.
-    fn keep_position(&mut self, slot: TopicSlot, segment: u64, now_ms: u64) -> Kept {
+    fn keep_position(&mut self, slot: TopicSlot, trimmed: bool, segment: u64, now_ms: u64) -> Kept {
         let Some(topic) = self.topics.get(slot) else { return Kept::Elsewhere };
         if topic.home != segment {
+            if trimmed {
+                self.add_position(slot);
+                return Kept::Written;
+            }
             return Kept::Elsewhere;
         }
         // An older segment may hold records of it, which would bring it back at a wrong place.
@@ -280,8 +313,8 @@ impl<D: Disk> Store<D> {
         let Some(topic) = self.topics.get(slot) else { return };
         let (name, epoch, offset, time_ms) =
             (topic.name.clone(), topic.epoch, topic.next, topic.latest_ms);
-        let kind = Kind::Position;
-        let (message_id, data) = (None, &[][..]);
+        let oldest = topic.oldest.to_le_bytes();
+        let (kind, message_id, data) = (Kind::Position, None, &oldest[..]);
         let record = Record { kind, topic: &name, epoch, offset, time_ms, message_id, data };
         self.add(&record, slot);
     }

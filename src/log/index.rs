@@ -29,7 +29,8 @@ pub struct Slot {
 }
 
 /// Records of one topic in one segment, with offsets that follow each other. A
-/// [`Kind::Position`] has none, and the topic's next offset as its first.
+/// [`Kind::Position`] has none, the topic's next offset as its first, and in the place of bytes the
+/// oldest offset that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunEntry<S> {
     pub kind: Kind,
@@ -41,6 +42,14 @@ pub struct RunEntry<S> {
     /// Of its records, heads and all.
     pub bytes: u64,
     pub slots: S,
+}
+
+impl<S> RunEntry<S> {
+    /// The oldest offset that it says anything of.
+    pub fn oldest(&self) -> u64 {
+        // Of a position nobody knows what lies before.
+        if self.kind == Kind::Position { 0 } else { self.first }
+    }
 }
 
 /// Slots that lie in an index file.

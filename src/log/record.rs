@@ -28,7 +28,7 @@ pub enum Kind {
     Publication = 2,
     /// A publication copied from an older segment, so that this one could be removed.
     Moved = 3,
-    /// The epoch and the next offset of a topic whose last publication is gone.
+    /// Where a topic is: its epoch, its next offset, and as its data (u64) the oldest that it keeps.
     Position = 4,
 }
 
@@ -113,6 +113,11 @@ impl<'a> Record<'a> {
         out.extend_from_slice(self.data);
         let checksum = crc32fast::hash(&out[start + 4..]);
         out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// The oldest offset that a [`Kind::Position`] says is kept.
+    pub fn oldest(&self) -> u64 {
+        self.data.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
     /// The record at the start of `bytes`, which may go on behind it.

@@ -74,6 +74,8 @@ struct Recovery<'n> {
     damages: u32,
     /// How many of them stood before the newest record of each topic.
     seen: HashMap<TopicSlot, u32, RandomState>,
+    /// The oldest offset that topics keep, where that was written down.
+    oldest: HashMap<TopicSlot, u64, RandomState>,
 }
 
 impl<D: Disk> Store<D> {
@@ -95,18 +97,22 @@ impl<D: Disk> Store<D> {
         let found = segments(&disk, id)?;
         let mut store = Self::empty(disk, id, limits, retention_of);
         let mut recovery =
-            Recovery { notes: &mut notes, damages: 0, seen: HashMap::default() };
+            Recovery { notes: &mut notes, damages: 0, seen: HashMap::default(), oldest: HashMap::default() };
         for segment in found {
             store.next_number = segment.number + 1;
             if segment.length <= HEADER_BYTES {
                 let name = segment.name;
                 store.disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
+                drop(store.disk.remove(&index_name(segment.number)));
                 continue;
             }
             store.recover_segment(segment, &mut recovery)?;
         }
-        let Recovery { damages, seen, .. } = recovery;
+        let Recovery { damages, seen, oldest, .. } = recovery;
         store.count_live();
+        for (slot, oldest) in oldest {
+            store.advance(slot, oldest).map_err(attempt("read its files"))?;
+        }
         store.leave_out_offsets(damages, &seen, &mut notes).map_err(attempt("write to it"))?;
         Ok((store, notes))
     }
@@ -210,6 +216,7 @@ impl<D: Disk> Store<D> {
             // A later life of the topic: the earlier one was forgotten.
             topic.runs.clear();
             (topic.epoch, topic.next, topic.oldest) = (entry.epoch, entry.first, entry.first);
+            recovery.oldest.remove(&slot);
         }
         if entry.kind != Kind::Position {
             let run = Run {
@@ -222,8 +229,9 @@ impl<D: Disk> Store<D> {
                 bytes: entry.bytes,
             };
             topic.place(run, |_, _| {});
-        } else if topic.runs.is_empty() {
-            topic.oldest = topic.oldest.max(end);
+        } else {
+            let oldest = recovery.oldest.entry(slot).or_default();
+            *oldest = entry.bytes.min(entry.first).max(*oldest);
         }
         topic.latest_ms = topic.latest_ms.max(entry.latest_ms);
         if end >= topic.next {
@@ -326,7 +334,7 @@ impl Runs {
     fn add(&mut self, at: u64, record: &Record<'_>, damages: u32) {
         let slot = Slot { at: at as u32, length: record.length() as u32 };
         let position = record.kind == Kind::Position;
-        let bytes = if position { 0 } else { u64::from(slot.length) };
+        let bytes = if position { record.oldest() } else { u64::from(slot.length) };
         if let Some(&newest) = self.newest.get(record.topic) {
             let (run, seen) = &mut self.list[newest];
             let follows = !position

@@ -163,11 +163,6 @@ impl<D: Disk> Store<D> {
         (hash ^ hash >> 32).max(1)
     }
 
-    /// The epoch of a topic in the table; `None` for a place that nobody has.
-    pub fn name_of(&self, slot: TopicSlot) -> Option<&TopicName> {
-        self.topics.get(slot).map(|topic| &topic.name)
-    }
-
     /// Places of the table of topics, taken or not: each below this number may be trimmed.
     pub fn topic_places(&self) -> u32 {
         self.topics.places()
@@ -206,6 +201,11 @@ impl<D: Disk> Store<D> {
         let header = Header { store: self.id, number, previous_end };
         let name = log_name(number);
         let create = || {
+            // Of a segment of that number that a power loss has taken: it says nothing of this one.
+            match self.disk.remove(&index_name(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             let mut file = self.disk.create(&name)?;
             file.write_at(&header.encode(), 0)?;
             file.sync()?;
@@ -350,12 +350,18 @@ impl<D: Disk> Store<D> {
                 topic.home = pending.home;
             }
         }
-        self.batch.clear();
-        self.batch_records = 0;
+        self.discard_batch();
         let Some(mut active) = self.active.take() else { return };
         // Frees the room; where that fails too, the next segment says that the rest does not count.
         drop(active.file.cut(active.settled));
         self.index_segment(active.number, active.settled, active.members);
+    }
+
+    /// Drops the batch, in which there is no publication.
+    pub(super) fn discard_batch(&mut self) {
+        debug_assert!(self.pending.is_empty());
+        self.batch.clear();
+        self.batch_records = 0;
     }
 
     /// Ends the active segment, which is synced.
@@ -394,6 +400,9 @@ impl<D: Disk> Store<D> {
         for entry in entries {
             let Some(slot) = self.topics.find(&entry.topic) else { continue };
             let Some(topic) = self.topics.get_mut(slot) else { continue };
+            if entry.kind == Kind::Position {
+                continue;
+            }
             let end = entry.first + u64::from(entry.slots.count);
             let same = |run: &&mut Run| run.segment == number && run.end() == end;
             if let Some(run) = topic.runs.iter_mut().find(same) {
@@ -405,7 +414,7 @@ impl<D: Disk> Store<D> {
 }
 
 /// What the index of a segment says of a topic: its runs there, and its position if no run in it
-/// proves that.
+/// proves that, or something was trimmed.
 fn entries_of(topic: &Topic, number: u64) -> Vec<RunEntry<&[Slot]>> {
     let entry = |kind, first, run: Option<&Run>, slots| RunEntry {
         kind,
@@ -414,7 +423,7 @@ fn entries_of(topic: &Topic, number: u64) -> Vec<RunEntry<&[Slot]>> {
         first,
         earliest_ms: run.map_or(topic.latest_ms, |run| run.earliest_ms),
         latest_ms: run.map_or(topic.latest_ms, |run| run.latest_ms),
-        bytes: run.map_or(0, |run| run.bytes),
+        bytes: run.map_or(topic.oldest, |run| run.bytes),
         slots,
     };
     let mut entries = Vec::new();
@@ -426,7 +435,7 @@ fn entries_of(topic: &Topic, number: u64) -> Vec<RunEntry<&[Slot]>> {
             entries.push(entry(Kind::Publication, run.live_first(), Some(run), slots));
         }
     }
-    if !proven {
+    if !proven || topic.oldest > 1 {
         entries.push(entry(Kind::Position, topic.next, None, &[]));
     }
     entries

@@ -135,11 +135,6 @@ impl Topic {
         self.runs.iter().map(|run| run.bytes).sum()
     }
 
-    /// Records that are not trimmed.
-    pub fn records(&self) -> u64 {
-        self.runs.iter().map(|run| u64::from(run.live())).sum()
-    }
-
     /// The run that has `offset`, else the first one behind it.
     pub fn run_from(&self, offset: u64) -> Option<&Run> {
         self.runs.get(self.runs.partition_point(|run| run.end() <= offset))
@@ -271,9 +266,5 @@ impl Topics {
 
     pub fn iter(&self) -> impl Iterator<Item = (TopicSlot, &Topic)> {
         self.slab.iter().map(|(slot, topic)| (TopicSlot(slot as u32), topic))
-    }
-
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Topic> {
-        self.slab.iter_mut().map(|(_, topic)| topic)
     }
 }
