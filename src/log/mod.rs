@@ -7,6 +7,7 @@ mod cleaning;
 mod disk;
 mod files;
 mod index;
+mod inspect;
 mod reading;
 mod record;
 mod recovery;
@@ -36,6 +37,7 @@ use store::{Store, StoreLimits};
 use survey::OpenError;
 use thread::Log;
 
+pub use inspect::{Report, TopicReport, inspect};
 pub use thread::Clock;
 
 /// The durable log of a server, opened: nobody else has its folder for as long as this lives.
