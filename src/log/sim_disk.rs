@@ -43,6 +43,8 @@ struct State {
     room: Option<usize>,
     random: Random,
     syncs: u64,
+    /// Syncs wait.
+    held: bool,
 }
 
 /// A linear congruential generator: the same numbers from the same seed for ever.
@@ -87,6 +89,7 @@ impl SimDisk {
             room: None,
             random: Random(seed),
             syncs: 0,
+            held: false,
         })))
     }
 
@@ -106,6 +109,11 @@ impl SimDisk {
     /// Bytes of all files.
     pub fn used(&self) -> usize {
         self.state().used()
+    }
+
+    /// Lets syncs of files wait, or go on.
+    pub fn hold_syncs(&self, held: bool) {
+        self.state().held = held;
     }
 
     /// Successful syncs of files so far.
@@ -162,6 +170,7 @@ impl SimDisk {
             room: None,
             random: state.random.clone(),
             syncs: 0,
+            held: false,
         })))
     }
 
@@ -303,6 +312,9 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        while self.disk.state().held {
+            std::thread::yield_now();
+        }
         let mut state = self.disk.state();
         let chance = state.faults.sync;
         if state.random.one_in(chance) {

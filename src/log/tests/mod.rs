@@ -3,6 +3,8 @@
 mod damage;
 mod model;
 mod power;
+mod retention;
+mod thread;
 
 use super::disk::Disk;
 use super::reading::ReadLimits;
