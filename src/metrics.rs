@@ -104,7 +104,7 @@ counters! {
     StoreBatches = "store_batches",
     /// Publications that the durable log has refused.
     StoreRefused = "store_refused",
-    /// Publications refused because their topic was new and `store.max_topics` was reached.
+    /// Publications refused because their topic was new and `store.max_channels` was reached.
     StoreTopicLimit = "store_topic_limit",
     /// Writes and syncs of the durable log that failed.
     StoreFailures = "store_failures",

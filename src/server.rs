@@ -168,7 +168,8 @@ impl Server {
         watch_signals(self.signals, events.clone())?;
         let settings = Arc::clone(&self.settings);
         let shards = (0..self.shards as u16).map(ShardId).collect();
-        let threads = Threads { settings: self.settings, cores: self.cores, events: events.clone() };
+        let threads =
+            Threads { settings: self.settings, cores: self.cores, events: events.clone() };
         let control = match self.backends {
             Backends::Epoll(backends) => threads.start(backends),
             #[cfg(feature = "uring")]

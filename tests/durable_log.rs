@@ -135,7 +135,8 @@ fn topic(index: u64) -> String {
 #[test]
 #[ignore = "a part of another test"]
 fn the_process_that_is_killed() {
-    let folder = PathBuf::from(std::env::var_os(FOLDER).expect("the test that starts it says where"));
+    let folder =
+        PathBuf::from(std::env::var_os(FOLDER).expect("the test that starts it says where"));
     let mut log = Log::open(&folder, SyncMode::Always);
     let names: Vec<String> = (0..TOPICS).map(topic).collect();
     let mut positions: Vec<(Epoch, u64)> = names.iter().map(|name| log.position(name)).collect();
@@ -241,7 +242,9 @@ fn expect_refusal(folder: &Path, words: &[&str]) {
 }
 
 fn wait_for_line(server: &Server, words: &str) {
-    server.log.wait_for(0, |line| line["message"].as_str().is_some_and(|text| text.contains(words)));
+    server
+        .log
+        .wait_for(0, |line| line["message"].as_str().is_some_and(|text| text.contains(words)));
 }
 
 #[test]

@@ -287,10 +287,10 @@ pub static KEYS: [Key; 45] = [
         field: Size(|c| &mut c.store.backlog, BACKLOG),
     },
     Key {
-        path: "store.max_topics",
+        path: "store.max_channels",
         flag: None,
         help: "Channels in the durable log",
-        field: Count(|c| &mut c.store.max_topics, 1..=CONNECTIONS_MAX),
+        field: Count(|c| &mut c.store.max_channels, 1..=CONNECTIONS_MAX),
     },
     Key {
         path: "store.forget_after",

@@ -202,7 +202,7 @@ pub struct Store {
     /// Bytes waiting for it, for each shard. Default 64 MiB.
     pub backlog: usize,
     /// Channels in it. Default 1,000,000.
-    pub max_topics: usize,
+    pub max_channels: usize,
     /// Time without publications after which a channel may get a new epoch. Default 30 days.
     pub forget_after: Duration,
 }
@@ -315,7 +315,7 @@ impl Default for Store {
             max_size: 0,
             segment_size: 64 << 20,
             backlog: 64 << 20,
-            max_topics: 1_000_000,
+            max_channels: 1_000_000,
             forget_after: Duration::from_hours(24 * 30),
         }
     }

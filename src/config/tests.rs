@@ -115,7 +115,7 @@ fn every_key_is_read_from_a_file() {
         max_size = "21GiB"
         segment_size = "22MiB"
         backlog = "23MiB"
-        max_topics = 24
+        max_channels = 24
         forget_after = "25d"
         [diagnostics]
         echo = "/echo"
@@ -184,7 +184,7 @@ fn every_key_is_read_from_a_file() {
                 max_size: 21 << 30,
                 segment_size: 22 << 20,
                 backlog: 23 << 20,
-                max_topics: 24,
+                max_channels: 24,
                 forget_after: Duration::from_hours(25 * 24),
             },
             diagnostics: Diagnostics { echo: Some("/echo".to_string()) },

@@ -121,7 +121,8 @@ impl<D: Disk> Store<D> {
 
     /// The segment that goes next, if one does.
     fn choose(&self) -> Option<Cleaning> {
-        let finished = |number: &u64| self.active.as_ref().is_none_or(|active| active.number != *number);
+        let finished =
+            |number: &u64| self.active.as_ref().is_none_or(|active| active.number != *number);
         let mut candidates = self.segments.iter().filter(|(number, _)| finished(number));
         let over = self.limits.store_bytes > 0 && self.bytes() > self.limits.store_bytes;
         if over {
@@ -240,9 +241,14 @@ impl<D: Disk> Store<D> {
         cleaned.moved += 1;
         let bytes = u64::from(place.length);
         match copies.runs.last_mut() {
-            Some(Run { slots: Slots::Memory(slots), bytes: sum, earliest_ms, latest_ms, first, .. })
-                if *first + slots.len() as u64 == offset =>
-            {
+            Some(Run {
+                slots: Slots::Memory(slots),
+                bytes: sum,
+                earliest_ms,
+                latest_ms,
+                first,
+                ..
+            }) if *first + slots.len() as u64 == offset => {
                 slots.push(place);
                 *sum += bytes;
                 *earliest_ms = record.time_ms.min(*earliest_ms);

@@ -68,7 +68,7 @@ impl DurableLog {
         let limits = StoreLimits {
             segment_bytes: config.store.segment_size as u64,
             store_bytes: config.store.max_size,
-            topics_max: config.store.max_topics,
+            topics_max: config.store.max_channels,
             forget_after_ms: config.store.forget_after.as_millis() as u64,
         };
         let options = Options::new(config);
@@ -120,9 +120,9 @@ impl Options {
     }
 
     fn retention(&self, topic: &TopicName) -> Retention {
-        let named = topic.namespace().and_then(|namespace| {
-            self.namespaces.iter().find(|(name, _)| name == namespace)
-        });
+        let named = topic
+            .namespace()
+            .and_then(|namespace| self.namespaces.iter().find(|(name, _)| name == namespace));
         named.map_or(self.default, |(_, retention)| *retention)
     }
 }
@@ -132,9 +132,9 @@ impl fmt::Display for LogError {
         write!(f, "the durable log in {}: ", self.folder.display())?;
         match &self.reason {
             Reason::Folder(FolderError::Locked) => f.write_str("another process uses it"),
-            Reason::Folder(FolderError::Foreign) => {
-                f.write_str("the folder has other files, and no log of Stentor; nothing was changed")
-            }
+            Reason::Folder(FolderError::Foreign) => f.write_str(
+                "the folder has other files, and no log of Stentor; nothing was changed",
+            ),
             Reason::Folder(FolderError::Missing(error)) => {
                 write!(f, "there is no log in it: {error}")
             }

@@ -43,7 +43,9 @@ impl Note {
     pub fn is_harmless(&self) -> bool {
         match self {
             Self::TailCut { .. } => true,
-            Self::Damaged { .. } | Self::HeaderDamaged { .. } | Self::OffsetsLeftOut { .. } => false,
+            Self::Damaged { .. } | Self::HeaderDamaged { .. } | Self::OffsetsLeftOut { .. } => {
+                false
+            }
         }
     }
 }
@@ -96,8 +98,12 @@ impl<D: Disk> Store<D> {
         };
         let found = segments(&disk, id)?;
         let mut store = Self::empty(disk, id, limits, retention_of);
-        let mut recovery =
-            Recovery { notes: &mut notes, damages: 0, seen: HashMap::default(), oldest: HashMap::default() };
+        let mut recovery = Recovery {
+            notes: &mut notes,
+            damages: 0,
+            seen: HashMap::default(),
+            oldest: HashMap::default(),
+        };
         for segment in found {
             store.next_number = segment.number + 1;
             if segment.length <= HEADER_BYTES {
@@ -191,7 +197,13 @@ impl<D: Disk> Store<D> {
         fits.then_some((end, bytes.len() as u64, entries))
     }
 
-    fn add_segment<S: Count>(&mut self, number: u64, end: u64, index_bytes: u64, runs: &[RunEntry<S>]) {
+    fn add_segment<S: Count>(
+        &mut self,
+        number: u64,
+        end: u64,
+        index_bytes: u64,
+        runs: &[RunEntry<S>],
+    ) {
         let records = runs.iter().map(|run| run.slots.count()).sum();
         let segment = Segment { end, index_bytes, records, live: 0, stuck: false };
         self.segments.insert(number, segment);

@@ -111,12 +111,10 @@ impl<D: Disk> Store<D> {
         // Looked up first: after an error nothing has changed.
         let partial = topic.run_from(oldest).filter(|run| run.live_first() < oldest);
         let lengths = match partial {
-            Some(run) => {
-                places(&self.disk, &mut self.files, run, run.live_first()..oldest)?
-                    .iter()
-                    .map(|place| u64::from(place.length))
-                    .sum()
-            }
+            Some(run) => places(&self.disk, &mut self.files, run, run.live_first()..oldest)?
+                .iter()
+                .map(|place| u64::from(place.length))
+                .sum(),
             None => 0,
         };
         let topic = self.topics.get_mut(slot).expect("it was just there");

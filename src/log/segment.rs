@@ -131,7 +131,8 @@ impl<'f, F: DiskFile> Scanner<'f, F> {
             self.load(at, RECORD_HEAD)?;
             let chunk = &self.chunk[(at - self.chunk_at) as usize..];
             // Cheap to see, and true of one position in ten million.
-            let plausible = |head: &[u8]| (1..=4).contains(&head[8]) && head[10] == 0 && head[11] == 0;
+            let plausible =
+                |head: &[u8]| (1..=4).contains(&head[8]) && head[10] == 0 && head[11] == 0;
             match chunk.windows(RECORD_HEAD).position(plausible) {
                 Some(further) => at += further as u64,
                 None => {

@@ -168,6 +168,11 @@ impl<D: Disk> Store<D> {
         self.topics.places()
     }
 
+    /// Whether there is a segment to append to, as far as is known.
+    pub fn is_writable(&self) -> bool {
+        self.active.is_some()
+    }
+
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.end + segment.index_bytes).sum()
@@ -195,9 +200,8 @@ impl<D: Disk> Store<D> {
     fn begin_segment(&mut self) -> io::Result<()> {
         let number = self.next_number;
         let previous = self.segments.last_key_value();
-        let previous_end = previous
-            .filter(|(last, _)| **last + 1 == number)
-            .map_or(0, |(_, segment)| segment.end);
+        let previous_end =
+            previous.filter(|(last, _)| **last + 1 == number).map_or(0, |(_, segment)| segment.end);
         let header = Header { store: self.id, number, previous_end };
         let name = log_name(number);
         let create = || {
@@ -217,7 +221,13 @@ impl<D: Disk> Store<D> {
                 let (written, synced) = (HEADER_BYTES, HEADER_BYTES);
                 let (settled, members) = (written, Vec::new());
                 self.active = Some(Active { number, file, written, synced, settled, members });
-                let segment = Segment { end: HEADER_BYTES, index_bytes: 0, records: 0, live: 0, stuck: false };
+                let segment = Segment {
+                    end: HEADER_BYTES,
+                    index_bytes: 0,
+                    records: 0,
+                    live: 0,
+                    stuck: false,
+                };
                 self.segments.insert(number, segment);
                 self.next_number = number + 1;
                 Ok(())

@@ -51,9 +51,14 @@ impl fmt::Display for OpenError {
             }
             Self::Damaged { file } => write!(f, "the file {file} in it is damaged"),
             Self::Version { file, version } => {
-                write!(f, "the file {file} in it is of format {version}, which this program cannot read")
+                write!(
+                    f,
+                    "the file {file} in it is of format {version}, which this program cannot read"
+                )
             }
-            Self::OtherStore { file } => write!(f, "the file {file} in it belongs to another store"),
+            Self::OtherStore { file } => {
+                write!(f, "the file {file} in it belongs to another store")
+            }
             Self::Io { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }
@@ -137,7 +142,9 @@ pub fn segments<D: Disk>(disk: &D, store: u64) -> Result<Vec<SegmentFile<D::File
         };
         let (file, length, header) = read().map_err(attempt(format!("read its file {name}")))?;
         let header_damaged = match Header::decode(&header) {
-            Ok(header) if header.store != store => return Err(OpenError::OtherStore { file: name }),
+            Ok(header) if header.store != store => {
+                return Err(OpenError::OtherStore { file: name });
+            }
             Ok(header) if header.number == number => {
                 if header.previous_end >= HEADER_BYTES {
                     ends.insert(number - 1, header.previous_end);
@@ -160,9 +167,16 @@ pub fn segments<D: Disk>(disk: &D, store: u64) -> Result<Vec<SegmentFile<D::File
 /// What stands in a segment, in order.
 #[derive(Debug)]
 pub enum Piece<'a> {
-    Record { at: u64, record: Record<'a> },
+    Record {
+        at: u64,
+        record: Record<'a>,
+    },
     /// Bytes that were on disk once, and are no records any more.
-    Damage { from: u64, to: u64, flaw: Flaw },
+    Damage {
+        from: u64,
+        to: u64,
+        flaw: Flaw,
+    },
 }
 
 /// Goes through a segment. Returns where its good part ends: before the length of the file if a

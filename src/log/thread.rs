@@ -123,7 +123,8 @@ impl<D: Disk> Log<D> {
             let timeout = self.timeout(Instant::now());
             if self.inbox.receive(timeout, &mut messages) {
                 // What came meanwhile shares the sync.
-                while messages.len() < 65_536 && self.inbox.receive(Duration::ZERO, &mut messages) {}
+                while messages.len() < 65_536 && self.inbox.receive(Duration::ZERO, &mut messages) {
+                }
             }
             for message in messages.drain(..) {
                 self.take(message);
@@ -352,10 +353,18 @@ impl<D: Disk> Log<D> {
                 if let Some(lost) = missing.filter(|missing| missing.is_lost()) {
                     self.count(Counter::StoreLost, 1);
                     let (from, to) = (lost.from, lost.to);
-                    tracing::error!(channel = &*topic, from, to, "the durable log has lost publications");
+                    tracing::error!(
+                        channel = &*topic,
+                        from,
+                        to,
+                        "the durable log has lost publications"
+                    );
                 }
                 let bytes = slice.records.iter().map(|record| record.data.len() + 64).sum();
-                self.answer(ticket, LogAnswer::Read { topic, slice: Box::new(slice), ticket: number });
+                self.answer(
+                    ticket,
+                    LogAnswer::Read { topic, slice: Box::new(slice), ticket: number },
+                );
                 bytes
             }
             Err(error) => {
@@ -394,7 +403,11 @@ impl<D: Disk> Log<D> {
             }
             Err(error) => {
                 self.clean_now = false;
-                self.fail(&error);
+                if self.store.is_writable() {
+                    tracing::warn!(%error, "the durable log cannot give room back");
+                } else {
+                    self.fail(&error);
+                }
             }
         }
     }

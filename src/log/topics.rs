@@ -155,8 +155,7 @@ impl Topic {
             }
             _ => {
                 // Most topics of a large table have one record or two.
-                let mut slots = Vec::with_capacity(1);
-                slots.push(slot);
+                let slots = vec![slot];
                 if self.runs.is_empty() {
                     self.runs.reserve_exact(1);
                 }

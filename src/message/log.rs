@@ -61,13 +61,36 @@ impl LogMessage {
 pub enum LogAnswer {
     /// Every publication of the topic up to `upto` is kept, as `store.sync` promises. One answer may
     /// stand for several appends; it has the ticket of the last.
-    Stored { topic: TopicName, epoch: Epoch, upto: u64, ticket: u64 },
+    Stored {
+        topic: TopicName,
+        epoch: Epoch,
+        upto: u64,
+        ticket: u64,
+    },
     /// This one publication is not kept.
-    Refused { topic: TopicName, offset: u64, reason: LogRefusal, ticket: u64 },
-    Read { topic: TopicName, slice: Box<LogSlice>, ticket: u64 },
+    Refused {
+        topic: TopicName,
+        offset: u64,
+        reason: LogRefusal,
+        ticket: u64,
+    },
+    Read {
+        topic: TopicName,
+        slice: Box<LogSlice>,
+        ticket: u64,
+    },
     /// The disk fails to read; it may be better at the next attempt.
-    Unreadable { topic: TopicName, ticket: u64 },
-    Position { topic: TopicName, epoch: Epoch, next: u64, oldest: u64, ticket: u64 },
+    Unreadable {
+        topic: TopicName,
+        ticket: u64,
+    },
+    Position {
+        topic: TopicName,
+        epoch: Epoch,
+        next: u64,
+        oldest: u64,
+        ticket: u64,
+    },
 }
 
 impl LogAnswer {
@@ -93,7 +116,7 @@ pub enum LogRefusal {
     Disk,
     /// The topic is elsewhere: a publication before this one was refused, or its epoch is another.
     Position { epoch: Epoch, next: u64 },
-    /// `store.max_topics` is reached.
+    /// `store.max_channels` is reached.
     Topics,
     /// No record can be that long.
     TooLong,
@@ -146,4 +169,15 @@ pub struct LogRecord {
     pub message_id: Option<Box<str>>,
     /// The JSON value as the publisher wrote it.
     pub data: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_no_larger_than_a_delivery() {
+        // It travels in the same batches as those.
+        assert!(size_of::<LogAnswer>() <= 64, "{}", size_of::<LogAnswer>());
+    }
 }

@@ -154,7 +154,8 @@ fn a_record_that_turns_bad_while_the_server_runs_is_not_served() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
     });
-    let lost: usize = ["a", "b:c", "d"].map(|topic| 30 - served(&mut store, topic).len()).iter().sum();
+    let lost: usize =
+        ["a", "b:c", "d"].map(|topic| 30 - served(&mut store, topic).len()).iter().sum();
     assert!(lost <= 1);
     disk.alter(&log_name(1), |bytes| bytes.truncate(bytes.len() / 2));
     let left = served(&mut store, "a");
@@ -185,7 +186,8 @@ fn what_is_no_store_stays_as_it_is() {
     assert_eq!(foreign.list().unwrap(), ["precious.txt"]);
     let other = filled(SMALL, true);
     let mixed = SimDisk::new(2);
-    let (mut store, _) = Store::open(mixed.clone(), 43, SMALL, Box::new(|_| Retention::default())).unwrap();
+    let (mut store, _) =
+        Store::open(mixed.clone(), 43, SMALL, Box::new(|_| Retention::default())).unwrap();
     put(&mut store, "a", 1);
     store.close().unwrap();
     let mut bytes = Vec::new();

@@ -18,6 +18,20 @@ impl Model {
     fn next(&self) -> u64 {
         self.all.len() as u64 + 1
     }
+
+    fn trim(&mut self, retention: Retention, now: u64) {
+        let next = self.next();
+        let mut oldest = self.oldest.max(1);
+        if retention.records > 0 {
+            oldest = oldest.max(next.saturating_sub(retention.records));
+        }
+        let since = now.saturating_sub(retention.age_ms);
+        let old = |offset: u64| offset < next && self.all[offset as usize - 1].0 < since;
+        while retention.age_ms > 0 && old(oldest) {
+            oldest += 1;
+        }
+        self.oldest = oldest;
+    }
 }
 
 const TOPICS: [&str; 4] = ["a", "chat:lobby", "chat:quiet", "prices:btc"];
@@ -81,24 +95,10 @@ fn it_does_what_a_map_of_vectors_does() {
                     for (topic, model) in &mut models {
                         let Some(slot) = store.topics.find(topic) else { continue };
                         store.trim(slot, now).unwrap();
-                        let next = model.next();
-                        let mut oldest = model.oldest.max(1);
-                        if retention.records > 0 {
-                            oldest = oldest.max(next.saturating_sub(retention.records));
-                        }
-                        let since = now.saturating_sub(retention.age_ms);
-                        while retention.age_ms > 0
-                            && oldest < next
-                            && model.all[oldest as usize - 1].0 < since
-                        {
-                            oldest += 1;
-                        }
-                        model.oldest = oldest;
+                        model.trim(retention, now);
                     }
                 }
-                8 => {
-                    while store.clean(now).unwrap().more {}
-                }
+                8 => while store.clean(now).unwrap().more {},
                 _ => {
                     if random.one_in(2) {
                         store.close().unwrap();

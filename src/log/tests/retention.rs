@@ -156,7 +156,10 @@ fn an_offset_out_of_order_is_refused() {
         let refused = Err(Refused::Position { epoch: EPOCH, next: 2 });
         assert_eq!(append(&mut store, "a", offset, 0, b"1"), refused, "{offset}");
     }
-    assert_eq!(append(&mut store, "new", 0, 0, b"1"), Err(Refused::Position { epoch: EPOCH, next: 1 }));
+    assert_eq!(
+        append(&mut store, "new", 0, 0, b"1"),
+        Err(Refused::Position { epoch: EPOCH, next: 1 })
+    );
     assert!(store.topics.find("new").is_none());
     append(&mut store, "b", 57, 0, b"1").unwrap();
 }

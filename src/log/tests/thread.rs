@@ -1,7 +1,7 @@
 //! The thread, asked and answering through the mesh as shards do.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,7 @@ use crate::io::Waker;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::thread::{Clock, Log};
 use crate::mesh::{self, LogPort, LogSender, Port};
-use crate::message::{
-    LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket,
-};
+use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
 use crate::metrics::{Counter, Metrics};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,8 +38,7 @@ impl Rig {
         let (store, _) = open(disk.clone(), SMALL, Retention::default());
         let metrics = Metrics::new(2);
         let clock = Clock { started: Instant::now(), unix_start: 1_000_000 };
-        let log =
-            Log::new(store, inbox, control.mailer(1 << 20), metrics.clone(), sync, clock);
+        let log = Log::new(store, inbox, control.mailer(1 << 20), metrics.clone(), sync, clock);
         let thread = std::thread::spawn(move || log.run());
         Self { disk, ports, logs, sender, metrics, thread }
     }
