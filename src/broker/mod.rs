@@ -323,6 +323,8 @@ impl Broker {
                     self.enqueue(key, frame, except, offset, frames);
                 }
             }
+            // No topic asks the log yet, so it has nothing to answer.
+            ShardMessage::Log(_) => {}
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
