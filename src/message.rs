@@ -152,6 +152,8 @@ pub enum PublishOutcome {
     BacklogFull,
     /// The home's topic table, of this size, is full; nobody received it.
     TableFull { limit: usize },
+    /// The durable log has not kept it; nobody received it.
+    NotStored,
 }
 
 impl PublishOutcome {

@@ -235,7 +235,7 @@ choice!(SlowConsumer {
     Conflate = "conflate",
     Disconnect = "disconnect",
 });
-choice!(Level { Live = "live", History = "history" });
+choice!(Level { Live = "live", History = "history", Durable = "durable" });
 choice!(LogLevel {
     Error = "error",
     Warn = "warn",

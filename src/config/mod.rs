@@ -143,7 +143,15 @@ impl ChannelOptions {
     pub fn has_history(&self) -> bool {
         match self.level {
             Level::Live => false,
-            Level::History => true,
+            Level::History | Level::Durable => true,
+        }
+    }
+
+    /// Whether publications are on disk before anybody hears of them.
+    pub fn is_durable(&self) -> bool {
+        match self.level {
+            Level::Live | Level::History => false,
+            Level::Durable => true,
         }
     }
 }
@@ -156,6 +164,8 @@ pub enum Level {
     Live,
     /// Everything that is still kept arrives in order, once, by offset, across reconnects.
     History,
+    /// The same across restarts: acknowledged and delivered once the durable log has it.
+    Durable,
 }
 
 /// The channels whose name starts with `name:`.

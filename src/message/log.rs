@@ -44,14 +44,16 @@ pub struct Ticket {
 }
 
 impl LogMessage {
+    /// What a message counts without its data.
+    pub const SMALL: usize = 160;
+
     /// Bytes that wait with this message, for the bound of the log. An estimate.
     pub fn weight(&self) -> usize {
-        const SMALL: usize = 160;
         match self {
             Self::Append(append) => {
-                SMALL + append.data.len() + append.message_id.as_ref().map_or(0, |id| id.len())
+                Self::SMALL + append.data.len() + append.message_id.as_ref().map_or(0, |id| id.len())
             }
-            Self::Read { .. } | Self::Position { .. } | Self::Stop => SMALL,
+            Self::Read { .. } | Self::Position { .. } | Self::Stop => Self::SMALL,
         }
     }
 }
