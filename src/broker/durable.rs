@@ -53,7 +53,9 @@ enum Stage {
     /// It was asked where the topic is.
     Asked,
     /// The history is read from it, up to before this offset.
-    Filling { end: u64 },
+    Filling {
+        end: u64,
+    },
     Open,
 }
 
@@ -196,12 +198,7 @@ impl Broker {
     }
 
     /// Keeps a message until the log has told where the topic is, and asks it if nobody has.
-    pub(super) fn hold(
-        &mut self,
-        key: TopicKey,
-        message: ShardMessage,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn hold(&mut self, key: TopicKey, message: ShardMessage, effects: &mut Vec<Effect>) {
         if let Some((_, durable)) = self.topics.topic_mut(key).durable_mut() {
             self.log_bytes += held_weight(&message);
             durable.held.push_back(message);
@@ -421,12 +418,7 @@ impl Broker {
     }
 
     /// Asks the log for more of a history, or opens the topic if there is no more.
-    fn go_on_filling(
-        &mut self,
-        key: TopicKey,
-        frames: &mut FramePool,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn go_on_filling(&mut self, key: TopicKey, frames: &mut FramePool, effects: &mut Vec<Effect>) {
         let ticket = Ticket { shard: self.shard, number: 0 };
         let topic = self.topics.topic_mut(key);
         let name = topic.name.clone();
@@ -479,7 +471,10 @@ impl Broker {
 
     /// At home: the topic of a query, if the log has to tell first where it is. `Err`: the table of
     /// topics is full.
-    pub(super) fn find_loading(&mut self, topic: &TopicName) -> Result<Option<TopicKey>, TableFull> {
+    pub(super) fn find_loading(
+        &mut self,
+        topic: &TopicName,
+    ) -> Result<Option<TopicKey>, TableFull> {
         let hash = self.topics.hash(topic);
         let found = self.topics.find(hash, topic);
         if !self.is_durable(found, topic) {

@@ -405,7 +405,8 @@ impl Broker {
             } else {
                 Record::Away(None)
             };
-            self.topics.topic_mut(key).past = Some(Box::new(Past { record, cursors: 0, last, durable }));
+            self.topics.topic_mut(key).past =
+                Some(Box::new(Past { record, cursors: 0, last, durable }));
         }
         key
     }

@@ -51,7 +51,9 @@ impl LogMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Append(append) => {
-                Self::SMALL + append.data.len() + append.message_id.as_ref().map_or(0, |id| id.len())
+                Self::SMALL
+                    + append.data.len()
+                    + append.message_id.as_ref().map_or(0, |id| id.len())
             }
             Self::Read { .. } | Self::Position { .. } | Self::Stop => Self::SMALL,
         }
