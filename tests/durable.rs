@@ -349,7 +349,7 @@ fn a_full_disk_refuses_durable_publications_and_nothing_else() {
 fn a_durable_channel_needs_a_folder() {
     let folder = folder();
     let flags = flags(folder.path());
-    let output = run(&["check", &flags[0], &flags[1]]);
+    let output = run(&["check", &flags[1]]);
     assert!(!output.status.success());
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
