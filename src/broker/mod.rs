@@ -89,7 +89,7 @@ pub struct Broker {
     cursors: Cursors,
     retention: Retention,
     tally: Tally,
-    /// Queries that other shards have not answered.
+    /// Queries that other shards, or the log, have not answered.
     queries: usize,
     /// Reused: slots that a fan-out left behind, with the offset that each wants next.
     behind: Vec<(u32, u64)>,

@@ -14,7 +14,7 @@ use crate::proto::{HistoryQuery, Standing, Unavailable};
 /// connection that takes no bytes keep from being forgotten.
 pub const SLICE_COST_MAX: usize = 16 << 10;
 
-/// Queries of one shard that the others have not answered.
+/// Queries of one shard that the others, or the log, have not answered.
 const QUERIES_MAX: usize = 64;
 
 /// Publications and message ids that expire at a time.
@@ -62,7 +62,8 @@ impl Broker {
     ) -> Result<(), SubscribeError> {
         let topic = TopicName::new(name);
         let home = self.topics.home(self.topics.hash(name));
-        if self.queries >= QUERIES_MAX || self.congested.contains(&home) {
+        let waits = home != self.shard || matches!(self.find_loading(&topic), Ok(Some(_)));
+        if waits && (self.queries >= QUERIES_MAX || self.congested.contains(&home)) {
             return Err(SubscribeError::Congested);
         }
         self.queries += 1;
