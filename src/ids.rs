@@ -1,5 +1,6 @@
 //! Names of things: the small values every layer passes around. No behaviour beyond validation.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -131,6 +132,13 @@ impl Deref for TopicName {
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+// Equal, ordered and hashed as the text is: tables are asked by it.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        self
     }
 }
 

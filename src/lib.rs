@@ -6,7 +6,7 @@
 //! ```text
 //! 7  main → cli
 //! 6  server      bench
-//! 5  shard
+//! 5  shard       log
 //! 4  broker      mesh
 //! 3  message     client
 //! 2  proto       io
@@ -21,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod ids;
 pub mod io;
+pub mod log;
 pub mod mesh;
 pub mod message;
 pub mod metrics;

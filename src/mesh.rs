@@ -5,6 +5,8 @@
 //! batch at the end. It never waits: a batch that finds the channel full stays in the outbox, and
 //! [`Port::has_room`] tells the shard to refuse new publications for that destination.
 
+mod log_port;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -15,6 +17,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::ids::ShardId;
 use crate::io::Waker;
 use crate::message::ShardMessage;
+
+pub use log_port::{LogInbox, LogPort, LogSender, connect_log};
 
 /// Batches that wait for one shard, from all others together.
 const BATCHES_MAX: usize = 1024;
@@ -65,6 +69,44 @@ struct Peer {
     account: Arc<AtomicUsize>,
 }
 
+impl Peer {
+    fn new(mailbox: &Mailbox) -> Self {
+        Self { mailbox: mailbox.clone(), outbox: VecDeque::new(), account: Arc::default() }
+    }
+
+    fn post(&mut self, message: ShardMessage) {
+        self.account.fetch_add(message.weight(), Ordering::Relaxed);
+        self.outbox.push_back(message);
+    }
+
+    /// Hands over what is in the outbox, as far as the channel takes it.
+    fn flush(&mut self) {
+        let mut sent = false;
+        while !self.outbox.is_empty() && !self.mailbox.sender.is_full() {
+            let count = self.outbox.len().min(BATCH_MESSAGES_MAX);
+            let messages: Vec<_> = self.outbox.drain(..count).collect();
+            let bytes = messages.iter().map(ShardMessage::weight).sum();
+            let batch = Batch { messages, bytes, account: Arc::clone(&self.account) };
+            match self.mailbox.sender.try_send(batch) {
+                Ok(()) => sent = true,
+                // A shard that has ended takes nothing; nobody misses it.
+                Err(TrySendError::Disconnected(batch)) => {
+                    self.account.fetch_sub(batch.bytes, Ordering::Relaxed);
+                }
+                Err(TrySendError::Full(batch)) => {
+                    for message in batch.messages.into_iter().rev() {
+                        self.outbox.push_front(message);
+                    }
+                    break;
+                }
+            }
+        }
+        if sent {
+            self.mailbox.sleep.wake();
+        }
+    }
+}
+
 /// One shard's access to the mesh.
 pub struct Port {
     shard: ShardId,
@@ -82,7 +124,14 @@ pub struct Port {
 /// Reaches all shards from a thread that is none.
 #[derive(Clone)]
 pub struct Control {
-    shards: Vec<Arc<Sleep>>,
+    shards: Vec<Mailbox>,
+}
+
+/// What a thread that is no shard sends to shards.
+pub struct Mailer {
+    /// By shard.
+    peers: Vec<Peer>,
+    backlog_max: usize,
 }
 
 /// Connects the shards that own these wakers. `backlog_max`: bytes that may wait from one shard to
@@ -99,14 +148,7 @@ pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
         .unzip();
     let port = |(index, inbox): (usize, Receiver<Batch>)| Port {
         shard: ShardId(index as u16),
-        peers: mailboxes
-            .iter()
-            .map(|mailbox| Peer {
-                mailbox: mailbox.clone(),
-                outbox: VecDeque::new(),
-                account: Arc::default(),
-            })
-            .collect(),
+        peers: mailboxes.iter().map(Peer::new).collect(),
         inbox,
         begun: Vec::new().into_iter(),
         begun_account: None,
@@ -115,8 +157,7 @@ pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
         backlog_max,
     };
     let ports = inboxes.into_iter().enumerate().map(port).collect();
-    let shards = mailboxes.iter().map(|mailbox| Arc::clone(&mailbox.sleep)).collect();
-    (ports, Control { shards })
+    (ports, Control { shards: mailboxes })
 }
 
 impl Port {
@@ -127,9 +168,7 @@ impl Port {
     /// Puts `message` into the outbox for `destination`, which is another shard.
     pub fn post(&mut self, destination: ShardId, message: ShardMessage) {
         debug_assert_ne!(destination, self.shard);
-        let peer = &mut self.peers[destination.index()];
-        peer.account.fetch_add(message.weight(), Ordering::Relaxed);
-        peer.outbox.push_back(message);
+        self.peers[destination.index()].post(message);
     }
 
     /// Whether a publication for `destination` may be accepted.
@@ -145,31 +184,7 @@ impl Port {
 
     /// Hands every destination what is in its outbox, as far as its channel takes it.
     pub fn flush(&mut self) {
-        for peer in &mut self.peers {
-            let mut sent = false;
-            while !peer.outbox.is_empty() && !peer.mailbox.sender.is_full() {
-                let count = peer.outbox.len().min(BATCH_MESSAGES_MAX);
-                let messages: Vec<_> = peer.outbox.drain(..count).collect();
-                let bytes = messages.iter().map(ShardMessage::weight).sum();
-                let batch = Batch { messages, bytes, account: Arc::clone(&peer.account) };
-                match peer.mailbox.sender.try_send(batch) {
-                    Ok(()) => sent = true,
-                    // A shard that has ended takes nothing; nobody misses it.
-                    Err(TrySendError::Disconnected(batch)) => {
-                        peer.account.fetch_sub(batch.bytes, Ordering::Relaxed);
-                    }
-                    Err(TrySendError::Full(batch)) => {
-                        for message in batch.messages.into_iter().rev() {
-                            peer.outbox.push_front(message);
-                        }
-                        break;
-                    }
-                }
-            }
-            if sent {
-                peer.mailbox.sleep.wake();
-            }
-        }
+        self.peers.iter_mut().for_each(Peer::flush);
     }
 
     /// The next message for this shard.
@@ -229,10 +244,41 @@ impl Port {
 impl Control {
     /// Tells every shard to close its connections and end.
     pub fn shutdown(&self) {
-        for sleep in &self.shards {
+        for Mailbox { sleep, .. } in &self.shards {
             sleep.shutdown.store(true, Ordering::Relaxed);
             sleep.wake();
         }
+    }
+
+    /// The way to the shards for one thread. `backlog_max`: bytes that may wait for one shard.
+    pub fn mailer(&self, backlog_max: usize) -> Mailer {
+        Mailer { peers: self.shards.iter().map(Peer::new).collect(), backlog_max }
+    }
+}
+
+impl Mailer {
+    /// Puts `message` into the outbox for `destination`; for a shard that there is not, nowhere.
+    pub fn post(&mut self, destination: ShardId, message: ShardMessage) {
+        if let Some(peer) = self.peers.get_mut(destination.index()) {
+            peer.post(message);
+        }
+    }
+
+    /// Whether the shard takes what it is sent: while it does not, nothing large should follow. One
+    /// that there is not always does.
+    pub fn has_room(&self, destination: ShardId) -> bool {
+        let peer = self.peers.get(destination.index());
+        peer.is_none_or(|peer| peer.account.load(Ordering::Relaxed) < self.backlog_max)
+    }
+
+    /// Hands every shard what is in its outbox, as far as its channel takes it.
+    pub fn flush(&mut self) {
+        self.peers.iter_mut().for_each(Peer::flush);
+    }
+
+    /// Whether a batch waits for room in a channel: it must be offered again soon.
+    pub fn has_unsent(&self) -> bool {
+        self.peers.iter().any(|peer| !peer.outbox.is_empty())
     }
 }
 

@@ -1,6 +1,13 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
+mod log;
+
 use bytes::Bytes;
+
+pub use log::{
+    LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
+    Ticket,
+};
 
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::proto::{HistoryQuery, Recovery, Start, Unavailable};
@@ -34,6 +41,8 @@ pub enum ShardMessage {
     Query { topic: TopicName, reader: Reader, query: Box<HistoryQuery>, receipt: Option<Box<str>> },
     /// The answer; `receipt` is that of the question.
     Page { topic: TopicName, reader: Reader, page: Box<Page>, receipt: Option<Box<str>> },
+    /// From the durable log.
+    Log(LogAnswer),
 }
 
 impl ShardMessage {
@@ -45,6 +54,7 @@ impl ShardMessage {
             Self::Publish { body: frame, .. } | Self::Deliver { frame, .. } => SMALL + frame.len(),
             Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
+            Self::Log(answer) => answer.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }
@@ -142,6 +152,8 @@ pub enum PublishOutcome {
     BacklogFull,
     /// The home's topic table, of this size, is full; nobody received it.
     TableFull { limit: usize },
+    /// The durable log has not kept it; nobody received it.
+    NotStored,
 }
 
 impl PublishOutcome {

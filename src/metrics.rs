@@ -117,6 +117,28 @@ counters! {
     HandshakeTimeout = "handshake_timeout",
     /// Every other refused request (4xx).
     BadRequest = "bad_request",
+    /// Publications that the durable log has kept, as `store.sync` promises.
+    StoreKept = "store_kept",
+    /// Batches of the durable log that were synced, or with `store.sync = "os"` written.
+    StoreBatches = "store_batches",
+    /// Publications that the durable log has refused.
+    StoreRefused = "store_refused",
+    /// Publications refused because their topic was new and `store.max_channels` was reached.
+    StoreTopicLimit = "store_topic_limit",
+    /// Writes and syncs of the durable log that failed.
+    StoreFailures = "store_failures",
+    /// Publications read back from the durable log.
+    StoreRead = "store_read",
+    /// Reads from the durable log that were refused: the disk failed, or too many waited.
+    StoreReadRefused = "store_read_refused",
+    /// Publications that the disk has lost, each time one is asked for or to be moved.
+    StoreLost = "store_lost",
+    /// Publications removed because their topic keeps no more.
+    StoreTrimmed = "store_trimmed",
+    /// Publications written again so that the room of others came back.
+    StoreMoved = "store_moved",
+    /// Publications removed at `store.max_size` although their topic would have kept them.
+    StoreEvicted = "store_evicted",
     /// Log lines held back by the limit per reason.
     LogSuppressed = "log_suppressed",
 }
@@ -205,23 +227,31 @@ impl ShardMetrics {
     }
 }
 
-/// The counters of all shards.
+/// The counters of all shards, and of the durable log.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     shards: Arc<[ShardMetrics]>,
+    log: Arc<ShardMetrics>,
 }
 
 impl Metrics {
     pub fn new(shards: usize) -> Self {
-        Self { shards: (0..shards).map(|_| ShardMetrics::default()).collect() }
+        let shards = (0..shards).map(|_| ShardMetrics::default()).collect();
+        Self { shards, log: Arc::default() }
     }
 
     pub fn shards(&self) -> &[ShardMetrics] {
         &self.shards
     }
 
+    /// Of the thread of the durable log, which alone adds to them.
+    pub fn log(&self) -> &ShardMetrics {
+        &self.log
+    }
+
     pub fn total(&self, counter: Counter) -> u64 {
-        self.shards.iter().map(|shard| shard.value(counter)).sum()
+        let shards: u64 = self.shards.iter().map(|shard| shard.value(counter)).sum();
+        shards + self.log.value(counter)
     }
 
     /// The value of a gauge, which for [`Gauge::LongestTurn`] begins anew with this.
@@ -253,6 +283,8 @@ mod tests {
         metrics.shards()[0].add(Counter::Deliveries, 3);
         metrics.shards()[1].add(Counter::Deliveries, 4);
         assert_eq!(metrics.total(Counter::Deliveries), 7);
+        metrics.log().add(Counter::StoreKept, 2);
+        assert_eq!(metrics.total(Counter::StoreKept), 2);
         assert_eq!(metrics.total(Counter::Publications), 0);
     }
 

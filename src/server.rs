@@ -22,7 +22,8 @@ use crate::ids::ShardId;
 use crate::io::descriptors::Tables;
 use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
-use crate::mesh::{self, Control, Port};
+use crate::log::{Clock, DurableLog, LogError};
+use crate::mesh::{self, Control, LogInbox, LogPort, LogSender, Port};
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::shard::{Settings, Shard};
 use backends::{Backends, Capacity};
@@ -38,6 +39,7 @@ pub enum StartError {
     Thread(io::Error),
     Signals(io::Error),
     Randomness(getrandom::Error),
+    Log(LogError),
 }
 
 /// Why the server stopped although nobody asked for it, or not as it should.
@@ -49,6 +51,9 @@ pub enum RunError {
         error: io::Error,
     },
     ShardPanicked(ShardId),
+    /// The durable log could not be ended in order.
+    Log(io::Error),
+    LogPanicked,
     /// These did not end in time.
     ShutdownTimeout(Vec<ShardId>),
 }
@@ -62,12 +67,24 @@ pub struct Server {
     cores: Vec<CoreId>,
     /// Caught from `bind` on, so that none ends the process after it said where it listens.
     signals: Signals,
+    log: Option<DurableLog>,
+    /// When the clock of all threads started.
+    started: Instant,
 }
 
 /// What the main thread waits for.
 enum Event {
     Signal(i32),
     Ended(ShardId, thread::Result<io::Result<()>>),
+    LogEnded(thread::Result<io::Result<()>>),
+}
+
+/// The threads besides this one, as far as they are told to end.
+struct Running {
+    control: Control,
+    shards: Vec<ShardId>,
+    /// To the durable log, while it runs.
+    log: Option<LogSender>,
 }
 
 impl Server {
@@ -80,6 +97,13 @@ impl Server {
         let capacity = Capacity::new(open_files, shards);
         let affordable = backends::affordable(&config, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
+        // Before the address: a server that cannot keep what it is sent does not listen.
+        let log = match &config.store.directory {
+            Some(folder) => {
+                Some(DurableLog::open(folder, &config, random_u64()).map_err(StartError::Log)?)
+            }
+            None => None,
+        };
         let listen = config.server.listen;
         let listeners = listener::bind(listen, shards)
             .map_err(|error| StartError::Listen { address: listen, error })?;
@@ -99,7 +123,7 @@ impl Server {
             hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),
             identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
         });
-        Ok(Self { settings, address, shards, backends, cores, signals })
+        Ok(Self { settings, address, shards, backends, cores, signals, log, started: clock })
     }
 
     /// The address in use; tells the port where 0 was asked for.
@@ -129,27 +153,56 @@ impl Server {
     pub fn run(self) -> Result<(), RunError> {
         let (sender, events) = unbounded();
         let settings = Arc::clone(&self.settings);
-        let shards = self.shards();
-        let control = self.start_threads(sender).map_err(RunError::Start)?;
-        let outcome = supervise(&settings, &events, &control, shards);
+        let running = self.start_threads(sender).map_err(RunError::Start)?;
+        let outcome = supervise(&settings, &events, running);
         log_counters(&settings.metrics, "stopped");
         outcome
     }
 
-    fn start_threads(self, events: Sender<Event>) -> Result<Control, StartError> {
+    fn start_threads(self, events: Sender<Event>) -> Result<Running, StartError> {
         watch_signals(self.signals, events.clone())?;
-        let threads = Threads { settings: self.settings, cores: self.cores, events };
-        match self.backends {
+        let settings = Arc::clone(&self.settings);
+        let shards = (0..self.shards as u16).map(ShardId).collect();
+        let (sender, inbox) = mesh::connect_log(settings.config.store.backlog);
+        let log = self.log.is_some().then_some(&sender);
+        let threads =
+            Threads { settings: self.settings, cores: self.cores, events: events.clone() };
+        let control = match self.backends {
             Backends::Epoll(backends) => {
                 let owned = || backends.iter().map(Epoll::descriptors).collect();
                 let unshares = threads.settings.config.server.unshare_descriptors;
                 let tables = unshares.then(|| Tables::new(owned()));
-                threads.start(backends, tables)
+                threads.start(backends, tables, log)
             }
             #[cfg(feature = "uring")]
-            Backends::Uring(backends) => threads.start(backends, None),
-        }
+            Backends::Uring(backends) => threads.start(backends, None, log),
+        }?;
+        let clock = Clock { started: self.started, unix_start: settings.unix_start };
+        let Some(log) = self.log else { return Ok(Running { control, shards, log: None }) };
+        start_log(log, inbox, &settings, &control, clock, events)?;
+        Ok(Running { control, shards, log: Some(sender) })
     }
+}
+
+/// Starts the thread of the durable log.
+fn start_log(
+    log: DurableLog,
+    inbox: LogInbox,
+    settings: &Settings,
+    control: &Control,
+    clock: Clock,
+    events: Sender<Event>,
+) -> Result<(), StartError> {
+    let mailer = control.mailer(settings.config.limits.mesh_backlog);
+    let metrics = settings.metrics.clone();
+    let run = move || {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            log.run(inbox, mailer, metrics, clock)
+        }));
+        drop(events.send(Event::LogEnded(ended)));
+    };
+    let builder = thread::Builder::new().name("stentor-log".into());
+    builder.spawn(run).map(drop).map_err(StartError::Thread)
 }
 
 /// What the threads of all shards start with.
@@ -164,6 +217,7 @@ impl Threads {
         self,
         backends: Vec<B>,
         tables: Option<Tables>,
+        log: Option<&LogSender>,
     ) -> Result<Control, StartError> {
         let tables = tables.map(Arc::new);
         let wakers = backends.iter().map(Backend::waker).collect();
@@ -175,12 +229,13 @@ impl Threads {
             let events = self.events.clone();
             let shard = port.shard();
             let tables = tables.clone();
+            let log = log.map(LogSender::port);
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     if let Some(tables) = tables {
                         tables.part(shard.index())?;
                     }
-                    run_shard(backend, port, settings, core)
+                    run_shard(backend, port, log, settings, core)
                 }));
                 // Nobody listens any more only if the process is ending already.
                 drop(events.send(Event::Ended(shard, ended)));
@@ -200,6 +255,7 @@ impl Threads {
 fn run_shard<B: Backend>(
     backend: B,
     port: Port,
+    log: Option<LogPort>,
     settings: Arc<Settings>,
     core: Option<CoreId>,
 ) -> io::Result<()> {
@@ -208,24 +264,25 @@ fn run_shard<B: Backend>(
     {
         tracing::warn!(shard = port.shard().0, core = core.id, "cannot pin to core");
     }
-    Shard::new(backend, port, settings).run()
+    Shard::new(backend, port, log, settings).run()
 }
 
-/// Waits for signals and for shards to end; a shard that ends by itself takes the server with it.
+/// Waits for signals and for threads to end; one that ends by itself takes the server with it. The
+/// log ends last: what shards have handed it is kept.
 fn supervise(
     settings: &Settings,
     events: &Receiver<Event>,
-    control: &Control,
-    shards: usize,
+    mut running: Running,
 ) -> Result<(), RunError> {
-    let mut running: Vec<_> = (0..shards as u16).map(ShardId).collect();
+    let mut log_runs = running.log.is_some();
     let mut deadline = None;
     let mut outcome = Ok(());
-    while !running.is_empty() {
+    while !running.shards.is_empty() || log_runs {
         let event = match deadline {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(deadline) => events.recv_deadline(deadline),
         };
+        let mut failure = None;
         let mut stop = false;
         match event {
             Ok(Event::Signal(SIGUSR1)) => log_counters(&settings.metrics, "counters"),
@@ -236,22 +293,37 @@ fn supervise(
             }
             Ok(Event::Signal(_)) => {}
             Ok(Event::Ended(shard, ended)) => {
-                running.retain(|other| *other != shard);
-                let error = match ended {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(error)) => RunError::Shard { shard, error },
-                    Err(_) => RunError::ShardPanicked(shard),
+                running.shards.retain(|other| *other != shard);
+                failure = match ended {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(RunError::Shard { shard, error }),
+                    Err(_) => Some(RunError::ShardPanicked(shard)),
                 };
-                tracing::error!(%error, "shutting down");
-                outcome = Err(error);
-                stop = deadline.is_none();
             }
-            Err(_) => return Err(RunError::ShutdownTimeout(running)),
+            Ok(Event::LogEnded(ended)) => {
+                log_runs = false;
+                failure = match ended {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(RunError::Log(error)),
+                    Err(_) => Some(RunError::LogPanicked),
+                };
+            }
+            Err(_) => return Err(RunError::ShutdownTimeout(running.shards)),
+        }
+        if let Some(error) = failure {
+            tracing::error!(%error, "shutting down");
+            outcome = Err(error);
+            stop = deadline.is_none();
         }
         if stop {
             let timeout = settings.config.server.shutdown_timeout + SHUTDOWN_SLACK;
             deadline = Some(Instant::now() + timeout);
-            control.shutdown();
+            running.control.shutdown();
+        }
+        if running.shards.is_empty()
+            && let Some(log) = running.log.take()
+        {
+            log.stop();
         }
     }
     outcome
@@ -300,6 +372,7 @@ impl fmt::Display for StartError {
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Self::Signals(error) => write!(f, "cannot handle signals: {error}"),
             Self::Randomness(error) => write!(f, "the kernel gives no randomness: {error}"),
+            Self::Log(error) => error.fmt(f),
         }
     }
 }
@@ -310,6 +383,11 @@ impl fmt::Display for RunError {
             Self::Start(error) => error.fmt(f),
             Self::Shard { shard, error } => write!(f, "{shard} cannot go on: {error}"),
             Self::ShardPanicked(shard) => write!(f, "{shard} panicked; this is a bug"),
+            Self::Log(error) => write!(f, "the durable log did not end in order: {error}"),
+            Self::LogPanicked => f.write_str("the durable log panicked; this is a bug"),
+            Self::ShutdownTimeout(shards) if shards.is_empty() => {
+                f.write_str("the durable log did not end in time")
+            }
             Self::ShutdownTimeout(shards) => {
                 let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
                 write!(f, "{} did not end in time", shards.join(", "))

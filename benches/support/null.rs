@@ -121,7 +121,7 @@ impl NullServer {
         let (mut ports, _) = mesh::connect(vec![backend.waker()], usize::MAX);
         let port = ports.pop().expect("there is one for each waker");
         let mut server = Self {
-            shard: Shard::new(backend, port, Arc::clone(&settings)),
+            shard: Shard::new(backend, port, None, Arc::clone(&settings)),
             step,
             settings,
             subscribers: subscribers as u64,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
-use crate::message::{Begin, Page, PublishOutcome, Receipt, ShardMessage};
+use crate::message::{Begin, LogMessage, Page, PublishOutcome, Receipt, ShardMessage};
 use crate::proto::Standing;
 
 /// What the shard has to do for its broker, in this order.
@@ -14,6 +14,8 @@ pub enum Effect {
         to: ShardId,
         message: ShardMessage,
     },
+    /// Hand it to the durable log, which has room for it.
+    Log(LogMessage),
     /// Tell the client that it is subscribed.
     Subscribed {
         token: Token,

@@ -34,6 +34,8 @@ impl Entry {
 
 /// What is kept of one topic.
 ///
+/// Times are Unix time, so that what was published before a restart has its age too.
+///
 /// Invariant: entries have the offsets from `first` on without a gap, and times that do not fall.
 #[derive(Debug)]
 pub struct History {
@@ -91,9 +93,10 @@ impl History {
         ids.find(id)
     }
 
-    /// Remembers the id of the newest publication. Returns how many older ones made room.
-    pub fn insert_id(&mut self, id: Fingerprint, now: Moment) -> usize {
-        let (offset, ids_max) = (self.head(), self.options.idempotency_size);
+    /// Remembers the id of the publication that has, or will have, this offset. Returns how many
+    /// older ones made room.
+    pub fn insert_id(&mut self, id: Fingerprint, offset: u64, now: Moment) -> usize {
+        let ids_max = self.options.idempotency_size;
         self.ids.get_or_insert_default().insert(id, offset, now, ids_max)
     }
 
@@ -126,6 +129,22 @@ impl History {
             self.entries.shrink_to(self.entries.len() * 2);
         }
         true
+    }
+
+    /// Forgets the ids of publications behind the newest one that is kept: they did not come to be.
+    pub fn forget_new_ids(&mut self) {
+        let head = self.head();
+        if let Some(ids) = &mut self.ids {
+            ids.forget_behind(head);
+        }
+    }
+
+    /// Begins anew as the log has it: the next publication that is pushed has offset `first`.
+    pub fn restore(&mut self, epoch: Epoch, first: u64) {
+        self.epoch = epoch;
+        self.first = first;
+        self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Forgets the oldest message id, if there is one.
@@ -167,8 +186,8 @@ impl History {
         self.entries.is_empty() && self.ids.is_none()
     }
 
-    /// Where a new subscription begins. `unix_start`: Unix time of [`Moment`] zero.
-    pub fn open(&self, begin: Begin, unix_start: u64) -> Opening {
+    /// Where a new subscription begins.
+    pub fn open(&self, begin: Begin) -> Opening {
         let Begin { start, limit } = begin;
         let head = self.head();
         let opening = |offset, recovery| Opening {
@@ -182,8 +201,8 @@ impl History {
             }
             Start::Now => return opening(head, None),
             Start::Recover { epoch, .. } if epoch != Some(self.epoch) => Err(Unavailable::Epoch),
-            Start::Recover { offset, .. } => self.locate(Since::Offset(offset), unix_start),
-            Start::Since(since) => self.locate(since, unix_start),
+            Start::Recover { offset, .. } => self.locate(Since::Offset(offset)),
+            Start::Since(since) => self.locate(since),
         };
         let (offset, outcome) = match since {
             Err(reason) => (head, Err(reason)),
@@ -221,19 +240,19 @@ impl History {
     }
 
     /// A page for a query: at most its limit, and at least one but no more than `cost_max` beyond it.
-    pub fn page(&self, query: &HistoryQuery, cost_max: usize, unix_start: u64) -> Page {
+    pub fn page(&self, query: &HistoryQuery, cost_max: usize) -> Page {
         let mut page = Page {
             position: Some(self.position()),
             frames: Vec::new(),
-            complete: self.locate(query.since, unix_start).map(drop),
+            complete: self.locate(query.since).map(drop),
             more: false,
         };
         if matches!(page.complete, Err(Unavailable::Future)) {
             return page;
         }
         let oldest = self.first - 1;
-        let from = self.locate(query.since, unix_start).unwrap_or(oldest).max(oldest);
-        let to = query.until.map_or(self.head(), |until| self.locate_end(until, unix_start));
+        let from = self.locate(query.since).unwrap_or(oldest).max(oldest);
+        let to = query.until.map_or(self.head(), |until| self.locate_end(until));
         let count = to.saturating_sub(from) as usize;
         let begin = (from - oldest) as usize;
         let mut cost = 0;
@@ -251,14 +270,14 @@ impl History {
     }
 
     /// The offset behind which that place is.
-    fn locate(&self, since: Since, unix_start: u64) -> Result<u64, Unavailable> {
+    fn locate(&self, since: Since) -> Result<u64, Unavailable> {
         match since {
             Since::Oldest => Ok(self.first - 1),
             Since::Offset(offset) if offset > self.head() => Err(Unavailable::Future),
             Since::Offset(offset) if offset + 1 < self.first => Err(Unavailable::Trimmed),
             Since::Offset(offset) => Ok(offset),
             Since::Time(unix_ms) => {
-                let time = Moment(unix_ms.saturating_sub(unix_start));
+                let time = Moment(unix_ms);
                 if self.trimmed.is_some_and(|trimmed| trimmed >= time) {
                     return Err(Unavailable::Trimmed);
                 }
@@ -269,18 +288,15 @@ impl History {
     }
 
     /// The offset of the last publication before or at that place.
-    fn locate_end(&self, until: Since, unix_start: u64) -> u64 {
+    fn locate_end(&self, until: Since) -> u64 {
         match until {
             Since::Oldest => self.first - 1,
             Since::Offset(offset) => offset.min(self.head()),
-            Since::Time(unix_ms) => match unix_ms.checked_sub(unix_start) {
-                None => self.first - 1,
-                Some(millis) => {
-                    let time = Moment(millis);
-                    let earlier = self.entries.partition_point(|entry| entry.time <= time);
-                    self.first - 1 + earlier as u64
-                }
-            },
+            Since::Time(unix_ms) => {
+                let time = Moment(unix_ms);
+                let earlier = self.entries.partition_point(|entry| entry.time <= time);
+                self.first - 1 + earlier as u64
+            }
         }
     }
 

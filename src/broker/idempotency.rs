@@ -59,6 +59,16 @@ impl MessageIds {
         forgotten
     }
 
+    /// Forgets those of publications behind `offset`, which are the newest.
+    pub fn forget_behind(&mut self, offset: u64) {
+        while let Some((_, id)) = self.order.back()
+            && self.offsets.get(id).is_none_or(|other| *other > offset)
+        {
+            self.offsets.remove(id);
+            self.order.pop_back();
+        }
+    }
+
     /// Whether there was one.
     pub fn forget_oldest(&mut self) -> bool {
         let Some((_, id)) = self.order.pop_front() else { return false };

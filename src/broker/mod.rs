@@ -13,10 +13,11 @@
 //!   from the home, and nothing of the fan-out. The slice that reaches the head makes it live: what the
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
-//! Files: `publishing` (order and fan-out), `recall` (cursors and queries), `history`, `retention`,
+//! Files: `publishing` (order and fan-out), `durable` (what waits for the log), `recall` (cursors and queries), `history`, `retention`,
 //! `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
 
 mod cursors;
+mod durable;
 mod effect;
 mod fanout;
 mod history;
@@ -83,13 +84,14 @@ pub struct Broker {
     /// Whether any channel can have a history.
     keeps_histories: bool,
     origin: Origin,
+    /// Unix time, in milliseconds: that of histories.
     now: Moment,
     topics: Topics,
     members: Members,
     cursors: Cursors,
     retention: Retention,
     tally: Tally,
-    /// Queries that other shards have not answered.
+    /// Queries that other shards, or the log, have not answered.
     queries: usize,
     /// Reused: slots that a fan-out left behind, with the offset that each wants next.
     behind: Vec<(u32, u64)>,
@@ -106,6 +108,14 @@ pub struct Broker {
     /// Other shards' messages wait for room here: they come before what local clients publish.
     giving_way: bool,
     last_ask: u64,
+    /// What waits for the durable log: publications until it has answered for them, questions, and
+    /// publications until it is known where their topic is.
+    log_bytes: usize,
+    /// Its bound; 0: there is no log.
+    log_bytes_max: usize,
+    last_ticket: u64,
+    /// Topics to ask the log for as soon as it has room.
+    unasked: VecDeque<TopicKey>,
 }
 
 const SPARE_FANOUTS_MAX: usize = 64;
@@ -140,7 +150,7 @@ impl Broker {
             namespaces: namespaces.collect(),
             keeps_histories,
             origin,
-            now: Moment::default(),
+            now: Moment(origin.unix_start),
             topics: Topics::new(shards, hasher),
             members: Members::default(),
             cursors: Cursors::default(),
@@ -155,6 +165,10 @@ impl Broker {
             congested: Vec::new(),
             giving_way: false,
             last_ask: 0,
+            log_bytes: 0,
+            log_bytes_max: config.store.directory.as_ref().map_or(0, |_| config.store.backlog),
+            last_ticket: 0,
+            unasked: VecDeque::new(),
         }
     }
 
@@ -188,7 +202,7 @@ impl Broker {
 
     /// What time it is, until the next call.
     pub fn begin_turn(&mut self, now: Moment) {
-        self.now = now;
+        self.now = Moment(self.origin.unix_start + now.0);
     }
 
     /// Whether any channel can have a history: if not, there is never anything to expire, to feed or
@@ -243,13 +257,15 @@ impl Broker {
         };
         let topic = self.topics.topic(key);
         let last = topic.past.as_ref().is_some_and(|past| past.last);
-        if let Some(history) = topic.history() {
-            let opening = history.open(begin, self.origin.unix_start);
+        // Until the log has told where the topic is, it is as one whose home has not answered.
+        let is_loading = self.is_loading(key);
+        if let Some(history) = topic.history().filter(|_| !is_loading) {
+            let opening = history.open(begin);
             self.members.insert(token, key);
             self.begin(key, token, request_id, &opening, effects);
         } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {
             self.ask_opening(key, token, begin, request_id, effects);
-        } else if topic.home == self.shard || topic.interest == Interest::Held {
+        } else if (topic.home == self.shard && !is_loading) || topic.interest == Interest::Held {
             self.members.insert(token, key);
             self.admit(key, token);
             let topic = self.topics.topic(key);
@@ -334,6 +350,7 @@ impl Broker {
                     self.enqueue(key, frame, except, offset, frames);
                 }
             }
+            ShardMessage::Log(answer) => self.log_answered(answer, frames, effects),
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
@@ -351,9 +368,7 @@ impl Broker {
                 self.sliced(&topic, reader, *slice, effects);
             }
             ShardMessage::Query { topic, reader, query, receipt } => {
-                let page = Box::new(self.page(&topic, &query));
-                let message = ShardMessage::Page { topic, reader, page, receipt };
-                effects.push(Effect::Send { to: reader.shard, message });
+                self.answer_query(topic, reader, query, receipt, effects);
             }
             ShardMessage::Page { topic, reader, page, receipt } => {
                 self.queries -= 1;
@@ -389,7 +404,9 @@ impl Broker {
         let key = self.topics.insert(hash, name, options.slow_consumer);
         if options.has_history() {
             let last = options.last;
-            let record = if self.topics.topic(key).home == self.shard {
+            let at_home = self.topics.topic(key).home == self.shard;
+            let durable = (at_home && options.is_durable()).then(Box::default);
+            let record = if at_home {
                 self.last_epoch += 1;
                 let seed = (self.origin.identity, self.shard.0, self.last_epoch);
                 let epoch = Epoch(self.topics.scramble(seed));
@@ -399,7 +416,8 @@ impl Broker {
             } else {
                 Record::Away(None)
             };
-            self.topics.topic_mut(key).past = Some(Box::new(Past { record, cursors: 0, last }));
+            self.topics.topic_mut(key).past =
+                Some(Box::new(Past { record, cursors: 0, last, durable }));
         }
         key
     }
@@ -445,7 +463,9 @@ impl Broker {
     /// Has the home send this topic's publications here from now on.
     fn ensure_interest(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
         let topic = self.topics.topic_mut(key);
-        if topic.interest == Interest::None {
+        if topic.home == self.shard {
+            self.ask_log(key, effects);
+        } else if topic.interest == Interest::None {
             self.last_ask += 1;
             let ask = Ask(self.last_ask);
             topic.interest = Interest::Asked(ask);
@@ -461,6 +481,10 @@ impl Broker {
         let found = self.topics.find(hash, &topic);
         // The asking shard has counted it against its own table already.
         let key = found.unwrap_or_else(|| self.insert_unbounded(hash, topic.clone()));
+        if self.is_loading(key) {
+            self.hold(key, ShardMessage::Interest { topic, from, ask }, effects);
+            return;
+        }
         let entry = self.topics.topic_mut(key);
         if !entry.interested.contains(&from) {
             entry.interested.push(from);
@@ -488,6 +512,13 @@ impl Broker {
         if let Some(past) = &mut topic.past {
             past.record = Record::Away(position);
         }
+        self.confirm_waiting(key, effects);
+    }
+
+    /// Whoever waited for the home, or the home for the log, is subscribed.
+    fn confirm_waiting(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+        let topic = self.topics.topic_mut(key);
+        let (name, position) = (topic.name.clone(), topic.position());
         for Waiting { token, request_id, wants_history } in std::mem::take(&mut topic.waiting) {
             self.members.answered(token);
             self.admit(key, token);
@@ -499,6 +530,12 @@ impl Broker {
 
     fn disinterest(&mut self, name: &TopicName, from: ShardId, effects: &mut Vec<Effect>) {
         if let Some(key) = self.find(name) {
+            if self.is_loading(key) {
+                // Behind the interest that it ends.
+                let message = ShardMessage::Disinterest { topic: name.clone(), from };
+                self.hold(key, message, effects);
+                return;
+            }
             self.topics.topic_mut(key).interested.retain(|shard| *shard != from);
             self.lose_interest(key, effects);
         }

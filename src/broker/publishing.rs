@@ -23,10 +23,14 @@ impl Broker {
         frames: &mut FramePool,
         effects: &mut Vec<Effect>,
     ) {
-        let PublishRequest { token, topic: name, data, echo, receipt } = request;
-        let hash = self.topics.hash(name);
-        let found = self.topics.find(hash, name);
+        let hash = self.topics.hash(request.topic);
+        let found = self.topics.find(hash, request.topic);
         let home = self.topics.home(hash);
+        if home == self.shard && self.is_durable(found, request.topic) {
+            self.publish_durable(request, found, effects);
+            return;
+        }
+        let PublishRequest { token, topic: name, data, echo, receipt } = request;
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
         if home == self.shard {
             let outcome = match found {
@@ -76,7 +80,12 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let hash = self.topics.hash(&topic);
-        let outcome = match self.topics.find(hash, &topic) {
+        let found = self.topics.find(hash, &topic);
+        if self.is_durable(found, &topic) {
+            self.append(topic, body, publisher, effects);
+            return;
+        }
+        let outcome = match found {
             Some(key) if self.topics.topic(key).past.is_some() => {
                 self.keep(key, &topic, &publisher, &body, frames, effects)
             }
@@ -223,7 +232,7 @@ impl Broker {
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
         self.tally.trimmed += history.push(frame.clone(), except, now) as u64;
         if let Some(id) = id {
-            self.tally.ids_dropped += history.insert_id(id, now) as u64;
+            self.tally.ids_dropped += history.insert_id(id, offset, now) as u64;
         }
         self.retention.account(before, history.cost());
         self.retention.list(key, history);
@@ -235,14 +244,14 @@ impl Broker {
     }
 
     /// What tells a publication from all others: who publishes, and its message id as it was written.
-    fn fingerprint(&self, publisher: &Publisher) -> Option<Fingerprint> {
+    pub(super) fn fingerprint(&self, publisher: &Publisher) -> Option<Fingerprint> {
         let message_id = publisher.receipt.as_ref()?.message_id.as_ref()?;
         let author = (publisher.shard.0, publisher.token.pack());
         Some(Fingerprint(self.topics.scramble((author, message_id))))
     }
 
     /// Whether everybody who is to get a publication of this topic can take one more.
-    fn may_take(&self, key: TopicKey) -> bool {
+    pub(super) fn may_take(&self, key: TopicKey) -> bool {
         let topic = self.topics.topic(key);
         let local = !topic.subscribers.is_empty();
         let blocked = topic.interested.iter().any(|shard| self.congested.contains(shard));
@@ -250,7 +259,7 @@ impl Broker {
     }
 
     /// At home: sends a publication to the shards with subscribers, this one included.
-    fn distribute(
+    pub(super) fn distribute(
         &mut self,
         key: TopicKey,
         publisher: &Publisher,

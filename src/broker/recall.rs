@@ -2,18 +2,19 @@
 
 use super::Broker;
 use super::cursors::{self, CursorState, Turn};
+use super::durable::TableFull;
 use super::effect::{Effect, Fed, SubscribeError};
 use super::history::History;
 use super::topics::{Topic, TopicKey};
 use crate::ids::{Epoch, Moment, Token, TopicName};
 use crate::message::{Ask, Begin, Opening, Page, Reader, ShardMessage, Slice};
-use crate::proto::{HistoryQuery, Standing};
+use crate::proto::{HistoryQuery, Standing, Unavailable};
 
 /// What one slice costs at most, if it has more than one publication. As much of a history may a
 /// connection that takes no bytes keep from being forgotten.
 pub const SLICE_COST_MAX: usize = 16 << 10;
 
-/// Queries of one shard that the others have not answered.
+/// Queries of one shard that the others, or the log, have not answered.
 const QUERIES_MAX: usize = 64;
 
 /// Publications and message ids that expire at a time.
@@ -61,19 +62,51 @@ impl Broker {
     ) -> Result<(), SubscribeError> {
         let topic = TopicName::new(name);
         let home = self.topics.home(self.topics.hash(name));
-        if home == self.shard {
-            let page = Box::new(self.page(&topic, query));
-            effects.push(Effect::Page { token, topic, page, request_id });
-            return Ok(());
-        }
-        if self.queries >= QUERIES_MAX || self.congested.contains(&home) {
+        let waits = home != self.shard || matches!(self.find_loading(&topic), Ok(Some(_)));
+        if waits && (self.queries >= QUERIES_MAX || self.congested.contains(&home)) {
             return Err(SubscribeError::Congested);
         }
         self.queries += 1;
         let (reader, query, receipt) = (self.reader(token), Box::new(*query), request_id);
+        if home == self.shard {
+            self.answer_query(topic, reader, query, receipt, effects);
+            return Ok(());
+        }
         let message = ShardMessage::Query { topic, reader, query, receipt };
         effects.push(Effect::Send { to: home, message });
         Ok(())
+    }
+
+    /// At home: what a query gets, as soon as it is known.
+    pub(super) fn answer_query(
+        &mut self,
+        topic: TopicName,
+        reader: Reader,
+        query: Box<HistoryQuery>,
+        receipt: Option<Box<str>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let page = match self.find_loading(&topic) {
+            Ok(None) => self.page(&topic, &query),
+            Ok(Some(key)) => {
+                let message = ShardMessage::Query { topic, reader, query, receipt };
+                self.hold(key, message, effects);
+                return;
+            }
+            // What the log has cannot be had here.
+            Err(TableFull) => {
+                Page { complete: Err(Unavailable::Trimmed), ..self.page(&topic, &query) }
+            }
+        };
+        let page = Box::new(page);
+        if reader.shard == self.shard {
+            self.queries -= 1;
+            let token = reader.token;
+            effects.push(Effect::Page { token, topic, page, request_id: receipt });
+        } else {
+            let message = ShardMessage::Page { topic, reader, page, receipt };
+            effects.push(Effect::Send { to: reader.shard, message });
+        }
     }
 
     /// Whether channels with this name keep a history.
@@ -83,7 +116,8 @@ impl Broker {
 
     /// When histories have something to expire, or earlier.
     pub fn next_expiry(&self) -> Option<Moment> {
-        self.retention.next()
+        let due = self.retention.next()?;
+        Some(Moment(due.0.saturating_sub(self.origin.unix_start)))
     }
 
     /// Forgets what is too old, a bounded amount.
@@ -172,7 +206,11 @@ impl Broker {
         let topic = self.topics.topic(key);
         let (to, topic) = (topic.home, topic.name.clone());
         let message = ShardMessage::Open { topic, reader, begin: Box::new(begin) };
-        effects.push(Effect::Send { to, message });
+        if to == self.shard {
+            self.hold(key, message, effects);
+        } else {
+            effects.push(Effect::Send { to, message });
+        }
     }
 
     /// At home: where does a subscription of another shard begin?
@@ -184,8 +222,18 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         // Its interest came before this and has not been withdrawn, or nobody waits for an answer.
-        let Some(history) = self.find_history(&topic) else { return };
-        let opening = Box::new(history.open(begin, self.origin.unix_start));
+        let Some(key) = self.find(&topic) else { return };
+        if self.is_loading(key) {
+            let message = ShardMessage::Open { topic, reader, begin: Box::new(begin) };
+            self.hold(key, message, effects);
+            return;
+        }
+        let Some(history) = self.topics.topic(key).history() else { return };
+        let opening = Box::new(history.open(begin));
+        if reader.shard == self.shard {
+            self.opened(&topic, reader, &opening, effects);
+            return;
+        }
         let message = ShardMessage::Opened { topic, reader, opening };
         effects.push(Effect::Send { to: reader.shard, message });
     }
@@ -277,13 +325,13 @@ impl Broker {
 
     /// What a query gets.
     pub(super) fn page(&self, topic: &TopicName, query: &HistoryQuery) -> Page {
-        let (cost_max, unix_start) = (self.limits.page_bytes_max, self.origin.unix_start);
+        let cost_max = self.limits.page_bytes_max;
         if let Some(history) = self.find_history(topic) {
-            return history.page(query, cost_max, unix_start);
+            return history.page(query, cost_max);
         }
         // As one that nobody has published to; it has no epoch yet.
         let options = self.options(topic).clone();
-        let page = History::new(Epoch(0), options, self.now).page(query, cost_max, unix_start);
+        let page = History::new(Epoch(0), options, self.now).page(query, cost_max);
         Page { position: None, ..page }
     }
 

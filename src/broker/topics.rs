@@ -7,6 +7,7 @@ use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::durable::Durable;
 use super::fanout::Fanout;
 use super::history::History;
 use super::subscribers::Subscribers;
@@ -36,6 +37,8 @@ pub struct Past {
     pub cursors: u32,
     /// A new subscriber gets the latest publication.
     pub last: bool,
+    /// At home, where the level is durable.
+    pub durable: Option<Box<Durable>>,
 }
 
 #[derive(Debug)]
@@ -76,9 +79,13 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Nobody here or elsewhere wants its publications, and no round remembers it.
+    /// Nobody here or elsewhere wants its publications, and neither a round nor the log remembers it.
     pub fn is_idle(&self) -> bool {
-        !self.has_listeners() && self.interested.is_empty() && self.fanout.is_none()
+        let durable = self.past.as_ref().and_then(|past| past.durable.as_ref());
+        !durable.is_some_and(|durable| durable.is_busy())
+            && !self.has_listeners()
+            && self.interested.is_empty()
+            && self.fanout.is_none()
     }
 
     /// Whether a connection here wants its publications, now or when it has come that far.
@@ -103,6 +110,15 @@ impl Topic {
         match &mut self.past.as_mut()?.record {
             Record::Home(history) => Some(history),
             Record::Away(_) => None,
+        }
+    }
+
+    /// The history of a durable topic, at home, and what waits for the log.
+    pub fn durable_mut(&mut self) -> Option<(&mut History, &mut Durable)> {
+        let past = self.past.as_mut()?;
+        match (&mut past.record, &mut past.durable) {
+            (Record::Home(history), Some(durable)) => Some((history, durable)),
+            _ => None,
         }
     }
 

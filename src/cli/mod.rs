@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod config;
+mod log;
 mod logging;
 mod open_files;
 mod publish;
@@ -56,6 +57,12 @@ enum Command {
     /// Publish to a channel, and wait until the server has accepted it
     #[command(after_help = publish::HELP)]
     Publish(publish::Options),
+    /// Look at a durable log while its server does not run
+    #[command(after_help = log::HELP)]
+    Log {
+        #[command(subcommand)]
+        command: log::Command,
+    },
     /// Put a server under load, and prove what comes back
     #[command(after_help = bench::HELP)]
     Bench(Box<bench::Options>),
@@ -69,6 +76,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Config(settings) => config::run(settings),
         Command::Subscribe(options) => subscribe::run(&options),
         Command::Publish(options) => publish::run(&options),
+        Command::Log { command } => log::run(&command),
         Command::Bench(options) => bench::run(&options),
     }
 }

@@ -1,9 +1,10 @@
 //! What a key holds: the place in [`Config`], how it is written, and its bounds.
 
 use super::values;
-use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer};
+use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer, SyncMode};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The place of a value in [`Config`], what may be written there, and its bounds.
@@ -14,6 +15,9 @@ pub enum Field {
     Size(fn(&mut Config) -> &mut dyn Number, RangeInclusive<u64>),
     Time(fn(&mut Config) -> &mut Duration, RangeInclusive<Duration>),
     Path(fn(&mut Config) -> &mut Option<String>),
+    /// Of the file system.
+    Directory(fn(&mut Config) -> &mut Option<PathBuf>),
+    Sync(fn(&mut Config) -> &mut SyncMode),
     Choice(fn(&mut Config) -> &mut dyn Choice),
 }
 
@@ -51,6 +55,8 @@ impl Field {
             Self::Size(at, range) => at(config).store(within(range, values::parse_size(text)?)?),
             Self::Time(at, range) => *at(config) = within(range, values::parse_duration(text)?)?,
             Self::Path(at) => *at(config) = values::parse_path(text)?,
+            Self::Directory(at) => *at(config) = values::parse_directory(text)?,
+            Self::Sync(at) => *at(config) = values::parse_sync(text)?,
             Self::Choice(at) => {
                 let choice = at(config);
                 let index = choice.names().iter().position(|name| *name == text);
@@ -74,6 +80,12 @@ impl Field {
             Self::Time(at, _) => format!("\"{}\"", values::show_duration(*at(config))),
             // No path holds a character that TOML would escape.
             Self::Path(at) => format!("\"{}\"", at(config).as_deref().unwrap_or_default()),
+            Self::Directory(at) => {
+                let path = at(config).as_deref().map(|path| path.display().to_string());
+                let escaped = path.unwrap_or_default().replace('\\', "\\\\").replace('"', "\\\"");
+                format!("\"{escaped}\"")
+            }
+            Self::Sync(at) => format!("\"{}\"", values::show_sync(*at(config))),
             Self::Choice(at) => {
                 let choice = at(config);
                 format!("\"{}\"", choice.names()[choice.index()])
@@ -103,6 +115,12 @@ impl Field {
                 values::show_duration(*range.end())
             ),
             Self::Path(_) => r#"a path such as "/echo", or "" for none"#.to_string(),
+            Self::Directory(_) => {
+                r#"a folder such as "/var/lib/stentor", or "" for none"#.to_string()
+            }
+            Self::Sync(_) => {
+                r#""always", "os", or "interval 5ms" with a time from 1ms to 1s"#.to_string()
+            }
             Self::Choice(_) => format!("one of {}", self.choices().join(", ")),
         }
     }
@@ -116,6 +134,8 @@ impl Field {
             | Self::Count(..)
             | Self::Size(..)
             | Self::Time(..)
+            | Self::Directory(_)
+            | Self::Sync(_)
             | Self::Path(_) => &[],
         }
     }
@@ -129,6 +149,8 @@ impl Field {
             Self::Size(..) => "SIZE",
             Self::Time(..) => "TIME",
             Self::Path(_) => "PATH",
+            Self::Directory(_) => "FOLDER",
+            Self::Sync(_) => "WHEN",
             Self::Choice(_) => "NAME",
         }
     }
@@ -155,6 +177,16 @@ impl Number for usize {
 
     fn store(&mut self, number: u64) {
         *self = usize::try_from(number).unwrap_or(usize::MAX);
+    }
+}
+
+impl Number for u64 {
+    fn load(&self) -> u64 {
+        *self
+    }
+
+    fn store(&mut self, number: u64) {
+        *self = number;
     }
 }
 
@@ -203,7 +235,7 @@ choice!(SlowConsumer {
     Conflate = "conflate",
     Disconnect = "disconnect",
 });
-choice!(Level { Live = "live", History = "history" });
+choice!(Level { Live = "live", History = "history", Durable = "durable" });
 choice!(LogLevel {
     Error = "error",
     Warn = "warn",

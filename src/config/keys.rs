@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 7] =
-    ["server", "limits", "heartbeat", "channels", NAMESPACES, "diagnostics", "log"];
+pub const SECTIONS: [&str; 8] =
+    ["server", "limits", "heartbeat", "channels", NAMESPACES, "store", "diagnostics", "log"];
 
 /// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
 pub const NAMESPACES: &str = "namespaces";
@@ -38,10 +38,10 @@ const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
 const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 
-use Field::{Address, Choice, Count, Path, Size, Switch, Time};
+use Field::{Address, Choice, Count, Directory, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 39] = [
+pub static KEYS: [Key; 46] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -260,6 +260,52 @@ pub static KEYS: [Key; 39] = [
         flag: None,
         help: "Message ids remembered of each channel; 0: none",
         field: Count(|c| &mut c.channels.idempotency_size, 0..=10_000_000),
+    },
+    Key {
+        path: "store.directory",
+        flag: Some("store"),
+        help: "Folder of the durable log, made if there is none; empty: nothing is durable",
+        field: Directory(|c| &mut c.store.directory),
+    },
+    Key {
+        path: "store.sync",
+        flag: Some("store-sync"),
+        help: "When publications are on disk and acknowledged (always: after a sync each batch; \
+               interval 5ms: after a sync each 5 ms; os: after the write, a power loss may take them)",
+        field: Sync(|c| &mut c.store.sync),
+    },
+    Key {
+        path: "store.max_size",
+        flag: None,
+        help: "Bytes of the durable log, over which the oldest publications go; 0: no limit",
+        field: Size(|c| &mut c.store.max_size, 0..=1024 * 1024 * GIB),
+    },
+    Key {
+        path: "store.segment_size",
+        flag: None,
+        help: "Bytes of one file of the durable log; room comes back a file at a time",
+        field: Size(|c| &mut c.store.segment_size, MIB..=GIB),
+    },
+    Key {
+        path: "store.backlog",
+        flag: None,
+        help: "Bytes waiting for the durable log, for each shard",
+        field: Size(|c| &mut c.store.backlog, BACKLOG),
+    },
+    Key {
+        path: "store.max_channels",
+        flag: None,
+        help: "Channels in the durable log",
+        field: Count(|c| &mut c.store.max_channels, 1..=CONNECTIONS_MAX),
+    },
+    Key {
+        path: "store.forget_after",
+        flag: None,
+        help: "Time without publications after which a channel may get a new epoch",
+        field: Time(
+            |c| &mut c.store.forget_after,
+            Duration::from_hours(1)..=Duration::from_hours(24 * 3650),
+        ),
     },
     Key {
         path: "diagnostics.echo",

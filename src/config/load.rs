@@ -256,13 +256,23 @@ impl Merge {
         }
     }
 
-    /// Options of a channel that mean nothing at its level.
+    /// Levels that need something else, and options of a channel that mean nothing at its level.
     fn check_levels(&mut self) {
         let shared = ("channels".to_string(), &self.config.channels);
         let namespaces = self.config.namespaces.iter();
         let namespaces =
             namespaces.map(|space| (format!("namespaces.{}", space.name), &space.options));
         for (section, options) in std::iter::once(shared).chain(namespaces) {
+            if options.is_durable() && self.config.store.directory.is_none() {
+                let level = self.origins.get(&format!("{section}.level"));
+                let shared = || self.origins.get("channels.level");
+                let text = format!(
+                    "{section}.level = \"durable\": needs a folder for the durable log: set \
+                     store.directory or --store FOLDER"
+                );
+                let origin = level.or_else(shared).cloned().unwrap_or_default();
+                self.problems.push(Problem { origin, text });
+            }
             let origin = self.origins.get(&format!("{section}.last"));
             if let Some(origin) = origin
                 && options.last

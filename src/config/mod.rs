@@ -18,6 +18,7 @@ pub use problem::{ConfigError, Origin, Problem};
 pub use values::reserved_by;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything `stentor serve` obeys. [`Config::default`] is what an empty configuration means.
@@ -30,6 +31,7 @@ pub struct Config {
     pub channels: ChannelOptions,
     /// `[namespaces.NAME]`, in the order of their names.
     pub namespaces: Vec<Namespace>,
+    pub store: Store,
     pub diagnostics: Diagnostics,
     pub log: Log,
 }
@@ -141,7 +143,15 @@ impl ChannelOptions {
     pub fn has_history(&self) -> bool {
         match self.level {
             Level::Live => false,
-            Level::History => true,
+            Level::History | Level::Durable => true,
+        }
+    }
+
+    /// Whether publications are on disk before anybody hears of them.
+    pub fn is_durable(&self) -> bool {
+        match self.level {
+            Level::Live | Level::History => false,
+            Level::Durable => true,
         }
     }
 }
@@ -154,6 +164,8 @@ pub enum Level {
     Live,
     /// Everything that is still kept arrives in order, once, by offset, across reconnects.
     History,
+    /// The same across restarts: acknowledged and delivered once the durable log has it.
+    Durable,
 }
 
 /// The channels whose name starts with `name:`.
@@ -188,6 +200,37 @@ pub enum SlowConsumer {
     /// The connection is closed with 4002.
     #[default]
     Disconnect,
+}
+
+/// `[store]`: the durable log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where it is. `None` (written empty): there is none.
+    pub directory: Option<PathBuf>,
+    /// What stands behind an acknowledgement. Default always.
+    pub sync: SyncMode,
+    /// Bytes of all its files, over which the oldest publications go. 0: no limit, the default.
+    pub max_size: u64,
+    /// Bytes of one of its files. Default 64 MiB.
+    pub segment_size: usize,
+    /// Bytes waiting for it, for each shard. Default 64 MiB.
+    pub backlog: usize,
+    /// Channels in it. Default 1,000,000.
+    pub max_channels: usize,
+    /// Time without publications after which a channel may get a new epoch. Default 30 days.
+    pub forget_after: Duration,
+}
+
+/// When publications count as kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// After a sync for each batch: whatever came during the sync before.
+    #[default]
+    Always,
+    /// After a sync too, but no sooner than this long after the first of its batch.
+    Interval(Duration),
+    /// When the system has them: they survive the end of the server, not that of the machine.
+    Os,
 }
 
 /// `[diagnostics]`
@@ -275,6 +318,20 @@ impl Default for ChannelOptions {
             last: false,
             idempotency_window: Duration::from_mins(5),
             idempotency_size: 1000,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            sync: SyncMode::default(),
+            max_size: 0,
+            segment_size: 64 << 20,
+            backlog: 64 << 20,
+            max_channels: 1_000_000,
+            forget_after: Duration::from_hours(24 * 30),
         }
     }
 }

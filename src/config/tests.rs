@@ -110,6 +110,14 @@ fn every_key_is_read_from_a_file() {
         level = "live"
         slow_consumer = "drop_oldest"
         [namespaces.prices]
+        [store]
+        directory = 'C:\"store"'
+        sync = "interval 20ms"
+        max_size = "21GiB"
+        segment_size = "22MiB"
+        backlog = "23MiB"
+        max_channels = 24
+        forget_after = "25d"
         [diagnostics]
         echo = "/echo"
         [log]
@@ -172,6 +180,15 @@ fn every_key_is_read_from_a_file() {
                 namespace("prices", Level::History, SlowConsumer::Conflate),
             ],
             channels,
+            store: Store {
+                directory: Some("C:\\\"store\"".into()),
+                sync: SyncMode::Interval(Duration::from_millis(20)),
+                max_size: 21 << 30,
+                segment_size: 22 << 20,
+                backlog: 23 << 20,
+                max_channels: 24,
+                forget_after: Duration::from_hours(25 * 24),
+            },
             diagnostics: Diagnostics { echo: Some("/echo".to_string()) },
             log: Log { level: LogLevel::Debug, format: LogFormat::Json },
         }

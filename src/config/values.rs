@@ -2,7 +2,10 @@
 //! sentences: the caller names the key and what it expects.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use super::SyncMode;
 
 /// Bytes in one of each unit, in the order of the help texts. KB is 1000, KiB is 1024.
 const SIZE_UNITS: [(&str, u64); 7] = [
@@ -98,6 +101,43 @@ pub fn show_duration(duration: Duration) -> String {
         }
     }
     if text.is_empty() { "0".to_string() } else { text }
+}
+
+/// A folder, or `None` for the empty text. Whether there is one, nobody looks.
+pub fn parse_directory(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.contains(char::is_control) {
+        return Err("control characters cannot stand in it".to_string());
+    }
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// `always`, `os` or `interval 5ms`.
+pub fn parse_sync(text: &str) -> Result<SyncMode, String> {
+    let (mode, interval) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    match (mode, interval) {
+        ("always", "") => Ok(SyncMode::Always),
+        ("os", "") => Ok(SyncMode::Os),
+        ("interval", "") => Err("the time is missing".to_string()),
+        ("interval", interval) => {
+            let interval = parse_duration(interval)?;
+            let range = Duration::from_millis(1)..=Duration::from_secs(1);
+            if range.contains(&interval) {
+                Ok(SyncMode::Interval(interval))
+            } else {
+                Err("out of range".to_string())
+            }
+        }
+        _ => Err("unknown".to_string()),
+    }
+}
+
+/// As [`parse_sync`] reads it.
+pub fn show_sync(sync: SyncMode) -> String {
+    match sync {
+        SyncMode::Always => "always".to_string(),
+        SyncMode::Interval(interval) => format!("interval {}", show_duration(interval)),
+        SyncMode::Os => "os".to_string(),
+    }
 }
 
 /// `0.0.0.0:9000`, `[::1]:9000`, `localhost:9000`, or a port of 127.0.0.1: `:9000`, `9000`.
@@ -262,6 +302,38 @@ mod tests {
         }
         assert_eq!(show_size(65536), "64KiB");
         assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
+    }
+
+    #[test]
+    fn syncs_are_always_never_or_at_intervals() {
+        for (text, sync) in [
+            ("always", SyncMode::Always),
+            ("os", SyncMode::Os),
+            ("interval 5ms", SyncMode::Interval(Duration::from_millis(5))),
+            (" interval  1s ", SyncMode::Interval(Duration::from_secs(1))),
+        ] {
+            assert_eq!(parse_sync(text), Ok(sync), "{text}");
+            assert_eq!(parse_sync(&show_sync(sync)), Ok(sync));
+        }
+        for (text, reason) in [
+            ("", "unknown"),
+            ("never", "unknown"),
+            ("always 5ms", "unknown"),
+            ("interval", "the time is missing"),
+            ("interval 5", "write `5s`"),
+            ("interval 0", "out of range"),
+            ("interval 2s", "out of range"),
+        ] {
+            let error = parse_sync(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_any_text_on_one_line() {
+        assert_eq!(parse_directory(""), Ok(None));
+        assert_eq!(parse_directory("/a b/\"c\""), Ok(Some(PathBuf::from("/a b/\"c\""))));
+        assert!(parse_directory("a\nb").unwrap_err().contains("control characters"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::proto::{
 /// For people, with `backlog_full`.
 pub(super) const BACKLOG_FULL: &str = "too much waits for delivery; try again later";
 
+/// For people, with `unavailable`. The log has counted it.
+const NOT_STORED: &str = "the durable log has not kept it; try again later";
+
 /// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
 /// default limit is closed.
 const SUBSCRIPTION_PENALTY: u32 = 10;
@@ -183,6 +186,7 @@ impl State {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
+                Effect::Log(message) => self.log_outbox.push(message),
                 Effect::Subscribed { token, topic, request_id, standing } => {
                     let id = request_id.as_deref().and_then(RequestId::parse);
                     self.reply(token, reply::subscription_confirm(&topic, &standing, id));
@@ -221,6 +225,7 @@ impl State {
                 self.count(Counter::BacklogFull, 1);
                 (ErrorCode::BacklogFull, Cow::Borrowed(BACKLOG_FULL))
             }
+            PublishOutcome::NotStored => (ErrorCode::Unavailable, Cow::Borrowed(NOT_STORED)),
             PublishOutcome::TableFull { limit } => {
                 self.count(Counter::SubscriptionLimit, 1);
                 (ErrorCode::Unavailable, table_full(limit))

@@ -34,8 +34,8 @@ use crate::broker::{Broker, Effect, Origin};
 use crate::config::Config;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
-use crate::mesh::Port;
-use crate::message::ShardMessage;
+use crate::mesh::{LogPort, Port};
+use crate::message::{LogMessage, ShardMessage};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
 use crate::proto::{DecoderLimits, encoder};
@@ -79,13 +79,15 @@ pub struct Settings {
 pub struct Shard<B> {
     backend: B,
     mesh: Port,
+    log: Option<LogPort>,
     state: State,
 }
 
 impl<B: Backend> Shard<B> {
-    pub fn new(backend: B, mesh: Port, settings: Arc<Settings>) -> Self {
+    /// `log`: the way to the durable log, if there is one.
+    pub fn new(backend: B, mesh: Port, log: Option<LogPort>, settings: Arc<Settings>) -> Self {
         let state = State::new(mesh.shard(), settings, backend.now());
-        Self { backend, mesh, state }
+        Self { backend, mesh, log, state }
     }
 
     /// Turns until the server has shut down. An error is the backend's: the shard cannot go on.
@@ -99,7 +101,7 @@ impl<B: Backend> Shard<B> {
     /// One turn: what has happened, then what follows from it.
     pub fn turn(&mut self) -> io::Result<()> {
         let mut timeout = self.state.timeout();
-        if self.mesh.has_unsent() {
+        if self.mesh.has_unsent() || self.log.as_ref().is_some_and(LogPort::has_unsent) {
             timeout = timeout.min(Duration::from_millis(1));
         }
         if !timeout.is_zero() && !self.mesh.prepare_sleep() {
@@ -124,9 +126,20 @@ impl<B: Backend> Shard<B> {
             self.mesh.post(to, message);
         }
         self.mesh.flush();
+        self.flush_log();
         self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();
         Ok(())
+    }
+
+    fn flush_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        for message in self.state.log_outbox.drain(..) {
+            // The broker counts what waits, with less room than the port has.
+            let posted = log.post(message);
+            debug_assert!(posted.is_ok(), "{posted:?}");
+        }
+        log.flush();
     }
 
     /// What other threads sent, a bounded amount. While the broker has no room it waits, and the
@@ -181,6 +194,7 @@ struct State {
     /// Connections whose cursors have their turn, see [`Feed`](connection::Feed).
     feeds: VecDeque<Token>,
     outbox: Vec<(ShardId, ShardMessage)>,
+    log_outbox: Vec<LogMessage>,
     /// Reused: what the broker asked for in the last call.
     effects: Vec<Effect>,
     /// Reused: slots whose deadline has come.
@@ -232,6 +246,7 @@ impl State {
             overflowed: Vec::new(),
             feeds: VecDeque::new(),
             outbox: Vec::new(),
+            log_outbox: Vec::new(),
             effects: Vec::new(),
             expired: Vec::new(),
             ping,

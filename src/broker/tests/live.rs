@@ -217,6 +217,7 @@ impl World {
     fn apply(&mut self, shard: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
+                Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
                 Effect::Send { to, message } => self.links[shard][to.index()].push_back(message),
                 Effect::Subscribed { token, topic, .. } => {
                     assert_eq!(token, self.token(shard, token.slot), "confirmed to somebody else");

@@ -103,7 +103,7 @@ impl World {
         let shards: Vec<_> = backends
             .into_iter()
             .zip(ports)
-            .map(|(backend, port)| Shard::new(backend, port, Arc::clone(&settings)))
+            .map(|(backend, port)| Shard::new(backend, port, None, Arc::clone(&settings)))
             .collect();
         let stopped = vec![0; count];
         Self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Sink, UNIX_START, broker, payload};
+use super::{Sink, broker, payload};
 use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
@@ -126,8 +126,7 @@ impl World {
         let home = &self.brokers[self.brokers[0].topics.home(hash).index()];
         let key = home.topics.find(hash, TOPICS[topic])?;
         let history = home.topics.topic(key).history()?;
-        let opening =
-            history.open(Begin { start: Start::Since(Since::Oldest), limit: None }, UNIX_START);
+        let opening = history.open(Begin { start: Start::Since(Since::Oldest), limit: None });
         Some((history.position(), opening.position.offset + 1))
     }
 
@@ -391,6 +390,7 @@ impl World {
                         self.see(shard, token.slot, payload(&frame));
                     }
                 }
+                Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
                 Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
             }
         }

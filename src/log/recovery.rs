@@ -1,0 +1,382 @@
+//! How a store opens: a new one is made, one that is there is read and put in order.
+//!
+//! A finished segment is known by its index alone; one without is read, and gets its index. The end
+//! of the segment written last is cut where a write was not finished. Damage elsewhere stays, is
+//! told, and is never served.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use foldhash::quality::RandomState;
+
+use super::disk::{Disk, DiskFile};
+use super::index::{self, RunEntry, Slot, SlotRange, Subject};
+use super::record::{Flaw, Kind, Record};
+use super::segment::{HEADER_BYTES, index_name};
+use super::store::{RetentionOf, Segment, Store, StoreLimits};
+use super::survey::{
+    OpenError, Piece, STORE_NAME, STORE_NAME_NEW, SegmentFile, attempt, encode_store, identify,
+    segments, walk,
+};
+use super::topics::{Run, Slots, Topic, TopicSlot};
+use crate::ids::TopicName;
+
+/// Offsets that are left out when the end of a topic may have been in a damaged place: none that
+/// was ever given is given again, and readers are told of the gap.
+const OFFSETS_LEFT_OUT: u64 = 1 << 32;
+
+/// What an operator should know of an opening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A write that was not finished, and so never acknowledged, was cut off.
+    TailCut { file: String, at: u64, bytes: u64 },
+    /// These bytes are no records any more.
+    Damaged { file: String, from: u64, to: u64, flaw: Flaw },
+    /// The records of the file were looked for all the same.
+    HeaderDamaged { file: String },
+    /// So many topics may have lost their newest publications in it.
+    OffsetsLeftOut { topics: usize },
+}
+
+impl Note {
+    /// Whether nothing that was acknowledged is concerned.
+    pub fn is_harmless(&self) -> bool {
+        match self {
+            Self::TailCut { .. } => true,
+            Self::Damaged { .. } | Self::HeaderDamaged { .. } | Self::OffsetsLeftOut { .. } => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TailCut { file, at, bytes } => {
+                write!(f, "{file}: cut {bytes} bytes of an unfinished write at {at}")
+            }
+            Self::Damaged { file, from, to, flaw } => {
+                write!(f, "{file}: bytes {from} to {to} are damaged: {flaw}")
+            }
+            Self::HeaderDamaged { file } => write!(f, "{file}: its header is damaged"),
+            Self::OffsetsLeftOut { topics } => write!(
+                f,
+                "{topics} channels may have lost their newest publications; their offsets go on \
+                 {OFFSETS_LEFT_OUT} higher"
+            ),
+        }
+    }
+}
+
+/// What is known of the topics while segments are read.
+struct Recovery<'n> {
+    notes: &'n mut Vec<Note>,
+    /// Damaged places so far.
+    damages: u32,
+    /// How many of them stood before the newest record of each topic.
+    seen: HashMap<TopicSlot, u32, RandomState>,
+    /// The oldest offset that topics keep, where that was written down.
+    oldest: HashMap<TopicSlot, u64, RandomState>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens the store on this disk. `new_id`: random, for a store that is new.
+    pub fn open(
+        disk: D,
+        new_id: u64,
+        limits: StoreLimits,
+        retention_of: RetentionOf,
+    ) -> Result<(Self, Vec<Note>), OpenError> {
+        let mut notes = Vec::new();
+        let id = match identify(&disk)? {
+            Some(id) => id,
+            None => {
+                make(&disk, new_id).map_err(attempt("make a store in it"))?;
+                new_id
+            }
+        };
+        let found = segments(&disk, id)?;
+        let mut store = Self::empty(disk, id, limits, retention_of);
+        let mut recovery = Recovery {
+            notes: &mut notes,
+            damages: 0,
+            seen: HashMap::default(),
+            oldest: HashMap::default(),
+        };
+        for segment in found {
+            store.next_number = segment.number + 1;
+            if segment.length <= HEADER_BYTES {
+                let name = segment.name;
+                store.disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
+                drop(store.disk.remove(&index_name(segment.number)));
+                continue;
+            }
+            store.recover_segment(segment, &mut recovery)?;
+        }
+        let Recovery { damages, seen, oldest, .. } = recovery;
+        store.count_live();
+        for (slot, oldest) in oldest {
+            store.advance(slot, oldest).map_err(attempt("read its files"))?;
+        }
+        store.leave_out_offsets(damages, &seen, &mut notes).map_err(attempt("write to it"))?;
+        Ok((store, notes))
+    }
+
+    fn recover_segment(
+        &mut self,
+        mut segment: SegmentFile<D::File>,
+        recovery: &mut Recovery<'_>,
+    ) -> Result<(), OpenError> {
+        let (number, name) = (segment.number, segment.name.clone());
+        if segment.header_damaged {
+            recovery.notes.push(Note::HeaderDamaged { file: name.clone() });
+        }
+        let read = attempt(format!("read its file {name}"));
+        if let Some((end, bytes, entries)) = self.read_index(&segment) {
+            self.add_segment(number, end, bytes, &entries);
+            for entry in entries {
+                self.adopt(number, &entry, Slots::Indexed(entry.slots), recovery);
+            }
+            return Ok(());
+        }
+        let mut runs = Runs::default();
+        let notes = &mut *recovery.notes;
+        let damages = &mut recovery.damages;
+        let mut synced = HEADER_BYTES;
+        let end = walk(&segment, |piece| match piece {
+            Piece::Record { record: Record { kind: Kind::Mark, offset, .. }, .. } => {
+                synced = synced.max(offset);
+            }
+            Piece::Record { at, record } => runs.add(at, &record, *damages),
+            Piece::Damage { from, to, flaw } => {
+                *damages += 1;
+                notes.push(Note::Damaged { file: name.clone(), from, to, flaw });
+            }
+        })
+        .map_err(read)?;
+        if end < segment.length && segment.end.is_none() {
+            let bytes = segment.length - end;
+            segment.file.cut(end).map_err(attempt(format!("cut its file {name}")))?;
+            let file = name.clone();
+            recovery.notes.push(Note::TailCut { file, at: end, bytes });
+        }
+        let synced = segment.end.unwrap_or(synced);
+        write_again(&mut segment.file, synced, end)
+            .map_err(attempt(format!("write its file {name} again")))?;
+        let (entries, seen): (Vec<_>, Vec<_>) = runs.list.into_iter().unzip();
+        let bytes = index::encode(Subject { store: self.id, number, end }, &entries);
+        let index = index_name(number);
+        let written = self.disk.create(&index).and_then(|mut file| file.write_at(&bytes, 0));
+        let indexed = written.is_ok().then(|| index::decode(&bytes, self.id, number)).flatten();
+        self.add_segment(number, end, indexed.as_ref().map_or(0, |_| bytes.len() as u64), &entries);
+        let ranges = indexed.map(|(_, entries)| entries);
+        for (place, (entry, seen)) in entries.iter().zip(seen).enumerate() {
+            let slots = match &ranges {
+                Some(ranges) => Slots::Indexed(ranges[place].slots),
+                None => Slots::Memory(entry.slots.clone()),
+            };
+            let now = std::mem::replace(&mut recovery.damages, seen);
+            self.adopt(number, entry, slots, recovery);
+            recovery.damages = now;
+        }
+        Ok(())
+    }
+
+    /// The index of a segment, if it is whole and speaks of the segment as it is.
+    fn read_index(
+        &self,
+        segment: &SegmentFile<D::File>,
+    ) -> Option<(u64, u64, Vec<RunEntry<SlotRange>>)> {
+        let file = self.disk.open(&index_name(segment.number)).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.length().ok()?).ok()?];
+        file.read_at(&mut bytes, 0).ok()?;
+        let (end, entries) = index::decode(&bytes, self.id, segment.number)?;
+        // Longer it may be, where what was given up could not be cut off.
+        let fits = segment.end.is_none_or(|said| said == end) && end <= segment.length;
+        fits.then_some((end, bytes.len() as u64, entries))
+    }
+
+    fn add_segment<S: Count>(
+        &mut self,
+        number: u64,
+        end: u64,
+        index_bytes: u64,
+        runs: &[RunEntry<S>],
+    ) {
+        let records = runs.iter().map(|run| run.slots.count()).sum();
+        let segment = Segment { end, index_bytes, records, live: 0, stuck: false };
+        self.segments.insert(number, segment);
+    }
+
+    /// Takes over what a segment says of one topic. Segments come in the order of their numbers.
+    fn adopt<S: Count>(
+        &mut self,
+        number: u64,
+        entry: &RunEntry<S>,
+        slots: Slots,
+        recovery: &mut Recovery<'_>,
+    ) {
+        let end = entry.first.saturating_add(entry.slots.count());
+        let slot = self.topics.find(&entry.topic).unwrap_or_else(|| {
+            let retention = (self.retention_of)(&entry.topic);
+            let topic = Topic::new(entry.topic.clone(), entry.epoch, entry.first, retention);
+            self.topics.insert(topic)
+        });
+        let topic = self.topics.get_mut(slot).expect("it is in the table");
+        if topic.epoch != entry.epoch {
+            // A later life of the topic: the earlier one was forgotten.
+            topic.runs.clear();
+            (topic.epoch, topic.next, topic.oldest) = (entry.epoch, entry.first, entry.first);
+            recovery.oldest.remove(&slot);
+        }
+        if entry.kind != Kind::Position {
+            let run = Run {
+                segment: number,
+                first: entry.first,
+                skip: 0,
+                slots,
+                earliest_ms: entry.earliest_ms,
+                latest_ms: entry.latest_ms,
+                bytes: entry.bytes,
+            };
+            topic.place(run, |_, _| {});
+        } else {
+            let oldest = recovery.oldest.entry(slot).or_default();
+            *oldest = entry.bytes.min(entry.first).max(*oldest);
+        }
+        topic.latest_ms = topic.latest_ms.max(entry.latest_ms);
+        if end >= topic.next {
+            topic.next = end;
+            topic.home = number;
+            recovery.seen.insert(slot, recovery.damages);
+        }
+    }
+
+    fn count_live(&mut self) {
+        for (_, topic) in self.topics.iter() {
+            for run in &topic.runs {
+                if let Some(segment) = self.segments.get_mut(&run.segment) {
+                    segment.live += u64::from(run.live());
+                }
+            }
+        }
+    }
+
+    /// Lets no offset be given again that a damaged place may have held: every topic without a
+    /// record behind the last such place may have had more.
+    fn leave_out_offsets(
+        &mut self,
+        damages: u32,
+        seen: &HashMap<TopicSlot, u32, RandomState>,
+        notes: &mut Vec<Note>,
+    ) -> std::io::Result<()> {
+        let unsure = |slot: &TopicSlot| seen.get(slot).is_none_or(|seen| *seen < damages);
+        let topics: Vec<_> = self.topics.iter().map(|(slot, _)| slot).filter(unsure).collect();
+        if damages == 0 || topics.is_empty() {
+            return Ok(());
+        }
+        self.prepare()?;
+        for &slot in &topics {
+            if let Some(topic) = self.topics.get_mut(slot) {
+                topic.next += OFFSETS_LEFT_OUT;
+                if topic.runs.is_empty() {
+                    topic.oldest = topic.next;
+                }
+            }
+            self.add_position(slot);
+        }
+        self.write()?;
+        self.sync()?;
+        self.settle_positions(&topics);
+        notes.push(Note::OffsetsLeftOut { topics: topics.len() });
+        Ok(())
+    }
+}
+
+/// Makes durable what the server before this one has written and perhaps never synced: it counts from
+/// now on. After a failed sync the system holds it for written although it is not, so a sync alone
+/// is not enough.
+fn write_again<F: DiskFile>(file: &mut F, from: u64, to: u64) -> std::io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let mut bytes = vec![0; (to - at).min(1 << 20) as usize];
+        file.read_at(&mut bytes, at)?;
+        file.write_at(&bytes, at)?;
+        at += bytes.len() as u64;
+    }
+    file.sync()
+}
+
+/// Makes an empty folder a store.
+fn make<D: Disk>(disk: &D, id: u64) -> std::io::Result<()> {
+    let mut file = disk.create(STORE_NAME_NEW)?;
+    file.write_at(&encode_store(id), 0)?;
+    file.sync()?;
+    disk.rename(STORE_NAME_NEW, STORE_NAME)?;
+    disk.sync_folder()
+}
+
+/// How many records there are.
+trait Count {
+    fn count(&self) -> u64;
+}
+
+impl Count for Vec<Slot> {
+    fn count(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+impl Count for SlotRange {
+    fn count(&self) -> u64 {
+        u64::from(self.count)
+    }
+}
+
+/// The runs of a segment that is being read, each with the damaged places before its last record.
+#[derive(Default)]
+struct Runs {
+    list: Vec<(RunEntry<Vec<Slot>>, u32)>,
+    /// Place in the list of the newest run of each topic.
+    newest: HashMap<TopicName, usize, RandomState>,
+}
+
+impl Runs {
+    fn add(&mut self, at: u64, record: &Record<'_>, damages: u32) {
+        let slot = Slot { at: at as u32, length: record.length() as u32 };
+        let position = record.kind == Kind::Position;
+        let bytes = if position { record.oldest() } else { u64::from(slot.length) };
+        if let Some(&newest) = self.newest.get(record.topic) {
+            let (run, seen) = &mut self.list[newest];
+            let follows = !position
+                && run.kind != Kind::Position
+                && run.epoch == record.epoch
+                && run.first + run.slots.len() as u64 == record.offset;
+            if follows {
+                run.slots.push(slot);
+                run.bytes += bytes;
+                run.earliest_ms = run.earliest_ms.min(record.time_ms);
+                run.latest_ms = run.latest_ms.max(record.time_ms);
+                *seen = damages;
+                return;
+            }
+        }
+        let topic = match self.newest.get_key_value(record.topic) {
+            Some((topic, _)) => topic.clone(),
+            None => TopicName::new(record.topic),
+        };
+        self.newest.insert(topic.clone(), self.list.len());
+        let entry = RunEntry {
+            kind: if position { Kind::Position } else { Kind::Publication },
+            topic,
+            epoch: record.epoch,
+            first: record.offset,
+            earliest_ms: record.time_ms,
+            latest_ms: record.time_ms,
+            bytes,
+            slots: if position { Vec::new() } else { vec![slot] },
+        };
+        self.list.push((entry, damages));
+    }
+}

@@ -1,0 +1,452 @@
+//! Publications on disk, by topic and offset: a log of segments in which all topics stand in the
+//! order they came, so that one sync makes a whole batch durable. No thread, no clock.
+//!
+//! A batch: [`Store::prepare`], [`Store::append`] for each record, [`Store::write`], and
+//! [`Store::sync`] or [`Store::settle`]. Records are read, trimmed and proven by positions only once
+//! they are settled. After an error nothing of the batch counts: the topics are as they were, and the
+//! segment is given up at its last settled byte, because after a failed sync nobody knows what of
+//! the file is on disk.
+//!
+//! Files beside this one: `recovery` (how it opens), `reading`, `cleaning` (trim, removal, bounds),
+//! `inspect` (a look from outside).
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::cleaning::Cleaning;
+use super::disk::{Disk, DiskFile};
+use super::files::Files;
+use super::index::{self, RunEntry, Slot, Subject};
+use super::record::{Kind, RECORD_BYTES_MAX, Record};
+use super::retention::Retention;
+use super::segment::{HEADER_BYTES, Header, index_name, log_name};
+use super::topics::{Run, Slots, Topic, TopicSlot, Topics};
+use crate::ids::TopicName;
+
+/// The bounds of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreLimits {
+    /// Bytes after which a segment is finished. It may end a batch later.
+    pub segment_bytes: u64,
+    /// Bytes of all files; over that the oldest segment goes. 0: no bound.
+    pub store_bytes: u64,
+    pub topics_max: usize,
+    /// Time after which the epoch of a topic without publications may be forgotten.
+    pub forget_after_ms: u64,
+}
+
+/// What is to be kept of a topic.
+pub type RetentionOf = Box<dyn Fn(&TopicName) -> Retention + Send>;
+
+/// Why a record is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The topic is elsewhere.
+    Position { epoch: u64, next: u64 },
+    /// The table of topics is full.
+    Topics,
+    /// Longer than a record can be.
+    TooLong,
+}
+
+/// Where a topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub epoch: u64,
+    /// Offset of the next publication.
+    pub next: u64,
+    /// Offset of the oldest publication that is kept; `next` if there is none.
+    pub oldest: u64,
+}
+
+/// A segment as far as the table of segments knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment {
+    /// Bytes up to the end of its last settled record.
+    pub end: u64,
+    pub index_bytes: u64,
+    pub records: u64,
+    /// Records that are not trimmed.
+    pub live: u64,
+    /// It could not be read when its records were to be moved: it stays until it goes as the oldest.
+    pub stuck: bool,
+}
+
+/// The segment that grows.
+#[derive(Debug)]
+pub struct Active<F> {
+    pub number: u64,
+    file: F,
+    /// Bytes in the file.
+    written: u64,
+    /// Bytes of it that are on disk.
+    synced: u64,
+    /// Bytes of it that count: nothing behind was promised to anybody.
+    settled: u64,
+    /// The topics that have something in it; some more than once.
+    members: Vec<TopicSlot>,
+}
+
+/// A record that is not settled yet, with what its topic was before.
+#[derive(Debug)]
+struct Pending {
+    topic: TopicSlot,
+    home: u64,
+    /// The topic came into the table with it.
+    created: bool,
+}
+
+/// A store on its disk.
+pub struct Store<D: Disk> {
+    pub(super) disk: D,
+    /// Tells its segments from those of another store.
+    pub(super) id: u64,
+    pub(super) limits: StoreLimits,
+    pub(super) retention_of: RetentionOf,
+    pub(super) topics: Topics,
+    /// By number. The last one is the active one, if there is one.
+    pub(super) segments: BTreeMap<u64, Segment>,
+    pub(super) active: Option<Active<D::File>>,
+    /// Of the next segment; numbers are not used twice.
+    pub(super) next_number: u64,
+    /// Records of the batch that is not written yet.
+    batch: Vec<u8>,
+    batch_records: u64,
+    pending: Vec<Pending>,
+    pub(super) files: Files<D::File>,
+    pub(super) cleaning: Option<Cleaning>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Without segments; see [`Store::open`] for the way to have one.
+    pub(super) fn empty(disk: D, id: u64, limits: StoreLimits, retention_of: RetentionOf) -> Self {
+        Self {
+            disk,
+            id,
+            limits,
+            retention_of,
+            topics: Topics::default(),
+            segments: BTreeMap::new(),
+            active: None,
+            next_number: 1,
+            batch: Vec::new(),
+            batch_records: 0,
+            pending: Vec::new(),
+            files: Files::default(),
+            cleaning: None,
+        }
+    }
+
+    /// Where the topic is. One that the store does not know has an epoch too: it stays the same until
+    /// the store removes a segment, or the topic gets its first publication.
+    pub fn position(&self, topic: &str) -> Position {
+        match self.topics.find(topic).and_then(|slot| self.topics.get(slot)) {
+            Some(topic) => {
+                let next = topic.settled();
+                Position { epoch: topic.epoch, next, oldest: topic.oldest.min(next) }
+            }
+            None => Position { epoch: self.epoch_of_unknown(topic), next: 1, oldest: 1 },
+        }
+    }
+
+    /// Never the same again for a topic that was forgotten: that takes the removal of the oldest
+    /// segment.
+    fn epoch_of_unknown(&self, topic: &str) -> u64 {
+        let oldest = self.segments.first_key_value().map_or(0, |(number, _)| *number);
+        // FNV-1a, and a finish that spreads every bit: the same in every version of this program.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let bytes = self.id.to_le_bytes().into_iter().chain(oldest.to_le_bytes());
+        for byte in bytes.chain(topic.bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (hash ^ hash >> 32).max(1)
+    }
+
+    /// Places of the table of topics, taken or not: each below this number may be trimmed.
+    pub fn topic_places(&self) -> u32 {
+        self.topics.places()
+    }
+
+    /// Whether there is a segment to append to, as far as is known.
+    pub fn is_writable(&self) -> bool {
+        self.active.is_some()
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.end + segment.index_bytes).sum()
+    }
+
+    /// Whether there are records that were neither settled nor given up.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || !self.batch.is_empty()
+    }
+
+    /// Makes sure that there is a segment to append to. After an error nothing can be appended.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        let full = |active: &Active<D::File>| active.written >= self.limits.segment_bytes;
+        // Not before everything is settled: who waits for that hears of it from `sync` alone.
+        if !self.has_pending() && self.active.as_ref().is_some_and(full) {
+            self.sync()?;
+            self.finish_segment();
+        }
+        if self.active.is_none() {
+            self.begin_segment()?;
+        }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self) -> io::Result<()> {
+        let number = self.next_number;
+        let previous = self.segments.last_key_value();
+        let previous_end =
+            previous.filter(|(last, _)| **last + 1 == number).map_or(0, |(_, segment)| segment.end);
+        let header = Header { store: self.id, number, previous_end };
+        let name = log_name(number);
+        let create = || {
+            // Of a segment of that number that a power loss has taken: it says nothing of this one.
+            match self.disk.remove(&index_name(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = self.disk.create(&name)?;
+            file.write_at(&header.encode(), 0)?;
+            file.sync()?;
+            self.disk.sync_folder()?;
+            Ok(file)
+        };
+        match create() {
+            Ok(file) => {
+                let (written, synced) = (HEADER_BYTES, HEADER_BYTES);
+                let (settled, members) = (written, Vec::new());
+                self.active = Some(Active { number, file, written, synced, settled, members });
+                let segment = Segment {
+                    end: HEADER_BYTES,
+                    index_bytes: 0,
+                    records: 0,
+                    live: 0,
+                    stuck: false,
+                };
+                self.segments.insert(number, segment);
+                self.next_number = number + 1;
+                Ok(())
+            }
+            Err(error) => {
+                // The next attempt makes it anew; left behind, it is empty.
+                drop(self.disk.remove(&name));
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds a publication to the batch. Not before [`Store::prepare`].
+    pub fn append(&mut self, record: &Record<'_>, name: &TopicName) -> Result<TopicSlot, Refused> {
+        debug_assert_eq!(record.kind, Kind::Publication);
+        let end = self.active.as_ref().map_or(0, |active| active.written) + self.batch.len() as u64;
+        // The second: in the same segment no further record has a place.
+        if record.length() > RECORD_BYTES_MAX || end > u64::from(u32::MAX) - (2 << 30) {
+            return Err(Refused::TooLong);
+        }
+        let found = self.topics.find(record.topic);
+        let slot = match found {
+            Some(slot) => slot,
+            None if self.topics.len() >= self.limits.topics_max => return Err(Refused::Topics),
+            None => {
+                // Whoever publishes knows where it left off; 0 is no offset.
+                let next = record.offset.max(1);
+                let retention = (self.retention_of)(name);
+                self.topics.insert(Topic::new(name.clone(), record.epoch, next, retention))
+            }
+        };
+        let topic = self.topics.get(slot).expect("it is in the table");
+        if (record.epoch, record.offset) != (topic.epoch, topic.next) {
+            let refused = Refused::Position { epoch: topic.epoch, next: topic.next };
+            if found.is_none() {
+                self.topics.remove(slot);
+            }
+            return Err(refused);
+        }
+        let (segment, place) = self.add(record, slot);
+        let topic = self.topics.get_mut(slot).expect("it is in the table");
+        self.pending.push(Pending { topic: slot, home: topic.home, created: found.is_none() });
+        topic.push(segment, place, record.time_ms);
+        topic.pending += 1;
+        topic.home = segment;
+        Ok(slot)
+    }
+
+    /// Puts a record of `topic` into the batch; where it will lie.
+    pub(super) fn add(&mut self, record: &Record<'_>, topic: TopicSlot) -> (u64, Slot) {
+        let active = self.active.as_mut().expect("it was prepared");
+        let home = self.topics.get(topic).map(|topic| topic.home);
+        if home != Some(active.number) || record.kind != Kind::Publication {
+            active.members.push(topic);
+        }
+        if self.batch.is_empty() {
+            Record::mark(active.synced).encode(&mut self.batch);
+        }
+        let at = active.written + self.batch.len() as u64;
+        record.encode(&mut self.batch);
+        self.batch_records += u64::from(record.kind != Kind::Position);
+        (active.number, Slot { at: at as u32, length: record.length() as u32 })
+    }
+
+    /// Bytes of the batch so far.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Writes the batch. Nobody may be told of it before it is settled.
+    pub fn write(&mut self) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let active = self.active.as_mut().expect("the batch was put in for it");
+        match active.file.write_at(&self.batch, active.written) {
+            Ok(()) => {
+                active.written += self.batch.len() as u64;
+                let segment = self.segments.get_mut(&active.number).expect("it is the active one");
+                segment.records += self.batch_records;
+                segment.live += self.batch_records;
+                self.batch_records = 0;
+                self.batch.clear();
+                // Of a batch with one huge record.
+                self.batch.shrink_to(4 << 20);
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes everything written durable, and settles it.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if active.synced < active.written {
+            if let Err(error) = active.file.sync() {
+                self.give_up();
+                return Err(error);
+            }
+            active.synced = active.written;
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Counts everything written as settled without a sync: it survives the end of this process, not
+    /// that of the machine.
+    pub fn settle(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        active.settled = active.written;
+        self.segments.get_mut(&active.number).expect("it is the active one").end = active.written;
+        for pending in self.pending.drain(..) {
+            if let Some(topic) = self.topics.get_mut(pending.topic) {
+                topic.pending = 0;
+            }
+        }
+    }
+
+    /// Takes back what is not settled, and ends the segment there.
+    fn give_up(&mut self) {
+        for pending in self.pending.drain(..).rev() {
+            if pending.created {
+                self.topics.remove(pending.topic);
+            } else if let Some(topic) = self.topics.get_mut(pending.topic) {
+                topic.pop();
+                topic.pending -= 1;
+                topic.home = pending.home;
+            }
+        }
+        self.discard_batch();
+        let Some(mut active) = self.active.take() else { return };
+        // Frees the room; where that fails too, the next segment says that the rest does not count.
+        drop(active.file.cut(active.settled));
+        self.index_segment(active.number, active.settled, active.members);
+    }
+
+    /// Drops the batch, in which there is no publication.
+    pub(super) fn discard_batch(&mut self) {
+        debug_assert!(self.pending.is_empty());
+        self.batch.clear();
+        self.batch_records = 0;
+    }
+
+    /// Ends the active segment, which is synced.
+    fn finish_segment(&mut self) {
+        if let Some(active) = self.active.take() {
+            self.index_segment(active.number, active.settled, active.members);
+        }
+    }
+
+    /// Ends the active segment in order, so that the next start finds everything finished.
+    pub fn close(mut self) -> io::Result<()> {
+        self.write()?;
+        self.sync()?;
+        self.finish_segment();
+        Ok(())
+    }
+
+    /// Writes the index of a segment that has ended, and takes the places of its records out of
+    /// memory. Where that cannot be written they stay there, and the next start makes it.
+    fn index_segment(&mut self, number: u64, end: u64, mut members: Vec<TopicSlot>) {
+        members.sort_unstable();
+        members.dedup();
+        let members = || members.iter().filter_map(|slot| self.topics.get(*slot));
+        let runs: Vec<_> = members().flat_map(|topic| entries_of(topic, number)).collect();
+        let bytes = index::encode(Subject { store: self.id, number, end }, &runs);
+        let name = index_name(number);
+        let written = self.disk.create(&name).and_then(|mut file| file.write_at(&bytes, 0));
+        if written.is_err() {
+            drop(self.disk.remove(&name));
+            return;
+        }
+        let (_, entries) = index::decode(&bytes, self.id, number).expect("it was just made");
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.index_bytes = bytes.len() as u64;
+        }
+        for entry in entries {
+            let Some(slot) = self.topics.find(&entry.topic) else { continue };
+            let Some(topic) = self.topics.get_mut(slot) else { continue };
+            if entry.kind == Kind::Position {
+                continue;
+            }
+            let end = entry.first + u64::from(entry.slots.count);
+            let same = |run: &&mut Run| run.segment == number && run.end() == end;
+            if let Some(run) = topic.runs.iter_mut().find(same) {
+                (run.first, run.skip) = (entry.first, 0);
+                run.slots = Slots::Indexed(entry.slots);
+            }
+        }
+    }
+}
+
+/// What the index of a segment says of a topic: its runs there, and its position if no run in it
+/// proves that, or something was trimmed.
+fn entries_of(topic: &Topic, number: u64) -> Vec<RunEntry<&[Slot]>> {
+    let entry = |kind, first, run: Option<&Run>, slots| RunEntry {
+        kind,
+        topic: topic.name.clone(),
+        epoch: topic.epoch,
+        first,
+        earliest_ms: run.map_or(topic.latest_ms, |run| run.earliest_ms),
+        latest_ms: run.map_or(topic.latest_ms, |run| run.latest_ms),
+        bytes: run.map_or(topic.oldest, |run| run.bytes),
+        slots,
+    };
+    let mut entries = Vec::new();
+    let mut proven = topic.home != number;
+    for run in topic.runs.iter().filter(|run| run.segment == number) {
+        if let Slots::Memory(slots) = &run.slots {
+            proven |= run.end() == topic.next;
+            let slots = &slots[run.skip as usize..];
+            entries.push(entry(Kind::Publication, run.live_first(), Some(run), slots));
+        }
+    }
+    if !proven || topic.oldest > 1 {
+        entries.push(entry(Kind::Position, topic.next, None, &[]));
+    }
+    entries
+}

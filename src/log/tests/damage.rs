@@ -1,0 +1,208 @@
+//! Damaged bytes are told and never served; what came before them is.
+
+use super::*;
+use crate::log::inspect::inspect_disk;
+use crate::log::segment::{index_name, log_name};
+use crate::log::sim_disk::{Random, SimDisk};
+use crate::log::survey::OpenError;
+use crate::message::MissingReason;
+
+/// Batches of three topics, and where each record of `a` ends in the first segment.
+fn filled(limits: StoreLimits, close: bool) -> SimDisk {
+    let disk = SimDisk::new(7);
+    let (mut store, _) = open(disk.clone(), limits, Retention::default());
+    for offset in 1..=30 {
+        for topic in ["a", "b:c", "d"] {
+            put(&mut store, topic, offset);
+        }
+    }
+    if close {
+        store.close().unwrap();
+    }
+    disk
+}
+
+/// One segment holds everything.
+const LARGE: StoreLimits = StoreLimits { segment_bytes: 1 << 20, ..SMALL };
+
+/// Reads everything there is of a topic: what is served is right, and what is not is said.
+fn served(store: &mut Store<SimDisk>, topic: &str) -> Vec<u64> {
+    let mut served = Vec::new();
+    let mut from = 1;
+    let next = store.position(topic).next;
+    while from < next {
+        let slice = store.read(topic, from, ALL).unwrap();
+        if let Some(missing) = slice.missing {
+            assert_eq!(missing.from, from);
+            from = missing.to + 1;
+        }
+        for record in &slice.records {
+            assert_eq!(record.offset, from, "{topic}");
+            assert_eq!(record.data, data(topic, from, 40), "{topic} {from}");
+            served.push(from);
+            from += 1;
+        }
+        assert!(slice.missing.is_some() || !slice.records.is_empty());
+    }
+    served
+}
+
+#[test]
+fn a_cut_at_every_byte_of_the_last_record_loses_that_record_alone() {
+    let disk = filled(LARGE, false);
+    let whole = disk.copy();
+    let mut length = 0;
+    whole.alter(&log_name(1), |bytes| length = bytes.len());
+    // The mark of the last batch, and its record.
+    let last = Record::mark(0).length() + RECORD_OVERHEAD + "d".len() + data("d", 30, 40).len();
+    for cut in 1..=last {
+        let disk = disk.copy();
+        disk.alter(&log_name(1), |bytes| bytes.truncate(length - cut));
+        let report = inspect_disk(&disk).unwrap();
+        assert_eq!(report.problems, Vec::<String>::new(), "cut by {cut}");
+        let (mut store, notes) = open(disk.clone(), LARGE, Retention::default());
+        // Between two records nothing tells that there was more.
+        let whole_records = [last, Record::mark(0).length()];
+        let clean = cut == last || cut == last - whole_records[1];
+        assert_eq!(notes.len(), usize::from(!clean), "cut by {cut}: {notes:?}");
+        assert!(notes.iter().all(Note::is_harmless));
+        assert_eq!(served(&mut store, "a"), (1..=30).collect::<Vec<_>>());
+        assert_eq!(served(&mut store, "d"), (1..=29).collect::<Vec<_>>());
+        put(&mut store, "d", 30);
+        assert_eq!(served(&mut store, "d"), (1..=30).collect::<Vec<_>>());
+    }
+}
+
+const RECORD_OVERHEAD: usize = crate::log::record::RECORD_HEAD;
+
+#[test]
+fn flipped_bits_are_found_and_never_served() {
+    let closed = filled(SMALL, true);
+    let killed = filled(LARGE, false);
+    let mut random = Random(11);
+    for round in 0..1000 {
+        let disk = if round % 2 == 0 { closed.copy() } else { killed.copy() };
+        let names: Vec<_> = disk.list().unwrap();
+        let name = names[random.below(names.len() as u64) as usize].clone();
+        let mut at = 0;
+        disk.alter(&name, |bytes| {
+            at = random.below(bytes.len() as u64 * 8);
+            bytes[(at / 8) as usize] ^= 1 << (at % 8);
+        });
+        let context = format!("round {round}: bit {at} of {name}");
+        let report = inspect_disk(&disk);
+        let opened = Store::open(disk.clone(), 42, SMALL, Box::new(|_| Retention::default()));
+        let (mut store, notes) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                assert!(error.to_string().contains(&name), "{context}: {error}");
+                assert!(report.is_err(), "{context}");
+                continue;
+            }
+        };
+        let report = report.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let mut lost = 0;
+        for topic in ["a", "b:c", "d"] {
+            let served = served(&mut store, topic);
+            assert!(served.len() >= 29, "{context}: {topic} {served:?}");
+            lost += 30 - served.len();
+            // No offset that was given is given again.
+            let next = store.position(topic).next;
+            let last = served.last().copied().unwrap_or_default();
+            assert!(next > 30 || lost > 0 && notes.iter().all(Note::is_harmless), "{context}");
+            assert!(last <= 30);
+        }
+        assert!(lost <= 1, "{context}");
+        let told = !report.problems.is_empty() || !report.notes.is_empty();
+        let index = name.ends_with(".index");
+        assert!(told || index, "{context}: nobody has seen it");
+        assert!(!index || lost == 0, "{context}: an index is made again");
+    }
+}
+
+#[test]
+fn a_damaged_end_of_a_channel_leaves_its_offsets_out() {
+    let disk = filled(LARGE, false);
+    // The last record of `b:c`: one of `d` stands behind it, so it was on disk once.
+    disk.alter(&log_name(1), |bytes| {
+        let wanted = data("b:c", 30, 40);
+        let at = bytes.windows(wanted.len()).position(|window| window == wanted).unwrap();
+        bytes[at] ^= 1;
+    });
+    let (mut store, notes) = open(disk.clone(), LARGE, Retention::default());
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes.iter().all(|note| !note.is_harmless()));
+    let next = store.position("b:c").next;
+    assert!(next > 1 << 32);
+    assert_eq!(served(&mut store, "b:c"), (1..=29).collect::<Vec<_>>());
+    assert_eq!(served(&mut store, "d"), (1..=30).collect::<Vec<_>>());
+    let slice = store.read("b:c", 30, ALL).unwrap();
+    assert_eq!(slice.missing.map(|missing| missing.reason), Some(MissingReason::Lost));
+    put(&mut store, "b:c", next);
+    drop(store);
+    let (store, notes) = open(disk, LARGE, Retention::default());
+    assert_eq!(notes, [], "it is told once");
+    assert_eq!(store.position("b:c").next, next + 1);
+}
+
+#[test]
+fn a_record_that_turns_bad_while_the_server_runs_is_not_served() {
+    let disk = filled(SMALL, true);
+    let (mut store, notes) = open(disk.clone(), SMALL, Retention::default());
+    assert_eq!(notes, []);
+    disk.alter(&log_name(2), |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+    });
+    let lost: usize =
+        ["a", "b:c", "d"].map(|topic| 30 - served(&mut store, topic).len()).iter().sum();
+    assert!(lost <= 1);
+    disk.alter(&log_name(1), |bytes| bytes.truncate(bytes.len() / 2));
+    let left = served(&mut store, "a");
+    assert!(left.len() > 10 && left.len() < 30, "{left:?}");
+}
+
+#[test]
+fn an_index_can_be_lost() {
+    let disk = filled(SMALL, true);
+    for name in disk.list().unwrap().iter().filter(|name| name.ends_with(".index")) {
+        disk.remove(name).unwrap();
+    }
+    let (mut store, notes) = open(disk.clone(), SMALL, Retention::default());
+    assert_eq!(notes, []);
+    assert_eq!(served(&mut store, "a"), (1..=30).collect::<Vec<_>>());
+    assert!(disk.open(&index_name(1)).is_ok(), "it was made again");
+}
+
+#[test]
+fn what_is_no_store_stays_as_it_is() {
+    let open = |disk: &SimDisk| {
+        let store = Store::open(disk.clone(), 42, SMALL, Box::new(|_| Retention::default()));
+        store.map(drop).unwrap_err()
+    };
+    let foreign = SimDisk::new(1);
+    foreign.create("precious.txt").unwrap();
+    assert!(matches!(open(&foreign), OpenError::Foreign { file } if file == "precious.txt"));
+    assert_eq!(foreign.list().unwrap(), ["precious.txt"]);
+    let other = filled(SMALL, true);
+    let mixed = SimDisk::new(2);
+    let (mut store, _) =
+        Store::open(mixed.clone(), 43, SMALL, Box::new(|_| Retention::default())).unwrap();
+    put(&mut store, "a", 1);
+    store.close().unwrap();
+    let mut bytes = Vec::new();
+    other.alter(&log_name(2), |segment| bytes = segment.clone());
+    mixed.create(&log_name(2)).unwrap();
+    mixed.alter(&log_name(2), |segment| *segment = bytes);
+    assert!(matches!(open(&mixed), OpenError::OtherStore { file } if file == log_name(2)));
+    let nameless = filled(SMALL, true);
+    nameless.remove("store").unwrap();
+    assert!(matches!(open(&nameless), OpenError::Foreign { .. }));
+    let newer = filled(SMALL, true);
+    newer.alter("store", |bytes| {
+        bytes[8] = 9;
+        let checksum = crc32fast::hash(&bytes[..20]);
+        bytes[20..24].copy_from_slice(&checksum.to_le_bytes());
+    });
+    assert!(matches!(open(&newer), OpenError::Version { version: 9, .. }));
+}

@@ -1,0 +1,430 @@
+//! The thread of the durable log: takes what shards ask, commits it a batch at a time, answers through
+//! their mailboxes. It alone touches the files, and nobody waits for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use foldhash::quality::RandomState;
+
+use super::cleaning::Cleaned;
+use super::disk::Disk;
+use super::reading::ReadLimits;
+use super::record::{Kind, Record};
+use super::store::{Refused, Store};
+use super::topics::TopicSlot;
+use crate::config::SyncMode;
+use crate::ids::{Epoch, TopicName};
+use crate::mesh::{LogInbox, Mailer};
+use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
+use crate::metrics::{Counter, Metrics};
+
+/// Bytes of one batch: it is written when it has them, however much more waits.
+const BATCH_BYTES: usize = 4 << 20;
+/// Bytes read for shards in one turn, between batches.
+const READ_BYTES: usize = 1 << 20;
+/// Questions that wait for their turn; over that they are refused.
+const JOBS_MAX: usize = 1 << 16;
+/// Between two looks at what is to be trimmed and cleaned without a publication.
+const TICK: Duration = Duration::from_secs(1);
+/// Topics looked at in one tick.
+const SWEEP_MAX: u32 = 1 << 16;
+/// After a failed write: from then on the next batch is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// While a shard does not take its answers.
+const UNSENT_WAIT: Duration = Duration::from_millis(1);
+
+/// What the thread of the log works with.
+pub struct Log<D: Disk> {
+    store: Store<D>,
+    inbox: LogInbox,
+    mailer: Mailer,
+    metrics: Metrics,
+    sync: SyncMode,
+    clock: Clock,
+    /// Publications in the batch, in order; nobody has heard of them.
+    waiting: Vec<Waiting>,
+    /// When the oldest of them is to be synced.
+    sync_due: Option<Instant>,
+    /// Questions to answer when what came before them is settled.
+    jobs: VecDeque<Job>,
+    /// Since when writing fails, and when it is tried again.
+    failing: Option<Failing>,
+    next_tick: Instant,
+    sweep_from: u32,
+    clean_now: bool,
+    stopping: bool,
+}
+
+/// Tells the time of records: that of the server, which does not jump.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    pub started: Instant,
+    /// Unix time of `started`, in milliseconds.
+    pub unix_start: u64,
+}
+
+impl Clock {
+    fn unix_ms(&self, now: Instant) -> u64 {
+        self.unix_start + now.saturating_duration_since(self.started).as_millis() as u64
+    }
+}
+
+struct Waiting {
+    slot: TopicSlot,
+    topic: TopicName,
+    epoch: Epoch,
+    offset: u64,
+    ticket: Ticket,
+}
+
+enum Job {
+    Read { topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket },
+    Position { topic: TopicName, ticket: Ticket },
+}
+
+struct Failing {
+    since: Instant,
+    retry: Instant,
+}
+
+impl<D: Disk> Log<D> {
+    pub fn new(
+        store: Store<D>,
+        inbox: LogInbox,
+        mailer: Mailer,
+        metrics: Metrics,
+        sync: SyncMode,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            store,
+            inbox,
+            mailer,
+            metrics,
+            sync,
+            clock,
+            waiting: Vec::new(),
+            sync_due: None,
+            jobs: VecDeque::new(),
+            failing: None,
+            next_tick: Instant::now() + TICK,
+            sweep_from: 0,
+            clean_now: true,
+            stopping: false,
+        }
+    }
+
+    /// Works until it is told to stop. An error: the store could not be ended in order; what was
+    /// acknowledged is in it all the same.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut messages = Vec::new();
+        while !self.stopping {
+            let timeout = self.timeout(Instant::now());
+            if self.inbox.receive(timeout, &mut messages) {
+                // What came meanwhile shares the sync.
+                while messages.len() < 65_536 && self.inbox.receive(Duration::ZERO, &mut messages) {
+                }
+            }
+            for message in messages.drain(..) {
+                self.take(message);
+            }
+            self.commit(false);
+            self.do_jobs();
+            self.maintain();
+            self.mailer.flush();
+        }
+        self.commit(true);
+        self.mailer.flush();
+        self.store.close()
+    }
+
+    /// How long there is nothing to do unless somebody asks.
+    fn timeout(&self, now: Instant) -> Duration {
+        if self.clean_now || self.jobs.iter().any(|job| self.mailer.has_room(job.shard())) {
+            return Duration::ZERO;
+        }
+        let mut until = self.next_tick;
+        if let Some(due) = self.sync_due {
+            until = until.min(due);
+        }
+        let timeout = until.saturating_duration_since(now);
+        let held = self.mailer.has_unsent() || !self.jobs.is_empty();
+        if held { timeout.min(UNSENT_WAIT) } else { timeout }
+    }
+
+    fn take(&mut self, message: LogMessage) {
+        match message {
+            LogMessage::Append(append) => self.append(append),
+            LogMessage::Read { topic, from, records_max, bytes_max, ticket } => {
+                let limits = ReadLimits { records: records_max, bytes: bytes_max };
+                if self.jobs.len() < JOBS_MAX {
+                    self.jobs.push_back(Job::Read { topic, from, limits, ticket });
+                } else {
+                    self.count(Counter::StoreReadRefused, 1);
+                    let number = ticket.number;
+                    self.answer(ticket, LogAnswer::Unreadable { topic, ticket: number });
+                }
+            }
+            // It takes no longer than a refusal would.
+            LogMessage::Position { topic, ticket } => {
+                self.jobs.push_back(Job::Position { topic, ticket });
+            }
+            LogMessage::Stop => self.stopping = true,
+        }
+    }
+
+    fn append(&mut self, append: LogAppend) {
+        let now = Instant::now();
+        let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
+        if failing {
+            self.refuse(append.topic, append.offset, LogRefusal::Disk, append.ticket);
+            return;
+        }
+        if let Err(error) = self.store.prepare() {
+            self.fail(&error);
+            self.refuse(append.topic, append.offset, LogRefusal::Disk, append.ticket);
+            return;
+        }
+        let record = Record {
+            kind: Kind::Publication,
+            topic: &append.topic,
+            epoch: append.epoch.0,
+            offset: append.offset,
+            time_ms: append.time_ms,
+            message_id: append.message_id.as_deref(),
+            data: &append.data,
+        };
+        let LogAppend { ref topic, epoch, offset, ticket, .. } = append;
+        let reason = match self.store.append(&record, topic) {
+            Ok(slot) => {
+                let topic = append.topic;
+                self.waiting.push(Waiting { slot, topic, epoch, offset, ticket });
+                if self.store.batch_bytes() >= BATCH_BYTES {
+                    self.commit(false);
+                }
+                return;
+            }
+            Err(Refused::Position { epoch, next }) => {
+                LogRefusal::Position { epoch: Epoch(epoch), next }
+            }
+            Err(Refused::Topics) => {
+                self.count(Counter::StoreTopicLimit, 1);
+                LogRefusal::Topics
+            }
+            Err(Refused::TooLong) => LogRefusal::TooLong,
+        };
+        self.refuse(append.topic, offset, reason, ticket);
+    }
+
+    /// Writes the batch, makes it durable as the mode says, and tells those who wait for it. `now`:
+    /// whatever the mode says.
+    fn commit(&mut self, at_once: bool) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let written = self.store.write().and_then(|()| match self.sync {
+            SyncMode::Os if !at_once => {
+                self.store.settle();
+                Ok(true)
+            }
+            SyncMode::Interval(interval) if !at_once => {
+                if *self.sync_due.get_or_insert(now + interval) > now {
+                    return Ok(false);
+                }
+                self.store.sync().map(|()| true)
+            }
+            SyncMode::Always | SyncMode::Interval(_) | SyncMode::Os => {
+                self.store.sync().map(|()| true)
+            }
+        });
+        match written {
+            Ok(false) => {}
+            Ok(true) => self.settled(now),
+            Err(error) => {
+                self.fail(&error);
+                for waiting in std::mem::take(&mut self.waiting) {
+                    let Waiting { topic, offset, ticket, .. } = waiting;
+                    self.refuse(topic, offset, LogRefusal::Disk, ticket);
+                }
+            }
+        }
+    }
+
+    /// Tells who waits: one answer for each topic and shard.
+    fn settled(&mut self, now: Instant) {
+        self.sync_due = None;
+        self.count(Counter::StoreBatches, 1);
+        self.count(Counter::StoreKept, self.waiting.len() as u64);
+        if let Some(failing) = self.failing.take() {
+            let seconds = now.saturating_duration_since(failing.since).as_secs_f32();
+            tracing::info!(seconds, "the durable log works again");
+        }
+        let mut answers: Vec<Waiting> = Vec::new();
+        let mut places: HashMap<TopicSlot, usize, RandomState> = HashMap::default();
+        for waiting in self.waiting.drain(..) {
+            match places.get(&waiting.slot) {
+                Some(&place) if answers[place].ticket.shard == waiting.ticket.shard => {
+                    answers[place] = waiting;
+                }
+                _ => {
+                    places.insert(waiting.slot, answers.len());
+                    answers.push(waiting);
+                }
+            }
+        }
+        let unix_ms = self.clock.unix_ms(now);
+        for Waiting { slot, topic, epoch, offset, ticket } in answers {
+            let ticket_number = ticket.number;
+            let stored = LogAnswer::Stored { topic, epoch, upto: offset, ticket: ticket_number };
+            self.answer(ticket, stored);
+            self.trim(slot, unix_ms);
+        }
+    }
+
+    fn trim(&mut self, slot: TopicSlot, unix_ms: u64) {
+        // What cannot be read to be trimmed now is looked at again with the next publication.
+        if let Ok(trimmed) = self.store.trim(slot, unix_ms) {
+            self.count(Counter::StoreTrimmed, trimmed);
+        }
+    }
+
+    /// Says once that writing fails.
+    fn fail(&mut self, error: &io::Error) {
+        self.count(Counter::StoreFailures, 1);
+        self.sync_due = None;
+        let now = Instant::now();
+        let retry = now + RETRY;
+        match &mut self.failing {
+            Some(failing) => failing.retry = retry,
+            None => {
+                tracing::error!(%error, "the durable log cannot write: it refuses publications");
+                self.failing = Some(Failing { since: now, retry });
+            }
+        }
+    }
+
+    fn refuse(&mut self, topic: TopicName, offset: u64, reason: LogRefusal, ticket: Ticket) {
+        self.count(Counter::StoreRefused, 1);
+        let number = ticket.number;
+        self.answer(ticket, LogAnswer::Refused { topic, offset, reason, ticket: number });
+    }
+
+    /// Answers questions in their order, a bounded amount of bytes. Those of a shard that takes
+    /// nothing now wait.
+    fn do_jobs(&mut self) {
+        let mut bytes_left = READ_BYTES;
+        for _ in 0..self.jobs.len() {
+            if bytes_left == 0 {
+                break;
+            }
+            let Some(job) = self.jobs.pop_front() else { break };
+            if !self.mailer.has_room(job.shard()) {
+                self.jobs.push_back(job);
+                continue;
+            }
+            match job {
+                Job::Position { topic, ticket } => {
+                    let position = self.store.position(&topic);
+                    let answer = LogAnswer::Position {
+                        topic,
+                        epoch: Epoch(position.epoch),
+                        next: position.next,
+                        oldest: position.oldest,
+                        ticket: ticket.number,
+                    };
+                    self.answer(ticket, answer);
+                }
+                Job::Read { topic, from, limits, ticket } => {
+                    let read = self.read(topic, from, limits, ticket);
+                    bytes_left = bytes_left.saturating_sub(read);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket) -> usize {
+        let number = ticket.number;
+        match self.store.read(&topic, from, limits) {
+            Ok(slice) => {
+                self.count(Counter::StoreRead, slice.records.len() as u64);
+                let missing = slice.missing;
+                if let Some(lost) = missing.filter(|missing| missing.is_lost()) {
+                    self.count(Counter::StoreLost, 1);
+                    let (from, to) = (lost.from, lost.to);
+                    tracing::error!(
+                        channel = &*topic,
+                        from,
+                        to,
+                        "the durable log has lost publications"
+                    );
+                }
+                let bytes = slice.records.iter().map(|record| record.data.len() + 64).sum();
+                self.answer(
+                    ticket,
+                    LogAnswer::Read { topic, slice: Box::new(slice), ticket: number },
+                );
+                bytes
+            }
+            Err(error) => {
+                self.count(Counter::StoreReadRefused, 1);
+                tracing::warn!(channel = &*topic, %error, "the durable log cannot read");
+                self.answer(ticket, LogAnswer::Unreadable { topic, ticket: number });
+                1
+            }
+        }
+    }
+
+    /// Trims what has become too old, and gives room back, a bounded amount.
+    fn maintain(&mut self) {
+        let now = Instant::now();
+        let unix_ms = self.clock.unix_ms(now);
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.clean_now = true;
+            let places = self.store.topic_places();
+            for place in (self.sweep_from..places).take(SWEEP_MAX as usize) {
+                self.trim(TopicSlot(place), unix_ms);
+            }
+            let next = self.sweep_from.saturating_add(SWEEP_MAX);
+            self.sweep_from = if next < places { next } else { 0 };
+        }
+        let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
+        if !self.clean_now || failing || self.store.has_pending() {
+            return;
+        }
+        match self.store.clean(unix_ms) {
+            Ok(Cleaned { moved, evicted, lost, more, .. }) => {
+                self.clean_now = more;
+                self.count(Counter::StoreMoved, moved);
+                self.count(Counter::StoreEvicted, evicted);
+                self.count(Counter::StoreLost, lost);
+            }
+            Err(error) => {
+                self.clean_now = false;
+                if self.store.is_writable() {
+                    tracing::warn!(%error, "the durable log cannot give room back");
+                } else {
+                    self.fail(&error);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: LogAnswer) {
+        self.mailer.post(ticket.shard, ShardMessage::Log(answer));
+    }
+
+    fn count(&self, counter: Counter, count: u64) {
+        self.metrics.log().add(counter, count);
+    }
+}
+
+impl Job {
+    fn shard(&self) -> crate::ids::ShardId {
+        match self {
+            Self::Read { ticket, .. } | Self::Position { ticket, .. } => ticket.shard,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What shards ask of the durable log, and what it answers.
+
+use bytes::Bytes;
+
+use crate::ids::{Epoch, ShardId, TopicName};
+
+/// To the thread of the log. Each but the last is answered by a [`LogAnswer`] to the shard of its
+/// ticket; those about one topic are dealt with in the order they were sent.
+#[derive(Debug)]
+pub enum LogMessage {
+    /// Keep a publication. Answered by [`LogAnswer::Stored`] or [`LogAnswer::Refused`].
+    Append(LogAppend),
+    /// The publications of a topic from offset `from` on: at most `records_max`, and `bytes_max` of
+    /// theirs (but always one). Answered by [`LogAnswer::Read`] or [`LogAnswer::Unreadable`].
+    Read { topic: TopicName, from: u64, records_max: u32, bytes_max: usize, ticket: Ticket },
+    /// Where is the topic? Answered by [`LogAnswer::Position`].
+    Position { topic: TopicName, ticket: Ticket },
+    /// Finish what was asked before, and end.
+    Stop,
+}
+
+/// A publication to keep.
+#[derive(Debug)]
+pub struct LogAppend {
+    pub topic: TopicName,
+    /// As the log has told it, or, of a topic that the log does not know, any.
+    pub epoch: Epoch,
+    /// The one behind the last that was appended and not refused.
+    pub offset: u64,
+    /// Unix time in milliseconds.
+    pub time_ms: u64,
+    /// As the publisher wrote it, raw JSON.
+    pub message_id: Option<Box<str>>,
+    /// The JSON value as the publisher wrote it.
+    pub data: Bytes,
+    pub ticket: Ticket,
+}
+
+/// Who asks, and its own number of the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    pub shard: ShardId,
+    pub number: u64,
+}
+
+impl LogMessage {
+    /// What a message counts without its data.
+    pub const SMALL: usize = 160;
+
+    /// Bytes that wait with this message, for the bound of the log. An estimate.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Append(append) => {
+                Self::SMALL
+                    + append.data.len()
+                    + append.message_id.as_ref().map_or(0, |id| id.len())
+            }
+            Self::Read { .. } | Self::Position { .. } | Self::Stop => Self::SMALL,
+        }
+    }
+}
+
+/// From the thread of the log. `ticket` is the number of the question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LogAnswer {
+    /// Every publication of the topic up to `upto` is kept, as `store.sync` promises. One answer may
+    /// stand for several appends; it has the ticket of the last.
+    Stored {
+        topic: TopicName,
+        epoch: Epoch,
+        upto: u64,
+        ticket: u64,
+    },
+    /// This one publication is not kept.
+    Refused {
+        topic: TopicName,
+        offset: u64,
+        reason: LogRefusal,
+        ticket: u64,
+    },
+    Read {
+        topic: TopicName,
+        slice: Box<LogSlice>,
+        ticket: u64,
+    },
+    /// The disk fails to read; it may be better at the next attempt.
+    Unreadable {
+        topic: TopicName,
+        ticket: u64,
+    },
+    Position {
+        topic: TopicName,
+        epoch: Epoch,
+        next: u64,
+        oldest: u64,
+        ticket: u64,
+    },
+}
+
+impl LogAnswer {
+    /// Bytes that wait with this answer. An estimate.
+    pub fn weight(&self) -> usize {
+        const SMALL: usize = 128;
+        match self {
+            Self::Read { slice, .. } => {
+                SMALL + slice.records.iter().map(|record| SMALL + record.data.len()).sum::<usize>()
+            }
+            Self::Stored { .. }
+            | Self::Refused { .. }
+            | Self::Unreadable { .. }
+            | Self::Position { .. } => SMALL,
+        }
+    }
+}
+
+/// Why a publication is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogRefusal {
+    /// The disk is full or fails.
+    Disk,
+    /// The topic is elsewhere: a publication before this one was refused, or its epoch is another.
+    Position { epoch: Epoch, next: u64 },
+    /// `store.max_channels` is reached.
+    Topics,
+    /// No record can be that long.
+    TooLong,
+}
+
+/// A part of a topic, without a hole in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LogSlice {
+    pub epoch: Epoch,
+    /// Offset of the oldest publication that is kept.
+    pub oldest: u64,
+    /// Offset behind the newest.
+    pub next: u64,
+    /// What is missing where the reader asked to begin; the records begin right behind it.
+    pub missing: Option<Missing>,
+    pub records: Vec<LogRecord>,
+}
+
+/// Publications that will not come any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    pub from: u64,
+    /// The last of them.
+    pub to: u64,
+    pub reason: MissingReason,
+}
+
+impl Missing {
+    /// Whether somebody should look after the disk.
+    pub fn is_lost(&self) -> bool {
+        self.reason == MissingReason::Lost
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingReason {
+    /// They were no longer to be kept.
+    Trimmed,
+    /// The disk has lost them.
+    Lost,
+}
+
+/// A publication that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    pub offset: u64,
+    /// Unix time in milliseconds.
+    pub time_ms: u64,
+    /// As the publisher wrote it, raw JSON.
+    pub message_id: Option<Box<str>>,
+    /// The JSON value as the publisher wrote it.
+    pub data: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_no_larger_than_a_delivery() {
+        // It travels in the same batches as those.
+        assert!(size_of::<LogAnswer>() <= 64, "{}", size_of::<LogAnswer>());
+    }
+}

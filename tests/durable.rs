@@ -1,0 +1,357 @@
+//! Durable channels on the real binary: what was acknowledged or delivered is there after the process
+//! was killed, once and in order; a disk that takes no more refuses publications and nothing else.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::*;
+use tempfile::TempDir;
+
+const CONFIGURATION: &str = r#"
+[namespaces.kept]
+level = "durable"
+history_size = 10000000
+history_bytes = "1GiB"
+history_ttl = "1h"
+
+[namespaces.short]
+level = "durable"
+history_size = 5
+
+[namespaces.state]
+level = "durable"
+last = true
+"#;
+
+const KILLS: usize = 10;
+
+/// Every shard is the home of some of them, and after a restart of others.
+const CHANNELS: [&str; 4] = ["kept:0", "kept:1", "kept:2", "kept:3"];
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("stentor.toml"), CONFIGURATION).expect("it is ours");
+    folder
+}
+
+fn flags(folder: &Path) -> [String; 4] {
+    let path = |name| folder.join(name).to_str().expect("text").to_owned();
+    ["--config".into(), path("stentor.toml"), "--store".into(), path("log")]
+}
+
+fn launch(folder: &Path) -> Server {
+    let flags = flags(folder);
+    Server::start(&flags.each_ref().map(String::as_str))
+}
+
+#[track_caller]
+fn kill(mut server: Server) {
+    server.signal(Signal::KILL);
+    server.wait_for_exit(PATIENCE);
+}
+
+#[track_caller]
+fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
+    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
+    let confirmation = peer.json();
+    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
+    confirmation["data"].clone()
+}
+
+#[track_caller]
+fn publish(peer: &mut Peer, channel: &str, data: &str) -> Value {
+    peer.send_text(&format!(
+        r#"{{"action":"publish","channel":"{channel}","data":{data},"id":1}}"#
+    ));
+    peer.json()
+}
+
+#[track_caller]
+fn acknowledged(answer: &Value) -> u64 {
+    assert_eq!(answer["type"], "ack", "{answer}");
+    answer["offset"].as_u64().expect("an offset")
+}
+
+#[track_caller]
+fn expect_publication(peer: &mut Peer, channel: &str, offset: u64, data: &str) {
+    peer.expect_text(&format!(r#"{{"channel":"{channel}","offset":{offset},"data":{data}}}"#));
+}
+
+/// Values by channel and offset.
+type Record = BTreeMap<(String, u64), u64>;
+
+/// Publishes ever larger numbers, as fast as the server reads, until the server is gone. Returns the
+/// number to go on with.
+fn flood(mut stream: TcpStream, mut next: u64) -> JoinHandle<u64> {
+    thread::spawn(move || {
+        loop {
+            let mut batch = Vec::new();
+            for _ in 0..32 {
+                let channel = CHANNELS[(next % 4) as usize];
+                let text = format!(
+                    r#"{{"action":"publish","channel":"{channel}","data":{next},"id":{next}}}"#
+                );
+                batch.extend(frame(OpCode::TEXT, text.as_bytes()));
+                next += 1;
+            }
+            if stream.write_all(&batch).is_err() {
+                return next;
+            }
+        }
+    })
+}
+
+/// Notes what a subscriber gets until the server is gone.
+fn listen(mut peer: Peer, mut seen: Record) -> JoinHandle<Record> {
+    thread::spawn(move || {
+        while let Some(frame) = peer.frame_within(PATIENCE) {
+            if frame.opcode == OpCode::TEXT {
+                note(&mut seen, &serde_json::from_str(frame.text()).expect("JSON"));
+            }
+        }
+        seen
+    })
+}
+
+/// A publication must follow the one before it.
+fn note(seen: &mut Record, message: &Value) {
+    let Some(offset) = message["offset"].as_u64().filter(|_| message.get("data").is_some()) else {
+        return;
+    };
+    let channel = message["channel"].as_str().expect("a name").to_owned();
+    assert_eq!(offset, head(seen, &channel) + 1, "{message}");
+    seen.insert((channel, offset), message["data"].as_u64().expect("a number"));
+}
+
+fn head(seen: &Record, channel: &str) -> u64 {
+    let range = (channel.to_owned(), 0)..=(channel.to_owned(), u64::MAX);
+    seen.range(range).next_back().map_or(0, |((_, offset), _)| *offset)
+}
+
+#[test]
+fn what_was_acknowledged_or_delivered_survives_every_kill() {
+    let folder = folder();
+    let mut random = Random::new(11);
+    let mut epochs: BTreeMap<&str, Value> = BTreeMap::new();
+    let (mut acks, mut seen, mut next) = (Record::new(), Record::new(), 0);
+    for _ in 0..KILLS {
+        let server = launch(folder.path());
+        let mut reader = Peer::open(&server);
+        for channel in CHANNELS {
+            let place = epochs.get(channel).map_or(String::new(), |epoch| {
+                let offset = head(&seen, channel);
+                format!(r#","recover":{{"epoch":{epoch},"offset":{offset}}}"#)
+            });
+            let text = format!(r#"{{"action":"subscribe","channel":"{channel}"{place}}}"#);
+            reader.send_text(&text);
+            // Others' replay may come before it.
+            let confirmation = loop {
+                let message = reader.json();
+                if message["channel"] == "system" {
+                    break message["data"].clone();
+                }
+                note(&mut seen, &message);
+            };
+            let epoch = confirmation["epoch"].clone();
+            assert!(epoch.is_string(), "{confirmation}");
+            if let Some(before) = epochs.insert(channel, epoch.clone()) {
+                assert_eq!((&before, &confirmation["recovered"]), (&epoch, &json!(true)));
+            }
+        }
+        let listener = listen(reader, std::mem::take(&mut seen));
+        let mut publisher = Peer::open(&server);
+        let flood = flood(publisher.sender(), next);
+        let mut left = 500 + random.below(20_000);
+        let mut server = Some(server);
+        while let Some(frame) = publisher.frame_within(PATIENCE) {
+            let answer: Value = serde_json::from_str(frame.text()).expect("JSON");
+            // The flood is larger than what may wait: some are refused, and tell so.
+            if answer["type"] != "ack" {
+                assert_eq!(answer["data"]["code"], "backlog_full", "{answer}");
+                continue;
+            }
+            let channel = answer["channel"].as_str().expect("a name").to_owned();
+            let value = answer["requestId"].as_u64().expect("a number");
+            assert_eq!(acks.insert((channel, acknowledged(&answer)), value), None, "{answer}");
+            left = left.saturating_sub(1);
+            if left == 0
+                && let Some(server) = server.take()
+            {
+                kill(server);
+            }
+        }
+        assert!(server.is_none(), "the server went by itself");
+        next = flood.join().expect("no panics");
+        seen = listener.join().expect("no panics");
+    }
+    let server = launch(folder.path());
+    let mut all = Record::new();
+    for channel in CHANNELS {
+        let mut peer = Peer::open(&server);
+        let confirmation = subscribe(&mut peer, channel, r#","since":"start""#);
+        assert_eq!(
+            (&confirmation["epoch"], &confirmation["offset"]),
+            (&epochs[channel], &json!(0))
+        );
+        let count = confirmation["recoveredCount"].as_u64().expect("a number");
+        for _ in 0..count {
+            note(&mut all, &peer.json());
+        }
+        let values: Vec<_> =
+            all.iter().filter(|((name, _), _)| name == channel).map(|(_, value)| *value).collect();
+        assert!(
+            values.is_sorted_by(|a, b| a < b),
+            "{channel}: once, in the order of its publisher"
+        );
+    }
+    assert!(acks.len() >= 500 * KILLS);
+    for (place, value) in acks.iter().chain(&seen) {
+        assert_eq!(all.get(place), Some(value), "{place:?}");
+    }
+}
+
+#[test]
+fn offsets_and_the_epoch_go_on_after_a_restart() {
+    let folder = folder();
+    let mut epochs = Vec::new();
+    for round in 0..3u64 {
+        let server = launch(folder.path());
+        let mut peer = Peer::open(&server);
+        for channel in ["short:a", "short:b", "short:c"] {
+            // Whatever comes first opens the channel: a subscription, a query, a publication.
+            if round == 1 {
+                peer.send_text(&format!(
+                    r#"{{"type":"query","payload":{{"resource":"history","parameters":{{"channel":"{channel}"}}}}}}"#
+                ));
+                let page = peer.json()["payload"].clone();
+                assert_eq!(page["offset"], 7 * round, "{page}");
+                let offsets: Vec<_> =
+                    page["publications"].as_array().expect("a list").iter().collect();
+                assert_eq!((offsets.len(), &offsets[0]["offset"]), (5, &json!(3)));
+                assert_eq!(page["complete"], true);
+            }
+            if round < 2 {
+                let confirmation = subscribe(&mut peer, channel, "");
+                assert_eq!(confirmation["offset"], 7 * round);
+                epochs.push((channel, confirmation["epoch"].clone()));
+                peer.send_text(&format!(r#"{{"action":"unsubscribe","channel":"{channel}"}}"#));
+                peer.json();
+            }
+            for n in 1..=7 {
+                let answer = publish(&mut peer, channel, &n.to_string());
+                assert_eq!(acknowledged(&answer), 7 * round + n);
+            }
+        }
+        if round == 2 {
+            for (channel, epoch) in &epochs {
+                let mut peer = Peer::open(&server);
+                let recover = format!(r#","recover":{{"epoch":{epoch},"offset":16}}"#);
+                assert_eq!(subscribe(&mut peer, channel, &recover)["recovered"], true);
+                for n in 17..=21 {
+                    expect_publication(&mut peer, channel, n, &(n - 14).to_string());
+                }
+                let mut peer = Peer::open(&server);
+                let recover = format!(r#","recover":{{"epoch":{epoch},"offset":15}}"#);
+                let confirmation = subscribe(&mut peer, channel, &recover);
+                assert_eq!(
+                    (&confirmation["recovered"], &confirmation["reason"]),
+                    (&json!(false), &json!("trimmed"))
+                );
+            }
+        }
+        kill(server);
+    }
+}
+
+#[test]
+fn the_latest_publication_is_there_after_a_restart() {
+    let folder = folder();
+    let server = launch(folder.path());
+    let mut peer = Peer::open(&server);
+    for n in 1..=3u64 {
+        assert_eq!(acknowledged(&publish(&mut peer, "state:a", &n.to_string())), n);
+    }
+    kill(server);
+    let server = launch(folder.path());
+    let mut peer = Peer::open(&server);
+    assert_eq!(subscribe(&mut peer, "state:a", "")["offset"], 2);
+    expect_publication(&mut peer, "state:a", 3, "3");
+    assert_eq!(acknowledged(&publish(&mut Peer::open(&server), "state:a", "4")), 4);
+    expect_publication(&mut peer, "state:a", 4, "4");
+}
+
+#[test]
+fn a_message_id_is_published_once_while_it_waits_for_the_log_too() {
+    let folder = folder();
+    let server = launch(folder.path());
+    for channel in CHANNELS {
+        let mut peer = Peer::open(&server);
+        let text =
+            format!(r#"{{"action":"publish","channel":"{channel}","data":1,"messageId":"m"}}"#);
+        // In one piece: the second one is there before the log can answer for the first.
+        peer.send_text(&[text.as_str(); 3].join("\n"));
+        for _ in 0..3 {
+            assert_eq!(acknowledged(&peer.json()), 1);
+        }
+        assert_eq!(acknowledged(&publish(&mut peer, channel, "2")), 2);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_durable_publications_and_nothing_else() {
+    let folder = folder();
+    let flags = flags(folder.path());
+    // Where a file may not grow, a write fails as on a full disk.
+    let limits = "trap '' XFSZ; ulimit -f 512";
+    let server = Launch::limited(limits, &flags.each_ref().map(String::as_str))
+        .env("STENTOR_SERVER_SHARDS", "2")
+        .start();
+    let mut subscriber = Peer::open(&server);
+    subscribe(&mut subscriber, "kept:0", "");
+    subscriber.subscribe("live");
+    let mut publisher = Peer::open(&server);
+    let data = format!("\"{}\"", "d".repeat(10_000));
+    let mut offset = 0;
+    let refused = loop {
+        let answer = publish(&mut publisher, "kept:0", &data);
+        if answer["type"] != "ack" {
+            break answer;
+        }
+        offset += 1;
+        assert_eq!(answer["offset"], offset);
+        expect_publication(&mut subscriber, "kept:0", offset, &data);
+        assert!(offset < 1000, "the disk is never full");
+    };
+    assert_eq!(refused["data"]["code"], "unavailable", "{refused}");
+    assert!(offset > 0);
+    publisher.publish_acked("live", "1");
+    subscriber.expect_publication("live", "1");
+    // Another file has room, and the log begins one when it tries again: no offset is left out.
+    wait_until("the log works again", || publish(&mut publisher, "kept:0", &data)["type"] == "ack");
+    expect_publication(&mut subscriber, "kept:0", offset + 1, &data);
+    assert!(server.counter("store_refused") > 0);
+    kill(server);
+    let server = launch(folder.path());
+    let mut peer = Peer::open(&server);
+    let confirmation = subscribe(&mut peer, "kept:0", r#","since":"start""#);
+    assert_eq!(confirmation["recoveredCount"], offset + 1);
+}
+
+#[test]
+fn a_durable_channel_needs_a_folder() {
+    let folder = folder();
+    let flags = flags(folder.path());
+    let output = run(&["check", &flags[1]]);
+    assert!(!output.status.success());
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("namespaces.kept.level = \"durable\": needs a folder"), "{text}");
+}
