@@ -256,8 +256,8 @@ fn what_is_held_for_readers_that_go_on_together_comes_before_what_they_send_then
 
 #[test]
 fn receives_that_find_no_buffer_are_counted_and_lose_nothing() {
-    // Of each, three buffers: more than the 32 of one ring of several.
-    const PEERS: usize = 60;
+    // Of each, three buffers: more than the 128 of one ring of several.
+    const PEERS: usize = 240;
     const MANY: usize = 180;
     let server = direct(&["--max-connections", "600"]);
     let mut askers: Vec<_> = (0..PEERS).map(|_| Asker::open(&server)).collect();
