@@ -2,7 +2,7 @@
 //! what asks for the topic waits until the log has told where the topic is.
 //!
 //! Publications go to the log with the offsets behind the newest one that it has, and take their
-//! place in the history when the log has them. It answers in order, and refuses whatever comes behind
+//! place in the history when the log has them. It stores in order, and refuses whatever comes behind
 //! one that it has refused: so those offsets are free again as soon as the first refusal is here, and
 //! the refusals that follow tell nothing new.
 
@@ -82,6 +82,11 @@ impl Durable {
 }
 
 impl Broker {
+    /// Whether the durable log owes an answer.
+    pub fn waits_for_log(&self) -> bool {
+        self.log_bytes > 0
+    }
+
     /// Whether the home of a topic still waits to hear from the log where it is.
     pub(super) fn is_loading(&self, key: TopicKey) -> bool {
         let past = self.topics.topic(key).past.as_ref();
@@ -316,11 +321,11 @@ impl Broker {
         else {
             return;
         };
-        debug_assert_eq!(first, 0, "the log answers in order");
-        let refused = std::mem::take(&mut durable.pending);
+        // Those before it may be in a batch that is under way.
+        let refused = durable.pending.split_off(first);
         let before = history.cost();
-        history.forget_new_ids();
-        let head = history.position().offset;
+        let head = history.position().offset + first as u64;
+        history.forget_ids_behind(head);
         self.retention.account(before, history.cost());
         for (place, Pending { publisher, weight, .. }) in refused.into_iter().enumerate() {
             self.log_bytes -= weight;

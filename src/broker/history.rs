@@ -131,11 +131,10 @@ impl History {
         true
     }
 
-    /// Forgets the ids of publications behind the newest one that is kept: they did not come to be.
-    pub fn forget_new_ids(&mut self) {
-        let head = self.head();
+    /// Forgets the ids of publications behind `offset`: they did not come to be.
+    pub fn forget_ids_behind(&mut self, offset: u64) {
         if let Some(ids) = &mut self.ids {
-            ids.forget_behind(head);
+            ids.forget_behind(offset);
         }
     }
 

@@ -120,7 +120,8 @@ impl<B: Backend> Shard<B> {
         self.state.expire_timers();
         self.state.advance_fanouts();
         self.state.advance_feeds();
-        let quiet = !self.mesh.has_mail() && !self.mesh.has_unsent();
+        let owed = self.state.broker.waits_for_log();
+        let quiet = !owed && !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
         for (to, message) in self.state.outbox.drain(..) {
             self.mesh.post(to, message);

@@ -1,6 +1,7 @@
 //! Brokers of several shards under random commands, against models: messages between two shards keep
 //! their order, everything else happens in any order.
 
+mod durable;
 mod histories;
 mod live;
 
