@@ -95,12 +95,14 @@ impl Broker {
 
     /// Whether publications of this name go to the log first.
     pub(super) fn is_durable(&self, found: Option<TopicKey>, name: &str) -> bool {
-        match found {
-            Some(key) => {
-                self.topics.topic(key).past.as_ref().is_some_and(|past| past.durable.is_some())
+        // Without a log no channel is, and no name is looked up for it.
+        self.log_bytes_max > 0
+            && match found {
+                Some(key) => {
+                    self.topics.topic(key).past.as_ref().is_some_and(|past| past.durable.is_some())
+                }
+                None => self.options(name).is_durable(),
             }
-            None => self.options(name).is_durable(),
-        }
     }
 
     /// At home: a client of this shard publishes to a durable topic.

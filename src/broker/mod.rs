@@ -13,8 +13,8 @@
 //!   from the home, and nothing of the fan-out. The slice that reaches the head makes it live: what the
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
-//! Files: `publishing` (order and fan-out), `durable` (what waits for the log), `recall` (cursors and queries), `history`, `retention`,
-//! `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
+//! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
+//! waits for the log), `recall` (cursors and queries), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
 
 mod cursors;
 mod durable;
@@ -22,6 +22,7 @@ mod effect;
 mod fanout;
 mod history;
 mod idempotency;
+mod interest;
 mod members;
 mod publishing;
 mod recall;
@@ -43,7 +44,7 @@ use foldhash::quality::SeedableRandomState;
 use crate::config::{ChannelOptions, Config};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token, TopicName};
 use crate::io::FramePool;
-use crate::message::{Ask, Publisher, ShardMessage};
+use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
 use cursors::{CursorState, Cursors};
 use fanout::Fanout;
@@ -447,113 +448,5 @@ impl Broker {
             fanout.subscribed(token.slot, inserted);
         }
         inserted
-    }
-
-    fn ask_home(&mut self, key: TopicKey, waiting: Waiting, effects: &mut Vec<Effect>) {
-        let token = waiting.token;
-        let topic = self.topics.topic_mut(key);
-        if !topic.waiting.iter().any(|waiting| waiting.token == token) {
-            self.members.insert(token, key);
-        }
-        self.members.waiting(token);
-        topic.waiting.push(waiting);
-        self.ensure_interest(key, effects);
-    }
-
-    /// Has the home send this topic's publications here from now on.
-    fn ensure_interest(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
-        let topic = self.topics.topic_mut(key);
-        if topic.home == self.shard {
-            self.ask_log(key, effects);
-        } else if topic.interest == Interest::None {
-            self.last_ask += 1;
-            let ask = Ask(self.last_ask);
-            topic.interest = Interest::Asked(ask);
-            let (to, topic, from) = (topic.home, topic.name.clone(), self.shard);
-            let message = ShardMessage::Interest { topic, from, ask };
-            effects.push(Effect::Send { to, message });
-        }
-    }
-
-    /// At home: another shard has subscribers.
-    fn interest(&mut self, topic: TopicName, from: ShardId, ask: Ask, effects: &mut Vec<Effect>) {
-        let hash = self.topics.hash(&topic);
-        let found = self.topics.find(hash, &topic);
-        // The asking shard has counted it against its own table already.
-        let key = found.unwrap_or_else(|| self.insert_unbounded(hash, topic.clone()));
-        if self.is_loading(key) {
-            self.hold(key, ShardMessage::Interest { topic, from, ask }, effects);
-            return;
-        }
-        let entry = self.topics.topic_mut(key);
-        if !entry.interested.contains(&from) {
-            entry.interested.push(from);
-        }
-        let position = entry.position();
-        let message = ShardMessage::Interested { topic, ask, position };
-        effects.push(Effect::Send { to: from, message });
-    }
-
-    /// The home has answered: whoever waited is subscribed.
-    fn interested(
-        &mut self,
-        name: &TopicName,
-        ask: Ask,
-        position: Option<Position>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(key) = self.find(name) else { return };
-        let topic = self.topics.topic_mut(key);
-        if topic.interest != Interest::Asked(ask) {
-            // The question was withdrawn, and asked again perhaps; that answer is on its way.
-            return;
-        }
-        topic.interest = Interest::Held;
-        if let Some(past) = &mut topic.past {
-            past.record = Record::Away(position);
-        }
-        self.confirm_waiting(key, effects);
-    }
-
-    /// Whoever waited for the home, or the home for the log, is subscribed.
-    fn confirm_waiting(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
-        let topic = self.topics.topic_mut(key);
-        let (name, position) = (topic.name.clone(), topic.position());
-        for Waiting { token, request_id, wants_history } in std::mem::take(&mut topic.waiting) {
-            self.members.answered(token);
-            self.admit(key, token);
-            let standing = Standing { position, recovery: wants_history.then_some(NO_HISTORY) };
-            let topic = name.clone();
-            effects.push(Effect::Subscribed { token, topic, request_id, standing });
-        }
-    }
-
-    fn disinterest(&mut self, name: &TopicName, from: ShardId, effects: &mut Vec<Effect>) {
-        if let Some(key) = self.find(name) {
-            if self.is_loading(key) {
-                // Behind the interest that it ends.
-                let message = ShardMessage::Disinterest { topic: name.clone(), from };
-                self.hold(key, message, effects);
-                return;
-            }
-            self.topics.topic_mut(key).interested.retain(|shard| *shard != from);
-            self.lose_interest(key, effects);
-        }
-    }
-
-    /// Tells the home when the last subscriber has left, and forgets topics that nobody wants.
-    fn lose_interest(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
-        let now = self.now;
-        let topic = self.topics.topic_mut(key);
-        if let Some(history) = topic.history_mut() {
-            history.touch(now);
-        }
-        if !topic.has_listeners() && topic.interest != Interest::None {
-            topic.interest = Interest::None;
-            let (to, topic, from) = (topic.home, topic.name.clone(), self.shard);
-            let message = ShardMessage::Disinterest { topic, from };
-            effects.push(Effect::Send { to, message });
-        }
-        self.topics.remove_unused(key);
     }
 }
