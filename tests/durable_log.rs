@@ -299,15 +299,21 @@ fn a_folder_of_somebody_else_stays_as_it_is() {
     }
 }
 
+/// The first segment and what it holds; nothing else tells it any more.
+fn without_index(folder: &Path) -> (PathBuf, Vec<u8>) {
+    fs::remove_file(folder.join("0000000001.index")).expect("it is there");
+    let segment = folder.join("0000000001.log");
+    let bytes = fs::read(&segment).expect("it is there");
+    (segment, bytes)
+}
+
 #[test]
 fn damage_is_named_and_the_server_starts_all_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path().join("store");
     let path = folder.to_str().expect("text");
     filled(&folder);
-    fs::remove_file(folder.join("0000000001.index")).expect("it is there");
-    let segment = folder.join("0000000001.log");
-    let mut bytes = fs::read(&segment).expect("it is there");
+    let (segment, mut bytes) = without_index(&folder);
     let wanted = data("news", 5);
     let at = bytes.windows(wanted.len()).position(|window| window == wanted).expect("it is there");
     bytes[at + 3] ^= 4;
@@ -339,9 +345,7 @@ fn an_unfinished_write_is_cut_and_told() {
     let folder = folder.path().join("store");
     let path = folder.to_str().expect("text");
     filled(&folder);
-    fs::remove_file(folder.join("0000000001.index")).expect("it is there");
-    let segment = folder.join("0000000001.log");
-    let bytes = fs::read(&segment).expect("it is there");
+    let (segment, bytes) = without_index(&folder);
     fs::write(&segment, &bytes[..bytes.len() - 3]).expect("it is ours");
     let output = run(&["log", "verify", path]);
     assert_eq!(output.status.code(), Some(0), "an unfinished write is no loss: {output:?}");

@@ -1,0 +1,124 @@
+//! What subscribers see, against what was published, and what must hold in the end.
+
+use std::collections::VecDeque;
+
+use super::steps::Step;
+use super::{SHARDS, SLOTS, TTL, World, position};
+use crate::broker::Broker;
+use crate::ids::Position;
+
+impl World {
+    /// A subscriber gets a publication.
+    pub fn see(&mut self, shard: usize, slot: u32, text: &str) {
+        let (topic, offset, number) = parse(text);
+        let stream = self.current.get(&(shard, slot, topic));
+        let stream = *stream.unwrap_or_else(|| panic!("{slot} of {shard} does not want {text}"));
+        let order = &self.orders[&(topic, self.streams[stream].epoch.0)];
+        assert_eq!(order[offset as usize - 1], number, "an offset has one publication: {text}");
+        let publication = &self.publications[number];
+        assert!(publication.echo || publication.author != self.streams[stream].reader, "its own");
+        self.pass_own(stream, offset);
+        let stream = &mut self.streams[stream];
+        assert_eq!(stream.next, offset, "{stream:?}: {text}");
+        stream.next += 1;
+    }
+
+    pub fn see_gap(&mut self, shard: usize, slot: u32, topic: usize, from: u64, to: u64) {
+        self.gaps += 1;
+        let stream = self.current[&(shard, slot, topic)];
+        self.pass_own(stream, from);
+        let (_, first) = self.history(topic).expect("somebody reads it");
+        assert!(from <= to && to < first, "{from} to {to} are not gone: {first} is there");
+        let stream = &mut self.streams[stream];
+        assert_eq!(stream.next, from);
+        stream.next = to + 1;
+    }
+
+    /// Passes over what the reader published itself and does not want, as far as `offset`.
+    pub fn pass_own(&mut self, stream: usize, offset: u64) {
+        let stream = &mut self.streams[stream];
+        let order = self.orders.get(&(stream.topic, stream.epoch.0));
+        while stream.next < offset
+            && let Some(number) = order.and_then(|order| order.get(stream.next as usize - 1))
+        {
+            let publication = &self.publications[*number];
+            if publication.echo || publication.author != stream.reader {
+                return;
+            }
+            stream.next += 1;
+        }
+    }
+
+    pub fn end(&mut self, shard: usize, slot: u32, topic: usize) {
+        if let Some(stream) = self.current.remove(&(shard, slot, topic)) {
+            let stream = &mut self.streams[stream];
+            stream.over = true;
+            let position = Position { epoch: stream.epoch, offset: stream.next - 1 };
+            self.reached.insert((shard, slot, topic), position);
+        }
+    }
+
+    /// Everything on its way arrives, every reader reads.
+    pub fn settle(&mut self) {
+        self.slow.clear();
+        for round in 0.. {
+            assert!(round < 1000, "they never come to rest");
+            let before: usize = self.links.iter().flatten().map(VecDeque::len).sum();
+            let mut reading = false;
+            for shard in 0..SHARDS {
+                (0..SHARDS).for_each(|from| self.arrive(from, shard));
+                self.advance(shard, usize::MAX);
+                for slot in 0..SLOTS {
+                    reading |= self.feed(shard, slot);
+                }
+            }
+            let busy = reading || self.brokers.iter().any(Broker::has_fanouts);
+            if before == 0 && !busy && self.links.iter().flatten().all(VecDeque::is_empty) {
+                return;
+            }
+        }
+    }
+
+    pub fn check(&mut self) {
+        for asked in &self.asked {
+            let (shard, token) = asked.reader;
+            let is_gone = token != self.token(shard, token.slot);
+            assert!(asked.answered || is_gone, "never answered: {asked:?}");
+        }
+        for index in 0..self.streams.len() {
+            if self.streams[index].over {
+                continue;
+            }
+            let topic = self.streams[index].topic;
+            let (position, _) = self.history(topic).expect("somebody listens");
+            assert_eq!(position.epoch, self.streams[index].epoch);
+            self.pass_own(index, position.offset + 1);
+            assert_eq!(self.streams[index].next, position.offset + 1, "{:?}", self.streams[index]);
+        }
+    }
+
+    /// Nothing is left when everybody has gone and the time of everything is over.
+    pub fn leave_all(&mut self) {
+        for shard in 0..SHARDS {
+            for slot in 0..SLOTS {
+                self.take(Step::Leave(shard, slot));
+            }
+        }
+        self.settle();
+        (0..4).for_each(|_| self.wait(TTL.as_secs()));
+        for (broker, frames) in self.brokers.iter().zip(&self.frames) {
+            assert_eq!(broker.topics(), 0);
+            assert_eq!(broker.backlog_bytes, 0);
+            assert_eq!((broker.retention.bytes, broker.retention.next()), (0, None));
+            assert!(frames.is_empty());
+        }
+    }
+}
+
+/// Topic, offset and number of a publication.
+pub fn parse(text: &str) -> (usize, u64, usize) {
+    let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let topic = position(value["channel"].as_str().expect("a name"));
+    let offset = value["offset"].as_u64().expect("an offset");
+    (topic, offset, value["data"].as_u64().expect("our number") as usize)
+}
