@@ -110,7 +110,8 @@ pub struct Limits {
 /// `[heartbeat]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// A connection that was silent for one interval is pinged, after two it is closed (4004).
+    /// A connection that was silent for one interval is pinged, after two it is closed (4004): after four
+    /// at the latest while its shard has not read all that had come.
     /// Default 25 s.
     pub interval: Duration,
 }
