@@ -110,6 +110,61 @@ impl Tick {
     }
 }
 
+/// Names one session to its client, who alone knows it: 128 random bits, behind the shard that keeps it.
+/// Displayed as 4 and 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    pub shard: ShardId,
+    pub secret: u128,
+}
+
+impl SessionId {
+    /// The id that is displayed like this.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (shard, secret) = split_hex(text, 4)?;
+        Some(Self { shard: ShardId(shard as u16), secret })
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}{:032x}", self.shard.0, self.secret)
+    }
+}
+
+/// Names one connection to clients and operators: 128 random bits, behind the shard and the slot where it
+/// is found. Displayed as 4, 8 and 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    pub shard: ShardId,
+    pub slot: u32,
+    pub secret: u128,
+}
+
+impl ConnectionId {
+    /// The id that is displayed like this.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (place, secret) = split_hex(text, 12)?;
+        Some(Self { shard: ShardId((place >> 32) as u16), slot: place as u32, secret })
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}{:08x}{:032x}", self.shard.0, self.slot, self.secret)
+    }
+}
+
+/// The numbers of `digits` and 32 hexadecimal digits in lower case.
+fn split_hex(text: &str, digits: usize) -> Option<(u64, u128)> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if text.len() != digits + 32 || !text.bytes().all(is_digit) {
+        return None;
+    }
+    let (place, secret) = text.split_at(digits);
+    Some((u64::from_str_radix(place, 16).ok()?, u128::from_str_radix(secret, 16).ok()?))
+}
+
 /// The name of a topic that passed [`check_topic_name`]; clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
@@ -207,6 +262,20 @@ mod tests {
         }
         for text in ["", "0", "+00000000000000a", "000000000000000A", "00000000000000000"] {
             assert_eq!(Epoch::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_of_sessions_and_connections_are_read_as_they_are_shown() {
+        for secret in [0, 0xABC, u128::MAX] {
+            let session = SessionId { shard: ShardId(0x3FF), secret };
+            assert_eq!(SessionId::parse(&session.to_string()), Some(session));
+            let connection = ConnectionId { shard: ShardId(7), slot: u32::MAX, secret };
+            assert_eq!(ConnectionId::parse(&connection.to_string()), Some(connection));
+            assert_eq!(SessionId::parse(&connection.to_string()), None);
+        }
+        for text in ["", "é", &"0".repeat(35), &"A".repeat(36), &"+".repeat(36), &"0".repeat(37)] {
+            assert_eq!(SessionId::parse(text), None, "{text}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::Position;
+use crate::ids::{ConnectionId, Position, SessionId};
 use crate::proto::command::{Family, Rejection, RequestId};
 use crate::proto::encoder::{Part, retained_fields, text_frame};
 use crate::proto::error_code::ErrorCode;
@@ -196,8 +196,8 @@ pub fn pong(id: Option<RequestId<'_>>, timestamp: Option<&str>) -> Bytes {
 ///
 /// `message_id` is the number of this message, `heartbeat_ms` the time between two pings.
 pub fn welcome(
-    connection_id: u128,
-    session_id: u128,
+    connection_id: ConnectionId,
+    session_id: SessionId,
     message_id: u64,
     heartbeat_ms: u64,
     message_bytes_max: usize,
@@ -206,9 +206,9 @@ pub fn welcome(
         Part::raw(r#"{"type":"welcome","id":"#),
         Part::String(&message_id.to_string()),
         Part::raw(r#","connectionId":"#),
-        Part::String(&format!("{connection_id:032x}")),
+        Part::String(&connection_id.to_string()),
         Part::raw(r#","sessionId":"#),
-        Part::String(&format!("{session_id:032x}")),
+        Part::String(&session_id.to_string()),
         Part::raw(r#","version":"#),
         Part::String(PROTOCOL_VERSION),
         Part::raw(r#","heartbeat":"#),
@@ -230,7 +230,7 @@ fn optional<'a>(name: &'a str, json: Option<&'a str>) -> [Part<'a>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Epoch;
+    use crate::ids::{Epoch, ShardId};
     use crate::proto::command::{Command, Commands};
     use crate::proto::encoder::retained_frame;
 
@@ -351,10 +351,12 @@ mod tests {
     }
 
     #[test]
-    fn a_welcome_has_ids_of_32_digits() {
+    fn a_welcome_has_the_names_of_the_connection() {
+        let connection = ConnectionId { shard: ShardId(1), slot: 5, secret: 0xABC };
+        let session = SessionId { shard: ShardId(1), secret: u128::MAX };
         assert_eq!(
-            payload(welcome(0xabc, u128::MAX, 1, 25000, 1 << 20)),
-            r#"{"type":"welcome","id":"1","connectionId":"00000000000000000000000000000abc","sessionId":"ffffffffffffffffffffffffffffffff","version":"1.2","heartbeat":25000,"maxMessageSize":1048576}"#
+            payload(welcome(connection, session, 1, 25000, 1 << 20)),
+            r#"{"type":"welcome","id":"1","connectionId":"00010000000500000000000000000000000000000abc","sessionId":"0001ffffffffffffffffffffffffffffffff","version":"1.2","heartbeat":25000,"maxMessageSize":1048576}"#
         );
     }
 }

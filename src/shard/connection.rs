@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::identity::Identity;
 use crate::ids::{Moment, Tick, Token};
 use crate::io::SendQueue;
 use crate::proto::Decoder;
@@ -85,6 +86,8 @@ pub struct Connection {
     pub message_since: Tick,
     pub decoder: Decoder,
     pub head: Option<Box<HeadBuffer>>,
+    /// `None` until somebody asks, see [`State::identity`](super::State::identity).
+    pub identity: Option<Box<Identity>>,
     /// GCRA: the time at which the publish rate is used up to date, in microseconds.
     pub publish_time: u64,
     peer: Ipv6Addr,
@@ -121,6 +124,7 @@ impl Connection {
             message_since: now,
             decoder: Decoder::default(),
             head: None,
+            identity: None,
             publish_time: 0,
             peer: address,
             peer_port: peer.port(),

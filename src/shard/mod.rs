@@ -3,7 +3,7 @@
 //! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get),
-//! `expiry` (deadlines), `ending` (every way a connection ends).
+//! `identity` (names), `expiry` (deadlines), `ending` (every way a connection ends).
 
 mod connection;
 mod dispatch;
@@ -11,6 +11,7 @@ mod ending;
 mod expiry;
 mod feeding;
 mod frames;
+mod identity;
 mod pace;
 mod peer_log;
 mod recall;

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::State;
 use super::connection::{HeadBuffer, Phase};
+use super::identity::Identity;
 use crate::config::reserved_by;
 use crate::ids::{Moment, Token};
 use crate::io::FrameClass;
@@ -107,12 +108,14 @@ impl State {
 
     /// With a subprotocol the server speaks first.
     fn welcome(&mut self, token: Token) {
+        let Some(&mut Identity { connection_id, session_id }) = self.identity(token) else {
+            return;
+        };
         self.next_message_id += 1;
         let config = &self.settings.config;
-        let identity = self.settings.identity;
         let welcome = reply::welcome(
-            identity(),
-            identity(),
+            connection_id,
+            session_id,
             self.next_message_id,
             config.heartbeat.interval.as_millis() as u64,
             config.limits.max_message_size,
