@@ -46,6 +46,15 @@ pub struct HeadBuffer {
     pub scanned: usize,
 }
 
+/// What few connections have at a time, out of the way of what all have.
+#[derive(Debug)]
+pub enum Aside {
+    /// In [`Phase::Head`] only.
+    Head(HeadBuffer),
+    /// In the phases behind it, see [`State::identity`](super::State::identity).
+    Identity(Identity),
+}
+
 /// The state of one connection. What a delivery touches stands first, within one cache line.
 #[derive(Debug)]
 #[repr(C)]
@@ -85,9 +94,7 @@ pub struct Connection {
     pub phase_since: Tick,
     pub message_since: Tick,
     pub decoder: Decoder,
-    pub head: Option<Box<HeadBuffer>>,
-    /// `None` until somebody asks, see [`State::identity`](super::State::identity).
-    pub identity: Option<Box<Identity>>,
+    pub aside: Option<Box<Aside>>,
     /// GCRA: the time at which the publish rate is used up to date, in microseconds.
     pub publish_time: u64,
     peer: Ipv6Addr,
@@ -123,8 +130,7 @@ impl Connection {
             phase_since: now,
             message_since: now,
             decoder: Decoder::default(),
-            head: None,
-            identity: None,
+            aside: None,
             publish_time: 0,
             peer: address,
             peer_port: peer.port(),
@@ -133,6 +139,14 @@ impl Connection {
 
     pub fn token(&self, slot: u32) -> Token {
         Token { slot, generation: self.generation }
+    }
+
+    /// What has come of a head that is not complete.
+    pub fn head(&mut self) -> Option<&mut HeadBuffer> {
+        match self.aside.as_deref_mut()? {
+            Aside::Head(head) => Some(head),
+            Aside::Identity(_) => None,
+        }
     }
 
     pub fn peer(&self) -> SocketAddr {

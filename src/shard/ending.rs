@@ -186,8 +186,8 @@ impl State {
             connection.phase_since = tick;
         }
         connection.phase = phase;
-        if phase == Phase::Draining {
-            connection.head = None;
+        if phase == Phase::Draining && connection.head().is_some() {
+            connection.aside = None;
         }
         if was_open && !matches!(phase, Phase::Open | Phase::Echo) {
             self.leave_broker(token);

@@ -65,7 +65,7 @@ impl State {
         if now < connection.phase_since.after(timeout) {
             return;
         }
-        if connection.head.is_some() {
+        if connection.head().is_some() {
             self.refuse(token, &Refusal::handshake_timeout());
         } else {
             // Nothing was asked: an idle kept-alive connection, or one that never spoke.

@@ -2,25 +2,33 @@
 //! connection without a name costs none.
 
 use super::State;
+use super::connection::{Aside, Phase};
 use crate::ids::{ConnectionId, SessionId, Token};
 
 /// The names of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub struct Identity {
     pub connection_id: ConnectionId,
     pub session_id: SessionId,
 }
 
 impl State {
-    /// Who this connection is. `None`: it is gone.
+    /// Who this connection is. `None`: it is gone, or no WebSocket yet.
     pub(super) fn identity(&mut self, token: Token) -> Option<&mut Identity> {
         let (shard, random) = (self.id, self.settings.identity);
-        let identity = &mut self.connection(token)?.identity;
-        Some(identity.get_or_insert_with(|| {
-            Box::new(Identity {
+        let connection = self.connection(token)?;
+        if connection.phase == Phase::Head {
+            return None;
+        }
+        let aside = connection.aside.get_or_insert_with(|| {
+            Box::new(Aside::Identity(Identity {
                 connection_id: ConnectionId { shard, slot: token.slot, secret: random() },
                 session_id: SessionId { shard, secret: random() },
-            })
-        }))
+            }))
+        });
+        match &mut **aside {
+            Aside::Identity(identity) => Some(identity),
+            Aside::Head(_) => None,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::State;
-use super::connection::{HeadBuffer, Phase};
+use super::connection::{Aside, HeadBuffer, Phase};
 use super::identity::Identity;
 use crate::config::reserved_by;
 use crate::ids::{Moment, Token};
@@ -55,7 +55,7 @@ impl State {
     ) -> Option<(Result<Request, Refusal>, usize)> {
         let limits = self.head_limits;
         let connection = self.connection(token)?;
-        let Some(head) = &mut connection.head else {
+        let Some(head) = connection.head() else {
             // Nearly every head comes in one piece: no copy.
             let mut scanned = 0;
             if let Some(end) = find_head_end(bytes, &mut scanned) {
@@ -64,7 +64,8 @@ impl State {
             if let Err(refusal) = check_start(bytes, &limits) {
                 return Some((Err(refusal), bytes.len()));
             }
-            connection.head = Some(Box::new(HeadBuffer { bytes: bytes.to_vec(), scanned }));
+            let head = HeadBuffer { bytes: bytes.to_vec(), scanned };
+            connection.aside = Some(Box::new(Aside::Head(head)));
             return None;
         };
         let before = head.bytes.len();
@@ -78,7 +79,7 @@ impl State {
         head.bytes.extend_from_slice(&bytes[..taken]);
         if let Some(end) = find_head_end(&head.bytes, &mut head.scanned) {
             let request = parse_request(&head.bytes[..end], &limits);
-            connection.head = None;
+            connection.aside = None;
             return Some((request, end - before));
         }
         let refusal = check_start(&head.bytes, &limits).err()?;
