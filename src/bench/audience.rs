@@ -3,6 +3,7 @@
 //! Subscriber `i` listens to topic `i % topics`. Each publisher goes through all topics in turn, and
 //! each begins at another one; so the topic and number in a stamp tell the publication.
 
+use super::answer::Notice;
 use super::ending::Ending;
 use super::fleet::Crowd;
 use super::flights::Flights;
@@ -279,6 +280,8 @@ impl Crowd for Audience {
             Some(Ok(stamp)) if id < self.shape.subscribers => self.delivered(id, stamp, now_ns),
             Some(Ok(_)) => self.ledger.faults.misrouted += 1,
             Some(Err(Corrupt)) => self.ledger.faults.corrupt += 1,
+            // That they were too late for some of it; the numbers tell of how much.
+            None if self.stopped().contains(&id) && Notice::read(message) == Some(Notice::Gap) => {}
             None => {
                 self.ledger.faults.unexpected += 1;
                 self.trouble.get_or_insert_with(|| {

@@ -89,6 +89,8 @@ pub struct Finish {
     /// The first, in words.
     pub trouble: Option<String>,
     pub stopped: StoppedFate,
+    /// From when the stopped ones read again, or nothing more was published, to the last delivery.
+    pub last_after_ns: u64,
 }
 
 /// Everybody of one thread in place: a broadcast of its own, with channels that no other has.
@@ -180,7 +182,7 @@ impl<'a> Broadcast<'a> {
         let Self { member, fleet, audience, prober, .. } = self;
         member.rally(|wait| {
             fleet.poll(wait, audience)?;
-            prober.as_mut().map_or(Ok(0), Prober::turn).map(drop)
+            prober.as_mut().map_or(Ok(0), |prober| prober.turn(Wait::Spin)).map(drop)
         })
     }
 
@@ -219,11 +221,11 @@ impl<'a> Broadcast<'a> {
 
     /// Lets those read again that have stopped, waits for what is on its way, then closes the books.
     pub fn finish(mut self) -> io::Result<Finish> {
+        let clock = self.member.conditions.clock;
+        let begin_ns = clock.now_ns();
         for id in self.audience.stopped() {
             self.fleet.resume(id, &mut self.audience);
         }
-        let clock = self.member.conditions.clock;
-        let begin_ns = clock.now_ns();
         loop {
             let now_ns = clock.now_ns();
             let quiet_ns = now_ns - self.audience.arrived_ns.max(begin_ns);
@@ -237,7 +239,8 @@ impl<'a> Broadcast<'a> {
             faults.disconnected += prober.disconnected;
         }
         let stopped = self.audience.stopped_fate();
-        Ok(Finish { faults, trouble: self.audience.trouble, stopped })
+        let last_after_ns = self.audience.arrived_ns.saturating_sub(begin_ns);
+        Ok(Finish { faults, trouble: self.audience.trouble, stopped, last_after_ns })
     }
 
     fn keep_on(&mut self, end_ns: u64) -> io::Result<()> {
@@ -261,7 +264,7 @@ impl<'a> Broadcast<'a> {
             let wait = if spin { Wait::Spin } else { Wait::Until(self.due_ns().min(end_ns)) };
             let mut happened = self.fleet.poll(wait, &mut self.audience)?;
             if let Some(prober) = &mut self.prober {
-                happened += prober.turn()?;
+                happened += prober.turn(Wait::Spin)?;
             }
             happened += self.publish();
             let now_ns = clock.now_ns();

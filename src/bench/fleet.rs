@@ -93,6 +93,8 @@ pub struct Fleet {
     woke_ns: u64,
     /// Protocol pings answered.
     pings: u64,
+    /// Bytes received by all connections together, those of upgrades too.
+    received_bytes: u64,
 }
 
 impl Fleet {
@@ -116,6 +118,7 @@ impl Fleet {
             stuck: Vec::new(),
             woke_ns: 0,
             pings: 0,
+            received_bytes: 0,
         })
     }
 
@@ -136,6 +139,11 @@ impl Fleet {
     /// Heartbeats answered so far.
     pub fn pings(&self) -> u64 {
         self.pings
+    }
+
+    /// Bytes received so far, by all connections together.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
     }
 
     /// Begins to connect; ends in `opened` or `closed`.
@@ -290,6 +298,7 @@ impl Fleet {
                     break;
                 }
             };
+            self.received_bytes += count as u64;
             self.take_in(id, &scratch[..count], crowd);
             // A short read has drained the socket.
             if count < scratch.len() && !ending {

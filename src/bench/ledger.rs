@@ -157,6 +157,11 @@ impl Ledger {
         }
     }
 
+    /// The number that is next in order: all before it were seen, or skipped.
+    pub fn next(&self, receiver: usize, source: usize) -> u32 {
+        self.next[receiver * self.sources + source]
+    }
+
     /// Whether the receiver has seen, or skipped, all of the first `count`.
     pub fn is_complete(&self, receiver: usize, source: usize, count: u32) -> bool {
         self.next[receiver * self.sources + source] >= count

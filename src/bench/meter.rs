@@ -68,11 +68,18 @@ impl Meter {
 
     /// One more, which took from `sent_ns` until now.
     pub fn note(&mut self, sent_ns: u64, now_ns: u64) {
+        if self.running {
+            self.latency.saturating_record(now_ns.saturating_sub(sent_ns).max(1));
+            self.tally(now_ns);
+        }
+    }
+
+    /// One more, whose latency means nothing.
+    pub fn tally(&mut self, now_ns: u64) {
         if !self.running {
             return;
         }
         self.count += 1;
-        self.latency.saturating_record(now_ns.saturating_sub(sent_ns).max(1));
         let bucket = (now_ns.saturating_sub(self.begin_ns) / BUCKET_NS) as usize;
         if self.buckets.len() <= bucket {
             self.buckets.resize(bucket + 1, 0);

@@ -3,14 +3,17 @@
 //!
 //! `target` says how the server is spoken to, `fleet` holds the connections, `stamp` and `ledger` are
 //! the proof, `meter` and `cost` the measurement, `team` the threads. A scenario (`fanout`, `echo`, `connect`, `idle`,
-//! `slow`) puts them together into a [`Summary`], and `table` and `report` show it.
+//! `slow`, `durable`, `replay`, `resume`) puts them together into a [`Summary`], and `table` and `report` show it.
 
+mod acked;
+mod answer;
 mod audience;
 mod broadcast;
 mod clock;
 mod conditions;
 pub mod connect;
 mod cost;
+pub mod durable;
 pub mod echo;
 mod ending;
 pub mod fanout;
@@ -25,7 +28,11 @@ mod outcome;
 mod probe;
 #[cfg(feature = "uring")]
 pub mod reach;
+mod replayed;
+pub mod replay;
 pub mod report;
+pub mod resume;
+mod returning;
 pub mod slow;
 mod source;
 mod stamp;
@@ -44,6 +51,7 @@ pub use cost::ServerProcess;
 pub use fleet::FleetOptions;
 pub use ledger::Faults;
 pub use probe::Probing;
+pub use returning::{By, Crew};
 pub use stamp::DATA_BYTES_MIN;
 pub use summary::{Figure, Latency, Summary};
 pub use target::{Dialect, Target, TargetError};

@@ -13,6 +13,11 @@ use super::team::Member;
 use crate::proto::OpCode;
 use std::collections::VecDeque;
 use std::io;
+use std::thread;
+use std::time::Duration;
+
+/// A thread that sleeps wakes up by this much later, at most, on a machine that is not busy.
+const WAKE_UP_NS: u64 = 100_000;
 
 /// How it is pinged.
 #[derive(Debug, Clone, Copy)]
@@ -85,13 +90,36 @@ impl Prober {
         self.begin_ns + (self.sent as f64 / self.probing.rate * SECOND_NS as f64) as u64
     }
 
-    /// Takes answers in, without waiting, and sends what is due. Returns how much happened.
-    pub fn turn(&mut self) -> io::Result<usize> {
-        let mut happened = self.fleet.poll(Wait::Spin, &mut self.answers)?;
-        for (asked_ns, answered_ns) in self.answers.answered.drain(..) {
-            self.meter.note(asked_ns, answered_ns);
+    /// Pings until then, on a thread that has nothing else to do.
+    pub fn keep_on(&mut self, end_ns: u64) -> io::Result<()> {
+        let clock = self.fleet.clock();
+        while clock.now_ns() < end_ns {
+            let until_ns = self.due_ns().min(end_ns);
+            if !self.is_awaiting() {
+                // A poll would spin the last two milliseconds away, on a core that others need.
+                let left_ns = until_ns.saturating_sub(clock.now_ns());
+                thread::sleep(Duration::from_nanos(left_ns.saturating_sub(WAKE_UP_NS)));
+            }
+            self.turn(Wait::Until(until_ns))?;
         }
-        self.disconnected = self.answers.disconnected;
+        Ok(())
+    }
+
+    /// Waits for the answers that are missing, until then at the latest.
+    pub fn drain(&mut self, end_ns: u64) -> io::Result<()> {
+        while self.is_awaiting() && self.fleet.clock().now_ns() < end_ns {
+            self.take_in(Wait::Until(end_ns))?;
+        }
+        Ok(())
+    }
+
+    fn is_awaiting(&self) -> bool {
+        self.answers.asked_ns.iter().any(|asked_ns| !asked_ns.is_empty())
+    }
+
+    /// Takes answers in and sends what is due. Returns how much happened.
+    pub fn turn(&mut self, wait: Wait) -> io::Result<usize> {
+        let mut happened = self.take_in(wait)?;
         while self.due_ns() <= self.fleet.clock().now_ns() {
             let due_ns = self.due_ns();
             let id = self.sent as usize % self.probing.connections;
@@ -100,6 +128,15 @@ impl Prober {
             self.sent += 1;
             happened += 1;
         }
+        Ok(happened)
+    }
+
+    fn take_in(&mut self, wait: Wait) -> io::Result<usize> {
+        let happened = self.fleet.poll(wait, &mut self.answers)?;
+        for (asked_ns, answered_ns) in self.answers.answered.drain(..) {
+            self.meter.note(asked_ns, answered_ns);
+        }
+        self.disconnected = self.answers.disconnected;
         Ok(happened)
     }
 }

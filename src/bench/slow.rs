@@ -3,6 +3,7 @@
 
 use super::audience::{Shape, StoppedFate};
 use super::broadcast::{Broadcast, BroadcastPlan, Finish, Pace, Span};
+use super::clock::SECOND_NS;
 use super::conditions::Conditions;
 use super::summary::Summary;
 use super::team::{self, Member};
@@ -38,7 +39,7 @@ pub fn run(conditions: &Conditions, plan: SlowPlan) -> io::Result<Summary> {
         probing: None,
     };
     let parts = team::run(conditions, |member| drive(member, broadcast, stopped))?;
-    let Some(Course { with_all, without, growth_bytes, fate }) = parts.into_iter().next() else {
+    let Some(Course { with_all, without, growth_bytes, fate, last_after_ns }) = parts.into_iter().next() else {
         return Ok(summary);
     };
     without.summarize(&mut summary);
@@ -49,6 +50,10 @@ pub fn run(conditions: &Conditions, plan: SlowPlan) -> io::Result<Summary> {
     summary.figure("p99_ratio", ratio, "×");
     if let Some(bytes) = growth_bytes {
         summary.figure("memory_growth", bytes / f64::from(1 << 20), "MiB");
+    }
+    if fate.caught_up > 0 {
+        let seconds = last_after_ns as f64 / SECOND_NS as f64;
+        summary.figure("stopped_caught_up_after", seconds, "s");
     }
     let StoppedFate { disconnected, caught_up, gap, missed, ending } = fate;
     summary.figure("stopped_disconnected", disconnected as f64, "");
@@ -70,6 +75,7 @@ struct Course {
     growth_bytes: Option<f64>,
     /// Of those that had stopped.
     fate: StoppedFate,
+    last_after_ns: u64,
 }
 
 fn drive(member: Member<'_>, plan: BroadcastPlan, stopped: usize) -> io::Result<Course> {
@@ -80,9 +86,9 @@ fn drive(member: Member<'_>, plan: BroadcastPlan, stopped: usize) -> io::Result<
     broadcast.stop_reading(stopped);
     let mut without = broadcast.measure(member.conditions.clock.now_ns())?;
     let after = member.server_memory()?;
-    let Finish { faults, trouble, stopped } = broadcast.finish()?;
+    let Finish { faults, trouble, stopped, last_after_ns } = broadcast.finish()?;
     without.outcome.faults = faults;
     without.outcome.troubles.extend(trouble);
     let growth_bytes = after.zip(before).map(|(after, before)| after - before);
-    Ok(Course { with_all, without, growth_bytes, fate: stopped })
+    Ok(Course { with_all, without, growth_bytes, fate: stopped, last_after_ns })
 }

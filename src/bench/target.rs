@@ -25,6 +25,8 @@ pub struct Dialect {
     pub ping: String,
     /// Whether each subscription is answered.
     pub confirms: bool,
+    /// What the name of every channel begins with: a namespace and its colon, or nothing.
+    pub channel_prefix: String,
 }
 
 impl Dialect {
@@ -36,6 +38,7 @@ impl Dialect {
             echo: r#"{"type":"ping","timestamp":{data}}"#.to_string(),
             ping: r#"{"type":"ping"}"#.to_string(),
             confirms: true,
+            channel_prefix: String::new(),
         }
     }
 
@@ -54,7 +57,7 @@ impl Dialect {
 }
 
 /// A server, ready to be connected to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
     pub address: SocketAddr,
     /// The request of every upgrade.
@@ -66,6 +69,7 @@ pub struct Target {
     pub echo: Template,
     pub ping: Template,
     pub confirms: bool,
+    channel_prefix: String,
     /// Tells the channels of this run from those of another.
     run: u16,
 }
@@ -112,13 +116,32 @@ impl Target {
             echo,
             ping: Template::parse(&dialect.ping)?,
             confirms: dialect.confirms,
+            channel_prefix: dialect.channel_prefix.clone(),
             run,
         }))
     }
 
+    /// The same server, asked for a subprotocol at each upgrade.
+    pub fn with_subprotocol(&self, name: &str) -> Arc<Self> {
+        let mut target = self.clone();
+        // Behind the last field, before the empty line.
+        target.request.truncate(target.request.len() - 2);
+        let field = format!("Sec-WebSocket-Protocol: {name}\r\n\r\n");
+        target.request.extend_from_slice(field.as_bytes());
+        Arc::new(target)
+    }
+
     /// The name of a channel of this run.
     pub fn channel(&self, topic: usize) -> String {
-        format!("bench-{:04x}-{topic}", self.run)
+        format!("{}bench-{:04x}-{topic}", self.channel_prefix, self.run)
+    }
+
+    /// The inverse of [`Target::channel`]; `None`: it is no channel of this run.
+    pub fn topic(&self, channel: &str) -> Option<usize> {
+        let name = channel.strip_prefix(self.channel_prefix.as_str())?;
+        let (run, topic) = name.strip_prefix("bench-")?.split_once('-')?;
+        let is_own = u16::from_str_radix(run, 16) == Ok(self.run);
+        topic.parse().ok().filter(|_| is_own)
     }
 }
 
@@ -241,6 +264,26 @@ mod tests {
         assert_eq!(render(&native.publish), r#"{"action":"publish","channel":"c","data":"d"}"#);
         assert_eq!(render(&Dialect::raw().publish), r#"=120 {"channel":"c","data":"d"}"#);
         assert_eq!(render("{}{é}}"), "{}{é}}");
+    }
+
+    #[test]
+    fn channels_have_a_namespace_and_a_number() {
+        let dialect = Dialect { channel_prefix: "kept:".to_string(), ..Dialect::stentor() };
+        let target = Target::new("ws://127.0.0.1:1", &dialect, 0xAB).unwrap();
+        assert_eq!(target.channel(12), "kept:bench-00ab-12");
+        assert_eq!(target.topic("kept:bench-00ab-12"), Some(12));
+        for other in ["bench-00ab-12", "kept:bench-00ac-12", "kept:bench-00ab-x", "kept:a"] {
+            assert_eq!(target.topic(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_subprotocol_is_a_field_of_the_upgrade() {
+        let target = Target::new("ws://127.0.0.1:1", &Dialect::stentor(), 0).unwrap();
+        let target = target.with_subprotocol("stentor.v1.json");
+        let request = String::from_utf8(target.request.clone()).unwrap();
+        assert!(request.ends_with("\r\nSec-WebSocket-Protocol: stentor.v1.json\r\n\r\n"));
+        assert_eq!(request.matches("\r\n\r\n").count(), 1);
     }
 
     #[test]

@@ -471,7 +471,7 @@ fn the_fate_of_stopped_readers_is_told() {
     assert_eq!(faults, Faults::default());
 
     // Disconnected for being one: no fault.
-    let Finish { faults, stopped, trouble } = stopped_reader(Mischief::Cut);
+    let Finish { faults, stopped, trouble, .. } = stopped_reader(Mischief::Cut);
     assert_eq!((stopped.disconnected, stopped.gap, stopped.caught_up), (1, 0, 0));
     assert_eq!(stopped.ending.as_deref(), Some("ended by the server without a reason"));
     assert_eq!((faults, trouble), (Faults::default(), None));

@@ -2,8 +2,9 @@
 
 use super::{open_files, print};
 use crate::bench::{
-    self, BroadcastPlan, Clock, Conditions, DATA_BYTES_MIN, Dialect, FleetOptions, Pace, Probing,
-    ServerProcess, Shape, Summary, Target, connect, echo, fanout, idle, report, slow,
+    self, BroadcastPlan, By, Clock, Conditions, Crew, DATA_BYTES_MIN, Dialect, FleetOptions, Pace,
+    Probing, ServerProcess, Shape, Summary, Target, connect, durable, echo, fanout, idle, replay,
+    report, resume, slow,
 };
 use crate::client::DEFAULT_URL;
 use crate::config::values::{parse_duration, parse_size};
@@ -28,6 +29,10 @@ Examples:
   stentor bench connect --storm 10000
   stentor bench idle --connections 15000 --server-pid 4711 --duration 1m
   stentor bench slow --subscribers 100 --stopped 10 --size 4KiB --rate 300
+  stentor bench fanout --subscribers 1000 --namespace kept
+  stentor bench durable --publishers 64 --window 16 --namespace safe
+  stentor bench replay --publications 1000000 --namespace safe
+  stentor bench resume --clients 1000 --subscriptions 20 --by session --namespace kept
   stentor bench fanout --target raw --url ws://127.0.0.1:9001
 
 `stentor bench SCENARIO --help` says more about each.";
@@ -54,6 +59,12 @@ enum Scenario {
     Idle(Idle),
     /// Some readers stop: what the others notice, and what becomes of them
     Slow(Slow),
+    /// Publications that are acknowledged: how many, and after how long
+    Durable(Durable),
+    /// One reader takes all of a history: how fast, and what others notice
+    Replay(Replay),
+    /// Clients with many subscriptions are cut at once and come back
+    Resume(Resume),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -87,6 +98,9 @@ struct Common {
     /// The server does not answer subscriptions
     #[arg(long, global = true)]
     no_confirm: bool,
+    /// Of all channels: they are called NAME:…; `durable`, `replay` and `resume` need one with a history
+    #[arg(long, global = true, value_name = "NAME", value_parser = namespace)]
+    namespace: Option<String>,
     /// Tell what this process spends: CPU time and memory
     #[arg(long, global = true, value_name = "PID")]
     server_pid: Option<u32>,
@@ -99,8 +113,8 @@ struct Common {
     /// Poll without sleeping, on a core of its own [default: in closed loops]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     spin: Option<bool>,
-    /// Threads of the client, each with its share of connections and channels; not for `slow`, which has
-    /// one channel
+    /// Threads of the client, each with its share of connections and channels; not for `slow`, `replay` and
+    /// `resume`
     #[arg(long, global = true, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
@@ -246,6 +260,75 @@ struct Slow {
     rate: f64,
 }
 
+#[derive(Args)]
+struct Durable {
+    /// Connections that publish, to a channel each
+    #[arg(long, value_name = "P", default_value_t = 64, value_parser = at_least_one)]
+    publishers: usize,
+    /// Publications of each publisher that wait for their acknowledgement
+    #[arg(long, value_name = "W", default_value_t = 16, value_parser = at_least_one)]
+    window: usize,
+    /// Of each payload, with its quotes
+    #[arg(long, default_value = "256", value_parser = bytes)]
+    size: usize,
+}
+
+#[derive(Args)]
+struct Replay {
+    /// Publications in the channel
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    publications: u32,
+    /// Publications on their way at a time while the channel is filled
+    #[arg(long, value_name = "W", default_value_t = 1024, value_parser = at_least_one)]
+    window: usize,
+    /// Of each payload, with its quotes
+    #[arg(long, default_value = "256", value_parser = bytes)]
+    size: usize,
+    /// Connections that ping, before and meanwhile, from a thread of their own
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    probes: usize,
+    /// Pings a second, of all probes together, in an open loop
+    #[arg(long, value_name = "R", default_value = "200", value_parser = rate)]
+    probe_rate: f64,
+}
+
+#[derive(Args)]
+struct Resume {
+    /// Connections that are cut and come back
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+    clients: usize,
+    /// Channels that each client is subscribed to
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = at_least_one)]
+    subscriptions: usize,
+    /// Channels of all clients together [default: as many as there are clients]
+    #[arg(long, value_name = "T", value_parser = at_least_one)]
+    topics: Option<usize>,
+    /// How they come back
+    #[arg(long, value_enum, default_value = "recover")]
+    by: Return,
+    /// From when they are cut until they come back
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    away: Duration,
+    /// Clients coming back at a time
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_one)]
+    concurrency: usize,
+    /// Publications a second, to all channels in turn
+    #[arg(long, value_name = "R", default_value = "500", value_parser = rate)]
+    rate: f64,
+    /// Of each payload, with its quotes
+    #[arg(long, default_value = "64", value_parser = bytes)]
+    size: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Return {
+    /// One `restore_session` with all positions
+    Session,
+    /// A `subscribe` with `recover` for each channel
+    Recover,
+}
+
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let Options { scenario, common } = options;
     open_files::raise();
@@ -279,6 +362,18 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             idle::run(&conditions, plan).context("idle")
         }
         Scenario::Slow(options) => slow::run(&conditions, options.plan()?).context("slow"),
+        Scenario::Durable(options) => {
+            common.require_native("durable")?;
+            durable::run(&conditions, options.plan()?).context("durable")
+        }
+        Scenario::Replay(options) => {
+            common.require_native("replay")?;
+            replay::run(&conditions, options.plan()?).context("replay")
+        }
+        Scenario::Resume(options) => {
+            common.require_native("resume")?;
+            resume::run(&conditions, options.plan()?).context("resume")
+        }
     }?;
     show(&summary, common)
 }
@@ -310,6 +405,8 @@ impl Common {
             }
         }
         dialect.confirms &= !self.no_confirm;
+        dialect.channel_prefix =
+            self.namespace.as_ref().map_or(String::new(), |name| format!("{name}:"));
         let run = getrandom::u32().context("the kernel gives no randomness")? as u16;
         Ok(Conditions {
             target: Target::new(&self.url, &dialect, run)?,
@@ -328,6 +425,19 @@ impl Common {
             progress: io::stderr().is_terminal(),
             clock: Clock::start(),
         })
+    }
+}
+
+impl Common {
+    /// Refuses other servers for what only this protocol has words for.
+    fn require_native(&self, scenario: &str) -> anyhow::Result<()> {
+        let templates =
+            [&self.subscribe_template, &self.publish_template, &self.echo_template, &self.ping_template];
+        let other = matches!(self.target, Kind::Raw) || self.no_confirm;
+        if other || templates.into_iter().any(Option::is_some) {
+            bail!("{scenario} needs histories and acknowledgements: it speaks Stentor's protocol only");
+        }
+        Ok(())
     }
 }
 
@@ -384,6 +494,38 @@ impl Slow {
     }
 }
 
+impl Durable {
+    fn plan(&self) -> anyhow::Result<durable::DurablePlan> {
+        let Self { publishers, window, size } = *self;
+        Ok(durable::DurablePlan { publishers, window, data_bytes: data_bytes(size)? })
+    }
+}
+
+impl Replay {
+    fn plan(&self) -> anyhow::Result<replay::ReplayPlan> {
+        let Self { publications, window, size, probes: connections, probe_rate: rate } = *self;
+        let probing = Probing { connections, rate };
+        Ok(replay::ReplayPlan { publications, window, data_bytes: data_bytes(size)?, probing })
+    }
+}
+
+impl Resume {
+    fn plan(&self) -> anyhow::Result<resume::ResumePlan> {
+        let Self { clients, subscriptions, away, concurrency, rate, size, .. } = *self;
+        let topics = self.topics.unwrap_or(clients.max(subscriptions));
+        if subscriptions > topics {
+            bail!("--subscriptions {subscriptions}: there are {topics} topics");
+        }
+        let by = match self.by {
+            Return::Session => By::Session,
+            Return::Recover => By::Recover,
+        };
+        let crew = Crew { clients, subscriptions, topics, by };
+        let data_bytes = data_bytes(size)?;
+        Ok(resume::ResumePlan { crew, data_bytes, rate, away, concurrency })
+    }
+}
+
 fn shape(publishers: usize, topics: usize, subscribers: usize) -> anyhow::Result<Shape> {
     if topics > subscribers {
         bail!("--topics {topics}: each needs a subscriber, and there are {subscribers}");
@@ -396,6 +538,15 @@ fn data_bytes(size: usize) -> anyhow::Result<usize> {
         bail!("--size {size}: a payload with its proof has at least {DATA_BYTES_MIN} bytes");
     }
     Ok(size)
+}
+
+/// What a configuration can name, and JSON needs no escapes for.
+fn namespace(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(plain) {
+        return Err("not a name of letters, digits, `-`, `_` and `.`".to_string());
+    }
+    Ok(text.to_string())
 }
 
 fn bytes(text: &str) -> Result<usize, String> {
