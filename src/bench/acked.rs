@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::iter;
 use std::ops::Range;
 
-/// Nothing was acknowledged for this long: nothing more will be. Disks that sync have long pauses.
+/// Longest time without any acknowledgement: disks that sync have long pauses.
 const QUIET_NS: u64 = 10 * SECOND_NS;
 
 /// What publishers do.
@@ -61,6 +61,8 @@ pub struct AckedPublishers<'a> {
     channels: Vec<String>,
     message: Vec<u8>,
     wire: Vec<u8>,
+    /// Nothing was acknowledged for this long: nothing more will be.
+    pub quiet_ns: u64,
 }
 
 impl Crowd for Desk {
@@ -144,6 +146,7 @@ impl<'a> AckedPublishers<'a> {
             channels: part.map(|number| target.channel(number)).collect(),
             message: Vec::new(),
             wire: Vec::new(),
+            quiet_ns: QUIET_NS,
         })
     }
 
@@ -174,10 +177,10 @@ impl<'a> AckedPublishers<'a> {
         self.desk.meter.start(begin_ns);
         while !self.desk.is_done() {
             let now_ns = clock.now_ns();
-            if now_ns - self.desk.acked_ns.max(begin_ns) > QUIET_NS {
+            if now_ns - self.desk.acked_ns.max(begin_ns) > self.quiet_ns {
                 break;
             }
-            self.keep_on(now_ns + SECOND_NS)?;
+            self.keep_on(now_ns + self.quiet_ns.min(SECOND_NS))?;
         }
         self.desk.meter.stop(clock.now_ns());
         self.settle()
@@ -264,11 +267,8 @@ impl<'a> AckedPublishers<'a> {
         let stamp = Stamp { source, topic: source, number, sent_ns };
         let channel = &self.channels[id];
         self.message.clear();
-        write!(
-            self.message,
-            r#"{{"action":"publish","id":{number},"channel":"{channel}","data":"#
-        )
-        .expect("a vector takes all");
+        write!(self.message, r#"{{"action":"publish","id":{number},"channel":"{channel}","data":"#)
+            .expect("a vector takes all");
         self.payload.write(stamp, &mut self.message);
         self.message.push(b'}');
         push_frame(OpCode::Text, &self.message, &mut self.wire);
@@ -280,7 +280,7 @@ impl<'a> AckedPublishers<'a> {
         let begin_ns = clock.now_ns();
         while self.desk.sent != self.desk.acked {
             let now_ns = clock.now_ns();
-            if now_ns - self.desk.acked_ns.max(begin_ns) > QUIET_NS {
+            if now_ns - self.desk.acked_ns.max(begin_ns) > self.quiet_ns {
                 break;
             }
             self.fleet.poll(Wait::Until(now_ns + SECOND_NS / 10), &mut self.desk)?;

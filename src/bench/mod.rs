@@ -28,8 +28,8 @@ mod outcome;
 mod probe;
 #[cfg(feature = "uring")]
 pub mod reach;
-mod replayed;
 pub mod replay;
+mod replayed;
 pub mod report;
 pub mod resume;
 mod returning;

@@ -77,7 +77,7 @@ pub fn run(conditions: &Conditions, plan: ResumePlan) -> io::Result<Summary> {
     summary.figure("missed_meanwhile", missed as f64, "");
     let bytes = storm.received_bytes as f64 / back as f64;
     summary.figure("received_per_client", bytes / 1024.0, "KiB");
-    if let Some(spent) = storm.spent {
+    if let Some(spent) = storm.spent.filter(|_| back > 0) {
         summary.cost("client", spent, back as f64, meter.seconds());
     }
     if let Some(bytes) = storm.growth_bytes {

@@ -240,7 +240,11 @@ impl Returning {
             }
             // What is missing then shows by its numbers.
             Notice::Gap => return self.note_trouble(message),
-            Notice::Confirmed { .. } | Notice::Other => return self.refuse(id, message),
+            Notice::Confirmed { channel, .. } => {
+                let text = format!("the channel {channel} has no history");
+                return self.refuse(id, text.as_bytes());
+            }
+            Notice::Other => return self.refuse(id, message),
         };
         let topic = self.target.topic(channel).filter(|topic| *topic < self.crew.topics);
         let Some(topic) = topic.filter(|_| id < self.crew.clients) else {
@@ -251,8 +255,8 @@ impl Returning {
         };
         let (epoch, offset) = position;
         // Before anything is published, all begin at the same place.
-        let life = self.lives[topic]
-            .get_or_insert_with(|| Life { epoch: epoch.to_string(), offset });
+        let life =
+            self.lives[topic].get_or_insert_with(|| Life { epoch: epoch.to_string(), offset });
         if life.epoch != epoch || recovered == Some(false) {
             self.note_trouble(message);
         }

@@ -39,7 +39,9 @@ pub fn run(conditions: &Conditions, plan: SlowPlan) -> io::Result<Summary> {
         probing: None,
     };
     let parts = team::run(conditions, |member| drive(member, broadcast, stopped))?;
-    let Some(Course { with_all, without, growth_bytes, fate, last_after_ns }) = parts.into_iter().next() else {
+    let Some(Course { with_all, without, growth_bytes, fate, last_after_ns }) =
+        parts.into_iter().next()
+    else {
         return Ok(summary);
     };
     without.summarize(&mut summary);

@@ -1,6 +1,10 @@
 //! The scenarios against a server that can lose, repeat, reorder, change and misroute on purpose: each
 //! must be noticed, and nothing else be seen.
 
+mod histories;
+mod keeper;
+
+use super::acked;
 use super::audience::{Shape, StoppedFate};
 use super::broadcast::{Broadcast, BroadcastPlan, Finish, Pace};
 use super::clock::Clock;
