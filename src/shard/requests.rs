@@ -9,11 +9,11 @@ use crate::config::reserved_by;
 use crate::ids::{Moment, Token};
 use crate::io::FrameClass;
 use crate::metrics::Counter;
-use crate::proto::http::{
-    Plain, Refusal, Request, Upgrade, check_start, find_head_end, parse_request,
-    plain_response, refusal_response, upgrade_response,
-};
 use crate::proto::Answer;
+use crate::proto::http::{
+    Plain, Refusal, Request, Upgrade, check_start, find_head_end, parse_request, plain_response,
+    refusal_response, upgrade_response,
+};
 
 const INDEX_HTML: &str = include_str!("../web/index.html");
 

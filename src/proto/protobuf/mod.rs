@@ -10,7 +10,7 @@ mod publication;
 pub mod reply;
 mod request;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod wire;
 
 pub use publication::{bytes_as_json, publication_frame};

@@ -143,12 +143,7 @@ fn answer(id: Option<RequestId<'_>>, body: u32, fields: &[Field<'_>]) -> Bytes {
 }
 
 /// As [`answer`], and the server's number of the message.
-fn numbered(
-    message_id: u64,
-    id: Option<RequestId<'_>>,
-    body: u32,
-    fields: &[Field<'_>],
-) -> Bytes {
+fn numbered(message_id: u64, id: Option<RequestId<'_>>, body: u32, fields: &[Field<'_>]) -> Bytes {
     let id = id.map(|id| plain(id.as_json())).unwrap_or_default();
     binary_frame(&[
         Field::Text(ID, &message_id.to_string()),
