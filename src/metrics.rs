@@ -149,7 +149,7 @@ pub enum Gauge {
     /// Microseconds from the end of a shard's wait for events to the beginning of its next one: the
     /// longest of all shards since [`Metrics::take`] was last asked for it.
     LongestTurn,
-    /// Frames that wait for a reader or for their fan-out, of all shards.
+    /// Frames that wait for a reader or for their fan-out, of all shards; one for each encoding in use.
     FramesHeld,
 }
 

@@ -13,7 +13,8 @@ use stentor::ids::{ShardId, Token, TopicName};
 use stentor::io::{FrameId, FramePool, Waker};
 use stentor::mesh;
 use stentor::message::{Begin, ShardMessage};
-use stentor::proto::{Commands, Decoder, DecoderLimits, Start, encoder};
+use stentor::proto::protobuf::{self, Requests, Scratch};
+use stentor::proto::{Command, Commands, Decoder, DecoderLimits, Encoding, Event, Start, encoder};
 
 use super::null::{NullServer, client_frame};
 
@@ -23,7 +24,7 @@ pub type Case = Box<dyn FnMut()>;
 pub type Prepare = fn() -> Case;
 
 /// Every case by name.
-pub const CASES: [(&str, Prepare); 14] = [
+pub const CASES: [(&str, Prepare); 17] = [
     ("decode-text-64B", || decode(client_frame(1, &[b'x'; 64]))),
     ("decode-text-1KiB", || decode(client_frame(1, &[b'x'; 1024]))),
     ("unmask-16KiB", || decode(masked(&[b'x'; 16 << 10]))),
@@ -31,6 +32,9 @@ pub const CASES: [(&str, Prepare); 14] = [
     ("parse-publish-1KiB", || parse(text(1024))),
     ("frame-64B", || frame(text(64))),
     ("frame-1KiB", || frame(text(1024))),
+    ("take-publish-json-128B", || take_publish(Encoding::Json)),
+    ("take-publish-protobuf-128B", || take_publish(Encoding::Protobuf)),
+    ("frame-protobuf-128B", || other_frame(text(128))),
     ("broker-publish-to-1", || broker_publish(1)),
     ("broker-publish-to-100", || broker_publish(100)),
     ("broker-publish-to-10000", || broker_publish(10_000)),
@@ -90,23 +94,75 @@ impl Deliver for Nobody {
     }
 }
 
-/// One publication in the broker: put in order, fanned out to nobody's queue.
-fn broker_publish(subscribers: u32) -> Case {
+/// A publication in JSON made into that of protobuf, as it is once for all subscribers of a shard.
+fn other_frame(data: String) -> Case {
+    let frame = encoder::publication_frame("topic", data.as_bytes());
+    Box::new(move || {
+        black_box(protobuf::publication_frame(black_box(&frame)));
+    })
+}
+
+/// The frame of a client's publication of 128 bytes, until it stands in its order for one subscriber.
+fn take_publish(encoding: Encoding) -> Case {
+    let data = text(128);
+    let (opcode, payload) = match encoding {
+        Encoding::Json => {
+            let text = format!(r#"{{"action":"publish","channel":"topic","data":{data}}}"#);
+            (1, text.into_bytes())
+        }
+        Encoding::Protobuf => {
+            // Envelope, Publish, its channel and its data, each behind its key and its length.
+            let head = *b"\x8d\x01\x62\x8a\x01\x0a\x05topic\x12\x80\x01";
+            (2, [&head[..], data.as_bytes()].concat())
+        }
+    };
+    let mut wire = client_frame(opcode, &payload);
+    let limits = DecoderLimits { message_bytes_max: 1 << 20, empty_fragments_max: 16 };
+    let mut decoder = Decoder::default();
+    let mut broker = subscribed_broker(1);
+    let (mut frames, mut effects) = (FramePool::default(), Vec::new());
+    Box::new(move || {
+        let mut scratch = Scratch::default();
+        let mut input = &mut wire[..];
+        let event = decoder.next(black_box(&mut input), &limits);
+        let command = match &event {
+            Ok(Some(Event::Text(text))) => Commands::new(text).next(),
+            Ok(Some(Event::Binary(bytes))) => Requests::new(bytes).next(&mut scratch),
+            other => panic!("{other:?}"),
+        };
+        let Some(Ok(Command::Publish { channel, data, echo, .. })) = command else {
+            panic!("{command:?}")
+        };
+        let (token, data) = (Token { slot: 0, generation: 1 }, data.as_bytes());
+        let request = PublishRequest { token, topic: &channel, data, echo, receipt: None };
+        broker.publish(request, &mut frames, &mut effects);
+        while broker.has_fanouts() {
+            broker.advance(256, &mut frames, &mut effects, &mut Nobody);
+        }
+    })
+}
+
+/// A broker at which these slots have subscribed to one topic.
+fn subscribed_broker(subscribers: u32) -> Broker {
     let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
     let origin = Origin { identity: 1, unix_start: 0 };
     let mut broker = Broker::new(ShardId(0), 1, hasher, origin, &Config::default());
-    let mut frames = FramePool::default();
     let mut effects = Vec::new();
-    let token = |slot| Token { slot, generation: 1 };
     for slot in 0..subscribers {
         let begin = Begin { start: Start::Now, limit: None };
-        let token = token(slot);
+        let token = Token { slot, generation: 1 };
         let request = SubscribeRequest { token, topic: "topic", begin, request_id: None };
         broker.subscribe(request, &mut effects).expect("there is room");
     }
-    effects.clear();
+    broker
+}
+
+/// One publication in the broker: put in order, fanned out to nobody's queue.
+fn broker_publish(subscribers: u32) -> Case {
+    let mut broker = subscribed_broker(subscribers);
+    let (mut frames, mut effects) = (FramePool::default(), Vec::new());
     Box::new(move || {
-        let (token, data) = (token(0), &b"{}"[..]);
+        let (token, data) = (Token { slot: 0, generation: 1 }, &b"{}"[..]);
         let request = PublishRequest { token, topic: "topic", data, echo: true, receipt: None };
         broker.publish(request, &mut frames, &mut effects);
         let mut deliveries = 0;

@@ -99,7 +99,7 @@ pub struct SubscribeRequest<'a> {
 pub struct PublishRequest<'a> {
     pub token: Token,
     pub topic: &'a str,
-    /// One JSON value.
+    /// As [`Command::Publish`](crate::proto::Command) has it.
     pub data: &'a [u8],
     /// Whether the publisher, if subscribed, receives it too.
     pub echo: bool,

@@ -149,7 +149,7 @@ impl Fanout {
     pub fn abandon(&mut self, frames: &mut FramePool) -> usize {
         let mut bytes = self.end_sweep(frames);
         for publication in self.pending.drain(..) {
-            frames.release(publication.frame);
+            frames.retire(publication.frame);
             bytes += publication.bytes;
         }
         self.newcomers.clear();
@@ -178,7 +178,7 @@ impl Fanout {
 
     fn end_sweep(&mut self, frames: &mut FramePool) -> usize {
         for publication in self.batch.drain(..) {
-            frames.release(publication.frame);
+            frames.retire(publication.frame);
         }
         self.batch_frames.clear();
         self.cursor = 0;

@@ -104,6 +104,8 @@ pub struct Broker {
     spare: Vec<Box<Fanout>>,
     /// Bytes of publications in all fan-outs.
     backlog_bytes: usize,
+    /// What their twins in the other encoding take besides.
+    twin_bytes: usize,
     /// Shards that cannot take more publications from here at the moment.
     congested: Vec<ShardId>,
     /// Other shards' messages wait for room here: they come before what local clients publish.
@@ -163,6 +165,7 @@ impl Broker {
             round: VecDeque::new(),
             spare: Vec::new(),
             backlog_bytes: 0,
+            twin_bytes: 0,
             congested: Vec::new(),
             giving_way: false,
             last_ask: 0,
@@ -186,7 +189,7 @@ impl Broker {
     /// Whether publications from elsewhere may be taken in. While not, they wait in the mailbox, and
     /// their publishers' shards refuse new ones before long.
     pub fn has_room(&self) -> bool {
-        self.backlog_bytes < self.limits.backlog_bytes_max
+        self.backlog_bytes + self.twin_bytes < self.limits.backlog_bytes_max
     }
 
     /// The shards that can take no more publications from this one at the moment.

@@ -150,6 +150,7 @@ impl Broker {
                 self.round.push_back(key);
             }
         }
+        self.twin_bytes = frames.twin_bytes();
         deliveries
     }
 

@@ -43,6 +43,8 @@ struct Frame {
     class: FrameClass,
     /// Queue nodes and holders. Invariant: never 0.
     references: u32,
+    /// The frame with the same publication in another encoding, which this one holds; [`NIL`]: none.
+    twin: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,11 +61,13 @@ pub struct FramePool {
     /// First of the unused nodes.
     free: u32,
     nodes_used: usize,
+    /// Of all twins that their frames hold: their bytes and [`FRAME_OVERHEAD_BYTES`].
+    twin_bytes: usize,
 }
 
 impl Default for FramePool {
     fn default() -> Self {
-        Self { frames: Slab::new(), nodes: Vec::new(), free: NIL, nodes_used: 0 }
+        Self { frames: Slab::new(), nodes: Vec::new(), free: NIL, nodes_used: 0, twin_bytes: 0 }
     }
 }
 
@@ -71,15 +75,48 @@ impl FramePool {
     /// Takes in a frame; the caller holds it until [`FramePool::release`].
     pub fn insert(&mut self, bytes: Bytes, class: FrameClass) -> FrameId {
         // 2^32 frames of 48 bytes do not fit a machine this runs on.
-        FrameId(self.frames.insert(Frame { bytes, class, references: 1 }) as u32)
+        FrameId(self.frames.insert(Frame { bytes, class, references: 1, twin: NIL }) as u32)
     }
 
     pub fn release(&mut self, id: FrameId) {
         let frame = &mut self.frames[id.0 as usize];
         frame.references -= 1;
         if frame.references == 0 {
+            debug_assert_eq!(frame.twin, NIL, "whoever gave it a twin retires it");
             self.frames.remove(id.0 as usize);
         }
+    }
+
+    /// The frame with the same publication in the other encoding, if it has been made.
+    pub fn twin(&self, id: FrameId) -> Option<FrameId> {
+        let twin = self.frames[id.0 as usize].twin;
+        (twin != NIL).then_some(FrameId(twin))
+    }
+
+    /// Gives a frame that has none its twin, which stays until [`FramePool::retire`].
+    pub fn insert_twin(&mut self, id: FrameId, bytes: Bytes) -> FrameId {
+        self.twin_bytes += bytes.len() + FRAME_OVERHEAD_BYTES;
+        let twin = self.insert(bytes, self.class(id));
+        let frame = &mut self.frames[id.0 as usize];
+        debug_assert_eq!(frame.twin, NIL, "it has one");
+        frame.twin = twin.0;
+        twin
+    }
+
+    /// As [`FramePool::release`], and lets go of the twin: nobody else is to get the publication. Queues
+    /// that have the one or the other keep it.
+    pub fn retire(&mut self, id: FrameId) {
+        if let Some(twin) = self.twin(id) {
+            self.twin_bytes -= self.bytes(twin).len() + FRAME_OVERHEAD_BYTES;
+            self.frames[id.0 as usize].twin = NIL;
+            self.release(twin);
+        }
+        self.release(id);
+    }
+
+    /// Memory that twins take, as long as their publications are being delivered.
+    pub fn twin_bytes(&self) -> usize {
+        self.twin_bytes
     }
 
     pub fn bytes(&self, id: FrameId) -> &Bytes {
@@ -148,5 +185,34 @@ impl FramePool {
 
     pub(super) fn frame_bytes(&self, node: u32) -> usize {
         self.bytes(self.frame_of(node)).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_as_small_as_it_was_without_a_twin() {
+        assert!(size_of::<Frame>() <= 48, "{}", size_of::<Frame>());
+    }
+
+    #[test]
+    fn a_twin_lives_as_long_as_its_publication_is_delivered_or_waits() {
+        let mut frames = FramePool::default();
+        let frame = frames.insert(Bytes::from_static(b"json"), FrameClass::Retained);
+        assert_eq!(frames.twin(frame), None);
+        let twin = frames.insert_twin(frame, Bytes::from_static(b"binary"));
+        assert_eq!((frames.twin(frame), frames.class(twin)), (Some(twin), FrameClass::Retained));
+        assert_eq!(frames.twin_bytes(), 6 + FRAME_OVERHEAD_BYTES);
+        // Both wait for somebody.
+        let nodes = [frames.node(frame, NIL), frames.node(twin, NIL)];
+        frames.retire(frame);
+        assert_eq!((frames.len(), frames.twin_bytes()), (2, 0));
+        assert_eq!(&frames.bytes(twin)[..], b"binary");
+        for node in nodes {
+            frames.free_node(node);
+        }
+        assert!(frames.is_empty());
     }
 }

@@ -31,7 +31,7 @@ pub struct LogAppend {
     pub time_ms: u64,
     /// As the publisher wrote it, raw JSON.
     pub message_id: Option<Box<str>>,
-    /// The JSON value as the publisher wrote it.
+    /// As [`Command::Publish`](crate::proto::Command) has it.
     pub data: Bytes,
     pub ticket: Ticket,
 }
@@ -171,7 +171,7 @@ pub struct LogRecord {
     pub time_ms: u64,
     /// As the publisher wrote it, raw JSON.
     pub message_id: Option<Box<str>>,
-    /// The JSON value as the publisher wrote it.
+    /// As it was appended.
     pub data: Bytes,
 }
 

@@ -84,7 +84,7 @@ pub fn text_frame(parts: &[Part<'_>]) -> Bytes {
 
 /// A publication as each subscriber gets it: `{"channel":C,"data":D}`, `data` byte for byte.
 ///
-/// `data` must be one JSON value, as [`Command::Publish`](crate::proto::Command) has it.
+/// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
 pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
     text_frame(&[
         Part::raw(r#"{"channel":"#),
@@ -97,7 +97,7 @@ pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
 
 /// A publication of a channel with history: `{"channel":C,"offset":N,"data":D}`.
 ///
-/// `data` must be one JSON value, as [`Command::Publish`](crate::proto::Command) has it.
+/// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
 pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
     text_frame(&[
         Part::raw(r#"{"channel":"#),
@@ -114,14 +114,19 @@ pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
 ///
 /// `channel` must be the one that the frame was made with.
 pub fn retained_fields<'a>(channel: &str, frame: &'a [u8]) -> &'a [u8] {
+    let fields_at = r#"{"channel":,"#.len() + escape::string_len(channel);
+    frame_payload(frame).get(fields_at..).unwrap_or_default()
+}
+
+/// What is in a whole frame of the server.
+pub fn frame_payload(frame: &[u8]) -> &[u8] {
     // 5.2: the second byte is the length, or says how many bytes hold it.
     let header_len = match frame.get(1) {
         Some(126) => 4,
         Some(127) => HEADER_BYTES_MAX,
         _ => 2,
     };
-    let fields_at = header_len + r#"{"channel":,"#.len() + escape::string_len(channel);
-    frame.get(fields_at..).unwrap_or_default()
+    frame.get(header_len..).unwrap_or_default()
 }
 
 /// A frame of a payload that is passed on as it is.

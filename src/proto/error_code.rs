@@ -9,7 +9,9 @@ use crate::ids::TopicNameError;
 pub enum ErrorCode {
     /// Not JSON, or nested too deep.
     InvalidJson,
-    /// JSON, but a field is missing, doubled or of the wrong type.
+    /// Not protobuf, or not of our schema.
+    InvalidProtobuf,
+    /// Well formed, but a field is missing, doubled or of the wrong type.
     InvalidMessage,
     UnknownAction,
     /// A `type` that nothing here handles.
@@ -29,6 +31,7 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
+            Self::InvalidProtobuf => "invalid_protobuf",
             Self::InvalidMessage => "invalid_message",
             Self::UnknownAction => "unknown_action",
             Self::NoRoute => "no_route",

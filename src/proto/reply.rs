@@ -11,6 +11,9 @@ use crate::proto::recall::{Recovery, Standing, Unavailable};
 /// The version of the protocol this server speaks.
 pub const PROTOCOL_VERSION: &str = "1.2";
 
+/// Why publications will not come, in a `gap`.
+pub const GAP_REASON: &str = "trimmed";
+
 /// The answer to a `subscribe` that succeeded. `channel` is the name, not yet JSON.
 pub fn subscription_confirm(
     channel: &str,
@@ -63,7 +66,7 @@ pub fn gap(channel: &str, from: u64, to: u64) -> Bytes {
     text_frame(&[
         Part::raw(r#"{"channel":"system","data":{"type":"gap","channel":"#),
         Part::String(channel),
-        Part::raw(&format!(r#","from":{from},"to":{to},"reason":"trimmed"}}}}"#)),
+        Part::raw(&format!(r#","from":{from},"to":{to},"reason":"{GAP_REASON}"}}}}"#)),
     ])
 }
 

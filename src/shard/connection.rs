@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::identity::Identity;
 use crate::ids::{Moment, Tick, Token};
 use crate::io::SendQueue;
-use crate::proto::Decoder;
+use crate::proto::{Decoder, Encoding};
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct Connection {
     /// A publication did not fit and its policy is `disconnect`: the connection is about to end.
     pub overflowed: bool,
     pub feed: Feed,
+    /// In which it gets its messages, and sends them.
+    pub encoding: Encoding,
     /// Receiving is paused until the queue has drained.
     pub paused: bool,
     /// We have ended our side.
@@ -115,6 +117,7 @@ impl Connection {
             blocked: false,
             overflowed: false,
             feed: Feed::None,
+            encoding: Encoding::Json,
             paused: false,
             pinged: None,
             shut: false,

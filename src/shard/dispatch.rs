@@ -8,8 +8,9 @@ use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
 use crate::message::{Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
+use crate::proto::protobuf::{Requests, Scratch};
 use crate::proto::{
-    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, reply,
+    Answer, CloseCode, Command, Commands, Encoding, ErrorCode, Family, Rejection, RequestId, close,
 };
 
 /// For people, with `backlog_full`.
@@ -30,26 +31,48 @@ impl State {
     /// Runs the messages of one text frame, in order.
     pub(super) fn run_commands(&mut self, token: Token, text: &str) {
         for (index, command) in Commands::new(text).enumerate() {
-            if index == FRAME_MESSAGES_MAX {
-                let message = format!("a frame holds at most {FRAME_MESSAGES_MAX} messages");
-                let refused = Rejection {
-                    family: Family::Action,
-                    code: ErrorCode::InvalidMessage,
-                    message: Cow::Owned(message),
-                    channel: None,
-                    id: None,
-                };
-                self.reject(token, &refused, 1);
-                return;
-            }
-            match command {
-                Ok(command) => self.run(token, command),
-                Err(rejection) => self.reject(token, &rejection, 1),
-            }
-            if self.phase(token) != Phase::Open {
+            if !self.take_command(token, index, command) {
                 return;
             }
         }
+    }
+
+    /// Runs the envelopes of one binary frame, in order.
+    pub(super) fn run_requests(&mut self, token: Token, frame: &[u8]) {
+        let (mut requests, mut scratch) = (Requests::new(frame), Scratch::default());
+        for index in 0.. {
+            let Some(command) = requests.next(&mut scratch) else { return };
+            if !self.take_command(token, index, command) {
+                return;
+            }
+        }
+    }
+
+    /// Runs or refuses the message of a frame with that index. `false`: what follows is not to be run.
+    #[inline]
+    fn take_command(
+        &mut self,
+        token: Token,
+        index: usize,
+        command: Result<Command<'_>, Rejection<'_>>,
+    ) -> bool {
+        if index == FRAME_MESSAGES_MAX {
+            let message = format!("a frame holds at most {FRAME_MESSAGES_MAX} messages");
+            let refused = Rejection {
+                family: Family::Action,
+                code: ErrorCode::InvalidMessage,
+                message: Cow::Owned(message),
+                channel: None,
+                id: None,
+            };
+            self.reject(token, &refused, 1);
+            return false;
+        }
+        match command {
+            Ok(command) => self.run(token, command),
+            Err(rejection) => self.reject(token, &rejection, 1),
+        }
+        self.phase(token) == Phase::Open
     }
 
     fn run(&mut self, token: Token, command: Command<'_>) {
@@ -84,8 +107,12 @@ impl State {
                 self.apply(effects);
             }
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
-            Command::Ping { id: None, timestamp: None } => self.queue(token, self.pong),
-            Command::Ping { id, timestamp } => self.reply(token, reply::pong(id, timestamp)),
+            Command::Ping { id: None, timestamp: None }
+                if self.encoding(token) == Encoding::Json =>
+            {
+                self.queue(token, self.pong);
+            }
+            Command::Ping { id, timestamp } => self.reply(token, &Answer::Pong { id, timestamp }),
             Command::Pong => {}
         }
     }
@@ -132,7 +159,7 @@ impl State {
         let found = self.broker.unsubscribe(token, &channel, &mut effects);
         self.apply(effects);
         if found {
-            self.reply(token, reply::unsubscription_confirm(&channel, id));
+            self.reply(token, &Answer::UnsubscriptionConfirm { channel: &channel, id });
             return;
         }
         let refused = Rejection {
@@ -164,8 +191,9 @@ impl State {
     pub(super) fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u32) {
         self.count(Counter::MessagesRejected, 1);
         self.next_message_id += 1;
-        let unix_ms = self.settings.unix_start + self.now.0;
-        self.reply(token, reply::error(rejection, unix_ms, self.next_message_id));
+        let now_unix_ms = self.settings.unix_start + self.now.0;
+        let message_id = self.next_message_id;
+        self.reply(token, &Answer::Error { rejection, now_unix_ms, message_id });
         let tick = self.tick();
         let errors_max = self.settings.config.limits.max_errors;
         let interval = self.settings.config.heartbeat.interval;
@@ -189,7 +217,8 @@ impl State {
                 Effect::Log(message) => self.log_outbox.push(message),
                 Effect::Subscribed { token, topic, request_id, standing } => {
                     let id = request_id.as_deref().and_then(RequestId::parse);
-                    self.reply(token, reply::subscription_confirm(&topic, &standing, id));
+                    let (channel, standing) = (&topic, &standing);
+                    self.reply(token, &Answer::SubscriptionConfirm { channel, standing, id });
                 }
                 Effect::Published { token, topic, receipt, outcome } => {
                     self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
@@ -218,7 +247,8 @@ impl State {
         let (code, message) = match outcome {
             PublishOutcome::Accepted { offset } => {
                 let message_id = receipt.and_then(|receipt| receipt.message_id.as_deref());
-                self.reply(token, reply::publish_ack(id, message_id, topic, offset));
+                let channel = topic;
+                self.reply(token, &Answer::PublishAck { id, message_id, channel, offset });
                 return;
             }
             PublishOutcome::BacklogFull => {

@@ -8,7 +8,7 @@ use slab::Slab;
 use super::State;
 use super::connection::Phase;
 use crate::ids::{Moment, Token};
-use crate::io::Backend;
+use crate::io::{Backend, FrameClass};
 use crate::metrics::Counter;
 use crate::proto::{CloseCode, close, encoder};
 
@@ -242,7 +242,7 @@ impl State {
     /// Queues our Close behind everything that waits; nothing more is queued then. 5.5.1: the
     /// application MUST NOT send any more data frames after sending a Close frame.
     fn send_close(&mut self, token: Token, frame: Bytes) {
-        self.reply(token, frame);
+        self.queue_bytes(token, frame, FrameClass::Reply);
         if let Some(connection) = self.connection(token) {
             connection.close_sent = true;
         }

@@ -5,7 +5,7 @@ use super::connection::Phase;
 use crate::ids::Token;
 use crate::io::FrameClass;
 use crate::metrics::Counter;
-use crate::proto::{CloseCode, Event, OpCode, encoder};
+use crate::proto::{CloseCode, Encoding, Event, OpCode, encoder};
 
 /// Pings beyond this within one turn are answered by their last one.
 const QUEUED_PONGS_MAX: usize = 64;
@@ -55,9 +55,17 @@ impl State {
             Event::Binary(payload) if phase == Phase::Echo => {
                 self.echo(token, OpCode::Binary, &payload);
             }
-            Event::Text(text) => {
+            Event::Text(text) if self.encoding(token) == Encoding::Json => {
                 self.count(Counter::MessagesReceived, 1);
                 self.run_commands(token, &text);
+            }
+            Event::Binary(payload) if self.encoding(token) == Encoding::Protobuf => {
+                self.count(Counter::MessagesReceived, 1);
+                self.run_requests(token, &payload);
+            }
+            Event::Text(_) => {
+                let text = "the subprotocol stentor.v1.protobuf has no text messages";
+                self.fail(token, CloseCode::Unsupported, "unsupported_data", text);
             }
             Event::Binary(_) => {
                 let text = "binary messages need the subprotocol stentor.v1.protobuf";
@@ -82,7 +90,7 @@ impl State {
 
     fn echo(&mut self, token: Token, opcode: OpCode, payload: &[u8]) {
         self.count(Counter::MessagesReceived, 1);
-        self.reply(token, encoder::payload_frame(opcode, payload));
+        self.queue_bytes(token, encoder::payload_frame(opcode, payload), FrameClass::Reply);
     }
 
     /// `false`: the connection was closed for too many.

@@ -39,7 +39,7 @@ use crate::mesh::{LogPort, Port};
 use crate::message::{LogMessage, ShardMessage};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
-use crate::proto::{DecoderLimits, encoder};
+use crate::proto::{Answer, DecoderLimits, Encoding, encoder};
 use connection::{Connection, Phase};
 use pace::Pace;
 use peer_log::PeerLog;
@@ -199,6 +199,8 @@ struct State {
     log_outbox: Vec<LogMessage>,
     /// Reused: what the broker asked for in the last call.
     effects: Vec<Effect>,
+    /// Reused: frames in the other encoding, see `sending`.
+    twins: Vec<FrameId>,
     /// Reused: slots whose deadline has come.
     expired: Vec<u32>,
     /// The heartbeat ping, shared by all connections.
@@ -222,7 +224,8 @@ impl State {
         let broker = Broker::new(id, shards, settings.hasher.clone(), origin, config);
         let mut frames = FramePool::default();
         let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
-        let pong = frames.insert(crate::proto::reply::pong(None, None), FrameClass::Reply);
+        let pong = Answer::Pong { id: None, timestamp: None }.frame(Encoding::Json);
+        let pong = frames.insert(pong, FrameClass::Reply);
         Self {
             id,
             decoder_limits: DecoderLimits {
@@ -250,6 +253,7 @@ impl State {
             outbox: Vec::new(),
             log_outbox: Vec::new(),
             effects: Vec::new(),
+            twins: Vec::new(),
             expired: Vec::new(),
             ping,
             pong,
@@ -327,9 +331,15 @@ impl State {
             .map_or(Phase::Gone, |connection| connection.phase)
     }
 
-    /// Queues a message for this connection alone.
-    fn reply(&mut self, token: Token, bytes: Bytes) {
-        self.queue_bytes(token, bytes, FrameClass::Reply);
+    /// Queues a message for this connection alone, in its encoding.
+    fn reply(&mut self, token: Token, answer: &Answer<'_>) {
+        let frame = answer.frame(self.encoding(token));
+        self.queue_bytes(token, frame, FrameClass::Reply);
+    }
+
+    /// Of one that is gone, any.
+    fn encoding(&self, token: Token) -> Encoding {
+        self.connections.get(token.index()).map_or(Encoding::Json, |connection| connection.encoding)
     }
 
     fn queue_bytes(&mut self, token: Token, bytes: Bytes, class: FrameClass) {

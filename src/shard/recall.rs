@@ -10,7 +10,9 @@ use crate::ids::Token;
 use crate::io::FrameClass;
 use crate::message::Page;
 use crate::metrics::Counter;
-use crate::proto::{ErrorCode, Family, HistoryQuery, Rejection, RequestId, reply};
+use crate::proto::{
+    Answer, Encoding, ErrorCode, Family, HistoryQuery, Rejection, RequestId, protobuf,
+};
 
 impl State {
     pub(super) fn query(
@@ -53,10 +55,10 @@ impl State {
         }
         self.next_message_id += 1;
         let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
-        let Page { position, frames, complete, more } = page;
+        let &Page { position, ref frames, complete, more } = page;
         let answer =
-            reply::history_page(channel, *position, frames, *complete, *more, id, envelope);
-        self.reply(token, answer);
+            Answer::HistoryPage { channel, position, frames, complete, more, id, envelope };
+        self.reply(token, &answer);
     }
 
     /// What the history has for a subscriber, behind a notice of what it has not any more.
@@ -67,14 +69,20 @@ impl State {
         gap: Option<(u64, u64)>,
         frames: Vec<Bytes>,
     ) {
+        let encoding = self.encoding(token);
         if let Some((from, to)) = gap {
             // Not a reply: if the connection is closed and the publications before it are dropped, it
             // must not arrive and pass for the place where the client is.
-            self.queue_bytes(token, reply::gap(channel, from, to), FrameClass::Retained);
+            let gap = Answer::Gap { channel, from, to }.frame(encoding);
+            self.queue_bytes(token, gap, FrameClass::Retained);
         }
         self.count(Counter::Deliveries, frames.len() as u64);
         self.count(Counter::Replayed, frames.len() as u64);
         for frame in frames {
+            let frame = match encoding {
+                Encoding::Json => frame,
+                Encoding::Protobuf => protobuf::publication_frame(&frame),
+            };
             self.queue_bytes(token, frame, FrameClass::Retained);
         }
     }

@@ -9,11 +9,11 @@ use crate::config::reserved_by;
 use crate::ids::{Moment, Token};
 use crate::io::FrameClass;
 use crate::metrics::Counter;
+use crate::proto::Answer;
 use crate::proto::http::{
-    Plain, Refusal, Request, Subprotocol, Upgrade, check_start, find_head_end, parse_request,
-    plain_response, refusal_response, upgrade_response,
+    Plain, Refusal, Request, Upgrade, check_start, find_head_end, parse_request, plain_response,
+    refusal_response, upgrade_response,
 };
-use crate::proto::reply;
 
 const INDEX_HTML: &str = include_str!("../web/index.html");
 
@@ -101,9 +101,11 @@ impl State {
         self.count(Counter::Upgrades, 1);
         self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
         self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
-        match subprotocol {
-            Some(Subprotocol::Json | Subprotocol::JsonBatch) => self.welcome(token),
-            None => {}
+        if let Some(subprotocol) = subprotocol {
+            if let Some(connection) = self.connection(token) {
+                connection.encoding = subprotocol.encoding();
+            }
+            self.welcome(token);
         }
     }
 
@@ -114,14 +116,14 @@ impl State {
         };
         self.next_message_id += 1;
         let config = &self.settings.config;
-        let welcome = reply::welcome(
+        let welcome = Answer::Welcome {
             connection_id,
             session_id,
-            self.next_message_id,
-            config.heartbeat.interval.as_millis() as u64,
-            config.limits.max_message_size,
-        );
-        self.reply(token, welcome);
+            message_id: self.next_message_id,
+            heartbeat_ms: config.heartbeat.interval.as_millis() as u64,
+            message_bytes_max: config.limits.max_message_size,
+        };
+        self.reply(token, &welcome);
     }
 
     fn answer(&mut self, token: Token, request: &Plain) {

@@ -13,6 +13,7 @@ use crate::io::{
     Backend, FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool, Receive, SendQueue, SendStatus,
 };
 use crate::metrics::Counter;
+use crate::proto::{Encoding, protobuf};
 
 /// Publications that did not reach a slow reader.
 #[derive(Debug, Default, Clone, Copy)]
@@ -31,9 +32,9 @@ impl State {
         let mut effects = std::mem::take(&mut self.effects);
         let limit = self.settings.config.limits.send_queue_size;
         let visits = self.pace.visits();
-        let Self { broker, frames, connections, dirty, overflowed, .. } = self;
+        let Self { broker, frames, connections, dirty, overflowed, twins, .. } = self;
         let dropped = Dropped::default();
-        let mut queues = Queues { connections, dirty, overflowed, limit, dropped };
+        let mut queues = Queues { connections, dirty, overflowed, twins, limit, dropped };
         let deliveries = broker.advance(visits, frames, &mut effects, &mut queues);
         let dropped = queues.dropped;
         self.count(Counter::Deliveries, deliveries as u64);
@@ -200,6 +201,8 @@ struct Queues<'a> {
     connections: &'a mut Slab<Connection>,
     dirty: &'a mut Vec<u32>,
     overflowed: &'a mut Vec<Token>,
+    /// Reused: the frames of one visit in the other encoding.
+    twins: &'a mut Vec<FrameId>,
     limit: usize,
     dropped: Dropped,
 }
@@ -209,6 +212,7 @@ impl Deliver for Queues<'_> {
     fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) {
         // The broker forgets subscribers before their slots are freed.
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let ids = encoded(connection.encoding, frames, ids, self.twins);
         // What gathers within a turn, which is bounded, says nothing of the reader yet.
         if !connection.blocked || connection.queue.cost() + cost(frames, ids) <= self.limit {
             for &id in ids {
@@ -229,6 +233,7 @@ impl Deliver for Queues<'_> {
     #[inline]
     fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return true };
+        let ids = encoded(connection.encoding, frames, ids, self.twins);
         let room = self.limit.min(SLICE_COST_MAX);
         if connection.blocked && connection.queue.cost() + cost(frames, ids) > room {
             // What the history keeps need not be kept here as well.
@@ -242,6 +247,35 @@ impl Deliver for Queues<'_> {
             self.dirty.push(slot);
         }
         true
+    }
+}
+
+/// The same publications in the encoding of a connection; `twins` is for those that are not in JSON.
+#[inline]
+fn encoded<'a>(
+    encoding: Encoding,
+    frames: &mut FramePool,
+    ids: &'a [FrameId],
+    twins: &'a mut Vec<FrameId>,
+) -> &'a [FrameId] {
+    match encoding {
+        Encoding::Json => ids,
+        Encoding::Protobuf => {
+            find_twins(frames, ids, twins);
+            twins
+        }
+    }
+}
+
+/// Each is made when the first connection needs it, for all of this shard.
+fn find_twins(frames: &mut FramePool, ids: &[FrameId], twins: &mut Vec<FrameId>) {
+    twins.clear();
+    for &id in ids {
+        let twin = frames.twin(id).unwrap_or_else(|| {
+            let frame = protobuf::publication_frame(frames.bytes(id));
+            frames.insert_twin(id, frame)
+        });
+        twins.push(twin);
     }
 }
 

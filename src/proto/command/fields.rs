@@ -37,7 +37,7 @@ pub(super) struct Fields<'a> {
 }
 
 /// Why a message is refused, before it is said whose.
-pub(super) type Refused = (ErrorCode, Cow<'static, str>);
+pub(in crate::proto) type Refused = (ErrorCode, Cow<'static, str>);
 
 impl<'a> Fields<'a> {
     /// Reads one message, whatever it is, and leaves `scanner` behind it.
@@ -213,7 +213,7 @@ pub(super) fn channel(value: Option<&str>) -> Result<Cow<'_, str>, Refused> {
     }
 }
 
-pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {
+pub(in crate::proto) fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {
     (ErrorCode::InvalidMessage, message.into())
 }
 
@@ -226,7 +226,7 @@ pub(super) fn decode<'a>(value: &'a str, name: &str) -> Result<Cow<'a, str>, Ref
 }
 
 /// A name from the peer, safe to print and short.
-pub(super) fn displayed_name(name: &str) -> String {
+pub(in crate::proto) fn displayed_name(name: &str) -> String {
     name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 

@@ -1,4 +1,5 @@
-//! What a client asks for: JSON text in, commands out. Checks form only; whether a command is
+//! What a client asks for: JSON text in, commands out (`protobuf` makes the same ones of its envelopes).
+//! Checks form only; whether a command is
 //! allowed, and what it does, is decided elsewhere.
 
 mod fields;
@@ -8,6 +9,8 @@ use std::borrow::Cow;
 use std::mem;
 
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
+pub(in crate::proto) use crate::proto::command::fields::{Refused, displayed_name, invalid};
+pub(in crate::proto) use crate::proto::command::recall::history;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::recall::{HistoryQuery, Start};
@@ -35,7 +38,8 @@ pub enum Command<'a> {
     },
     Publish {
         channel: Cow<'a, str>,
-        /// One JSON value, byte for byte as the publisher wrote it.
+        /// One JSON value, byte for byte as the publisher wrote it; of bytes that are none, what
+        /// [`bytes_as_json`](crate::proto::protobuf::bytes_as_json) makes of them.
         data: &'a str,
         /// Whether the publisher receives its own publication, if it is subscribed.
         echo: bool,

@@ -49,7 +49,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn history<'a>(
+/// The query `history`; `parameters` is JSON.
+pub(in crate::proto) fn history<'a>(
     parameters: Option<&'a str>,
     id: Option<RequestId<'a>>,
 ) -> Result<Command<'a>, Refused> {

@@ -2,6 +2,7 @@
 
 use tungstenite::handshake::derive_accept_key;
 
+use crate::proto::encoding::Encoding;
 use crate::proto::http::fields::{Fields, is_token};
 use crate::proto::http::head::HeadLimits;
 use crate::proto::http::response::Refusal;
@@ -17,6 +18,8 @@ pub enum Subprotocol {
     Json,
     /// As [`Subprotocol::Json`], and the client takes several messages in one frame.
     JsonBatch,
+    /// Envelopes in binary frames, and a welcome.
+    Protobuf,
 }
 
 impl Subprotocol {
@@ -25,12 +28,21 @@ impl Subprotocol {
         match self {
             Self::Json => "stentor.v1.json",
             Self::JsonBatch => "stentor.v1.json.batch",
+            Self::Protobuf => "stentor.v1.protobuf",
+        }
+    }
+
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::Json | Self::JsonBatch => Encoding::Json,
+            Self::Protobuf => Encoding::Protobuf,
         }
     }
 
     /// 11.3.4: names are compared as they are, with case.
     fn of_name(name: &[u8]) -> Option<Self> {
-        [Self::Json, Self::JsonBatch].into_iter().find(|known| known.as_str().as_bytes() == name)
+        let mut known = [Self::Json, Self::JsonBatch, Self::Protobuf].into_iter();
+        known.find(|known| known.as_str().as_bytes() == name)
     }
 }
 
@@ -130,6 +142,7 @@ mod tests {
         assert_eq!(choose(&["chat, superchat"]), Ok(None));
         assert_eq!(choose(&["chat", "stentor.v1.json,x"]), Ok(Some(Subprotocol::Json)));
         assert_eq!(choose(&["stentor.v1.json.batch"]), Ok(Some(Subprotocol::JsonBatch)));
+        assert_eq!(choose(&["stentor.v1.protobuf"]), Ok(Some(Subprotocol::Protobuf)));
         assert_eq!(choose(&["Stentor.v1.json"]), Ok(None));
     }
 

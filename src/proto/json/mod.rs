@@ -21,6 +21,14 @@ pub fn quote(text: &str) -> String {
     String::from_utf8_lossy(&quoted).into_owned()
 }
 
+/// The text, if it is one JSON value with nothing around it, that may be a member of a message: nested
+/// no deeper than that allows.
+pub fn member_value(bytes: &[u8]) -> Option<&str> {
+    let rest = skip::value(bytes, 1).ok()?;
+    let begins = bytes.first().is_some_and(|first| !first.is_ascii_whitespace());
+    if begins && rest.is_empty() { simdutf8::basic::from_utf8(bytes).ok() } else { None }
+}
+
 /// Why a text is not JSON for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
@@ -250,6 +258,20 @@ mod tests {
         let in_object = format!(r#"{{"a":{}}}"#, nested(64));
         let mut scanner = Scanner::new(&in_object);
         assert_eq!(scanner.object().unwrap().next_member(), Err(JsonError::TooDeep));
+    }
+
+    #[test]
+    fn a_member_value_has_nothing_around_it() {
+        for text in ["1", r#"{"a": [ ]}"#, r#""é""#, "null"] {
+            assert_eq!(member_value(text.as_bytes()), Some(text));
+        }
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(member_value(nested(63).as_bytes()).is_some());
+        let deep = nested(64);
+        let others = [&b""[..], b" 1", b"1 ", b"1\n", b"1 2", b"\"\xff\"", b"{", deep.as_bytes()];
+        for bytes in others {
+            assert_eq!(member_value(bytes), None, "{}", bytes.escape_ascii());
+        }
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl World {
             assert!(state.connections.is_empty(), "{} connections", state.connections.len());
             // The shared ping and pong.
             assert_eq!(state.frames.len(), FRAMES_FOR_GOOD, "frames are held");
+            assert_eq!(state.frames.twin_bytes(), 0, "twins are held");
         }
         // What is kept ends by time.
         for shard in &mut self.shards {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Outcome, Published, TOPICS};
+use super::{Outcome, Published, TOPICS, translate};
 use crate::io::sim::{Network, Random, SocketId};
+use crate::proto::Encoding;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub struct Place {
 pub struct Client {
     pub socket: SocketId,
     manner: Manner,
+    encoding: Encoding,
     upgraded: bool,
     closed: bool,
     /// It broke the connection off, or the protocol.
@@ -70,10 +72,11 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(socket: SocketId, manner: Manner) -> Self {
+    pub fn new(socket: SocketId, manner: Manner, encoding: Encoding) -> Self {
         Self {
             socket,
             manner,
+            encoding,
             upgraded: false,
             closed: false,
             left: false,
@@ -102,15 +105,21 @@ impl Client {
     }
 
     pub fn upgrade(&self, network: &RefCell<Network>) {
-        let request = "GET /ws HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                       Sec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let subprotocol = match self.encoding {
+            Encoding::Json => "",
+            Encoding::Protobuf => "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n",
+        };
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\n{subprotocol}\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
         network.borrow_mut().send(self.socket, request.as_bytes());
     }
 
     pub fn subscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
         let text = format!(r#"{{"action":"subscribe","channel":"{}"}}"#, TOPICS[topic]);
-        self.send(network, 1, text.as_bytes(), random);
+        self.say(network, &text, random);
     }
 
     /// Where it is on each topic with history that it is subscribed to.
@@ -133,19 +142,24 @@ impl Client {
         let text = format!(
             r#"{{"action":"subscribe","channel":"{name}","recover":{{"epoch":"{epoch}","offset":{offset}}}}}"#
         );
-        self.send(network, 1, text.as_bytes(), random);
+        self.say(network, &text, random);
         self.recovering.insert(topic, place);
     }
 
     pub fn unsubscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
         let text = format!(r#"{{"action":"unsubscribe","channel":"{}"}}"#, TOPICS[topic]);
-        self.send(network, 1, text.as_bytes(), random);
+        self.say(network, &text, random);
     }
 
     pub fn ping(&mut self, network: &RefCell<Network>, random: &mut Random) {
         self.pings += 1;
         let text = format!(r#"{{"type":"ping","timestamp":{}}}"#, self.pings);
-        self.send(network, 1, text.as_bytes(), random);
+        self.say(network, &text, random);
+    }
+
+    /// Whether its publication with this id is of bytes that are not JSON.
+    pub fn publishes_raw(&self, id: usize) -> bool {
+        self.encoding == Encoding::Protobuf && id % 2 == 1
     }
 
     /// Whether it could be sent.
@@ -162,7 +176,21 @@ impl Client {
             r#"{{"action":"publish","channel":"{}","id":{id},"echo":{echo},"data":[{id},"{padding}"]}}"#,
             TOPICS[topic]
         );
-        self.send(network, 1, text.as_bytes(), random)
+        match self.encoding {
+            Encoding::Json => self.send(network, 1, text.as_bytes(), random),
+            Encoding::Protobuf => {
+                let request = translate::request(&text, self.publishes_raw(id));
+                self.send(network, 2, &request, random)
+            }
+        }
+    }
+
+    /// A request that is no publication.
+    fn say(&mut self, network: &RefCell<Network>, text: &str, random: &mut Random) {
+        match self.encoding {
+            Encoding::Json => self.send(network, 1, text.as_bytes(), random),
+            Encoding::Protobuf => self.send(network, 2, &translate::request(text, false), random),
+        };
     }
 
     pub fn close(&mut self, network: &RefCell<Network>, random: &mut Random) {
@@ -227,9 +255,19 @@ impl Client {
         while let Some((opcode, payload)) = self.next_frame() {
             assert_eq!(self.close_code, None, "a frame behind the close frame");
             match opcode {
-                1 => {
+                1 if self.encoding == Encoding::Json => {
                     self.messages += 1;
-                    self.take_message(&payload, index, published);
+                    let message = serde_json::from_slice(&payload).unwrap_or_else(|error| {
+                        let text = String::from_utf8_lossy(&payload);
+                        panic!("not JSON: {error}: {}", text.escape_debug())
+                    });
+                    self.take_message(&translate::plain(message), index, published);
+                }
+                2 if self.encoding == Encoding::Protobuf => {
+                    self.messages += 1;
+                    for message in translate::messages(&payload) {
+                        self.take_message(&message, index, published);
+                    }
                 }
                 8 => {
                     let code = payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
@@ -275,11 +313,10 @@ impl Client {
         }
     }
 
-    fn take_message(&mut self, payload: &[u8], index: usize, published: &mut [Published]) {
-        let message: Value = serde_json::from_slice(payload).unwrap_or_else(|error| {
-            panic!("not JSON: {error}: {}", String::from_utf8_lossy(payload).escape_debug())
-        });
-        if message["type"] == "pong" {
+    fn take_message(&mut self, message: &Value, index: usize, published: &mut [Published]) {
+        if message["type"] == "welcome" {
+            assert_eq!(self.messages, 1, "the server speaks first");
+        } else if message["type"] == "pong" {
             let pong = message["timestamp"].as_u64().expect("our timestamp");
             assert_eq!(pong, self.last_pong + 1, "pongs come in order, none is lost");
             self.last_pong = pong;
@@ -288,7 +325,7 @@ impl Client {
         } else if message["channel"] == "system" {
             self.take_system_message(&message["data"], index, published);
         } else {
-            self.take_publication(&message, index, published);
+            self.take_publication(message, index, published);
         }
     }
 
@@ -367,6 +404,7 @@ impl Client {
         let id = message["data"][0].as_u64().expect("our id") as usize;
         let publication = &published[id];
         assert_eq!(message["channel"], TOPICS[publication.topic]);
+        assert_eq!(message["raw"].as_bool().unwrap_or(false), publication.raw);
         assert!(publication.echo || publication.client != index, "its own, unwanted");
         if self.left {
             // What was on its way when it left.

@@ -1,5 +1,6 @@
 //! The whole server on the simulated backend, under a seed: short writes, resets, slow and stopped
-//! readers, shards that stop for a while, no descriptors, small bounds everywhere.
+//! readers, shards that stop for a while, no descriptors, small bounds everywhere. A third of the clients
+//! speak protobuf, and half of what those publish is not JSON.
 //!
 //! A *witness* per topic subscribes before anything is published and reads without pause: what it saw
 //! is the topic's order. Every other subscriber is held against it.
@@ -10,6 +11,7 @@
 mod check;
 mod client;
 mod scenarios;
+mod translate;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,6 +28,7 @@ use crate::io::Backend;
 use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
 use crate::mesh::{self, Control};
 use crate::metrics::{Counter, Metrics};
+use crate::proto::Encoding;
 use client::{Client, Manner};
 
 const SEEDS: u64 = 5000;
@@ -53,6 +56,8 @@ struct Published {
     topic: usize,
     client: usize,
     echo: bool,
+    /// Its data is not JSON.
+    raw: bool,
     outcome: Option<Outcome>,
 }
 
@@ -148,7 +153,9 @@ impl World {
             }
         };
         let socket = self.network.borrow_mut().connect(shard, capacity);
-        let client = Client::new(socket, manner);
+        let is_binary = self.random.one_in(3);
+        let encoding = if is_binary { Encoding::Protobuf } else { Encoding::Json };
+        let client = Client::new(socket, manner, encoding);
         client.upgrade(&self.network);
         self.clients.push(client);
         self.clients.len() - 1
@@ -217,7 +224,8 @@ impl World {
         let echo = !self.random.one_in(4);
         let id = self.published.len();
         if self.clients[index].publish(&self.network, topic, id, echo, &mut self.random) {
-            self.published.push(Published { topic, client: index, echo, outcome: None });
+            let raw = self.clients[index].publishes_raw(id);
+            self.published.push(Published { topic, client: index, echo, raw, outcome: None });
         }
     }
 

@@ -7,6 +7,7 @@ use super::{Settings, World};
 use crate::config::Config;
 use crate::ids::ShardId;
 use crate::io::sim::{STEADY_CAPACITY, SocketId};
+use crate::proto::Encoding;
 
 impl World {
     fn raw_socket(&mut self, shard: u16) -> SocketId {
@@ -23,7 +24,7 @@ impl World {
     }
 
     fn open_client(&mut self, shard: u16) -> usize {
-        let client = Client::new(self.raw_socket(shard), Manner::Brisk);
+        let client = Client::new(self.raw_socket(shard), Manner::Brisk, Encoding::Json);
         client.upgrade(&self.network);
         self.clients.push(client);
         let index = self.clients.len() - 1;

@@ -1,0 +1,120 @@
+//! Binary frames of the subprotocol `stentor.v1.protobuf`: what is an envelope for a generated decoder is
+//! one for the server, and the same one; and any bytes come back from a publication as they were sent.
+
+#![no_main]
+
+#[rustfmt::skip]
+#[path = "../../tests/support/envelope.rs"]
+#[allow(clippy::all, dead_code)]
+mod envelope;
+
+use envelope::envelope::Body;
+use envelope::{Envelope, Publish};
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use stentor::proto::encoder::{frame_payload, publication_frame, retained_frame};
+use stentor::proto::protobuf::{Requests, Scratch, publication_frame as translated};
+use stentor::proto::{Command, ErrorCode, Rejection};
+use stentor_fuzz::within_cpu_time;
+
+fuzz_target!(|input: &[u8]| {
+    within_cpu_time(input.len(), || {
+        check_frame(input);
+        check_data(input);
+    });
+});
+
+fn check_frame(frame: &[u8]) {
+    let (mut requests, mut scratch) = (Requests::new(frame), Scratch::default());
+    let mut rest = frame;
+    let mut count = 0;
+    while let Some(request) = requests.next(&mut scratch) {
+        count += 1;
+        assert!(count <= frame.len().max(1), "every request takes a byte");
+        let Some(envelope) = delimited(&mut rest) else {
+            assert!(matches!(request, Err(Rejection { code: ErrorCode::InvalidProtobuf, .. })));
+            rest = &[];
+            continue;
+        };
+        check_request(&request, Envelope::decode(envelope));
+    }
+    assert!(rest.is_empty() && count > 0);
+}
+
+/// The bytes of the next envelope.
+fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = prost::decode_length_delimiter(&mut *rest).ok()?;
+    let (envelope, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    Some(envelope)
+}
+
+fn check_request(
+    request: &Result<Command<'_>, Rejection<'_>>,
+    reference: Result<Envelope, prost::DecodeError>,
+) {
+    match (request, reference) {
+        (Err(rejection), reference) if rejection.code == ErrorCode::InvalidProtobuf => {
+            // Groups are not looked into.
+            let is_group = ["wire type 3", "wire type 4"];
+            let is_group = is_group.iter().any(|group| rejection.message.starts_with(group));
+            assert!(reference.is_err() || is_group, "{rejection:?}");
+        }
+        // What only the server says is not read.
+        (Err(rejection), Err(_)) => assert_eq!(rejection.code, ErrorCode::NoRoute),
+        (Ok(command), Err(error)) => panic!("{error}: {command:?}"),
+        (Err(rejection), Ok(envelope)) => {
+            assert!(!rejection.message.is_empty());
+            assert!(rejection.id.is_none() || !envelope.id.is_empty());
+        }
+        (Ok(command), Ok(envelope)) => check_command(command, &envelope),
+    }
+}
+
+fn check_command(command: &Command<'_>, envelope: &Envelope) {
+    match (command, envelope.body.as_ref().expect("a command has one")) {
+        (Command::Publish { channel, data, echo, id, message_id }, Body::Publish(publish)) => {
+            let Publish { channel: name, data: bytes, message_id: given, no_echo } = publish;
+            assert_eq!((&**channel, *echo), (&**name, !no_echo));
+            assert_eq!((id.is_some(), message_id.is_some()), (!envelope.id.is_empty(), !given.is_empty()));
+            check_publication(channel, data, bytes);
+        }
+        (Command::Subscribe { channel, limit, .. }, Body::Subscribe(subscribe)) => {
+            assert_eq!((&**channel, *limit), (&*subscribe.channel, subscribe.limit.map(u64::from)));
+        }
+        (Command::Unsubscribe { channel, .. }, Body::Unsubscribe(unsubscribe)) => {
+            assert_eq!(&**channel, unsubscribe.channel);
+        }
+        (Command::Ping { timestamp, .. }, Body::Ping(ping)) => {
+            let timestamp = timestamp.map_or(Ok(0), str::parse::<i64>);
+            assert_eq!(timestamp, Ok(ping.timestamp_ms));
+        }
+        (Command::History { .. }, Body::Query(query)) => assert_eq!(query.resource, "history"),
+        (Command::Pong, Body::Pong(_)) => {}
+        (command, body) => panic!("{command:?} is not {body:?}"),
+    }
+}
+
+/// The frame that subscribers get who speak JSON, and what is in that of the others.
+fn check_publication(channel: &str, data: &str, bytes: &[u8]) {
+    for (offset, frame) in [
+        (0, publication_frame(channel, data.as_bytes())),
+        (7, retained_frame(channel, 7, data.as_bytes())),
+    ] {
+        let json: serde_json::Value = serde_json::from_slice(frame_payload(&frame)).expect("JSON");
+        assert_eq!((&json["channel"], json["offset"].as_u64().unwrap_or(0)), (&channel.into(), offset));
+        let frame = translated(&frame);
+        let mut payload = frame_payload(&frame);
+        let envelope = Envelope::decode_length_delimited(&mut payload).expect("an envelope");
+        let Some(Body::Publication(publication)) = envelope.body else { panic!("{envelope:?}") };
+        assert_eq!((&*publication.channel, publication.offset), (channel, offset));
+        assert_eq!(publication.data, bytes);
+    }
+}
+
+/// The whole input as the data of a publication.
+fn check_data(data: &[u8]) {
+    let publish = Publish { channel: "a".into(), data: data.to_vec(), ..Default::default() };
+    let body = Some(Body::Publish(publish));
+    check_frame(&Envelope { body, ..Default::default() }.encode_length_delimited_to_vec());
+}

@@ -1,0 +1,419 @@
+//! What a client asks for: envelopes in, commands out. Checks form only, by the rules of the JSON
+//! messages: what they mean is decided elsewhere.
+
+use std::borrow::Cow;
+use std::mem;
+
+use crate::ids::{Epoch, TOPIC_NAME_BYTES_MAX, check_topic_name};
+use crate::proto::command::{
+    Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Refused, Rejection, RequestId,
+    displayed_name, history, invalid,
+};
+use crate::proto::error_code::ErrorCode;
+use crate::proto::json;
+use crate::proto::protobuf::number;
+use crate::proto::protobuf::publication::bytes_as_json;
+use crate::proto::protobuf::wire::{Reader, Value, WireError};
+use crate::proto::recall::{Since, Start};
+
+/// The requests of one binary frame, in order; at least one, even for an empty frame.
+///
+/// Where an envelope ends is known before it is read, so one that is malformed does not touch the next.
+/// After a length that cannot be the rest of the frame is dropped.
+///
+/// How many are taken of one frame is the caller's to bound.
+#[derive(Debug, Clone)]
+pub struct Requests<'b> {
+    rest: &'b [u8],
+    is_first: bool,
+}
+
+/// What a command needs that does not stand in its envelope: texts as JSON, of which commands are made.
+/// Nothing is allocated for a publication of JSON without ids.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    id: String,
+    message_id: String,
+    timestamp: String,
+    /// Of a publication that is not JSON.
+    data: String,
+}
+
+impl<'b> Requests<'b> {
+    pub fn new(frame: &'b [u8]) -> Self {
+        Self { rest: frame, is_first: true }
+    }
+
+    /// The next request, which borrows from the frame and from `scratch`.
+    pub fn next<'a>(
+        &mut self,
+        scratch: &'a mut Scratch,
+    ) -> Option<Result<Command<'a>, Rejection<'a>>>
+    where
+        'b: 'a,
+    {
+        let is_first = mem::replace(&mut self.is_first, false);
+        if self.rest.is_empty() {
+            return is_first.then(|| Err(malformed("the frame is empty".into())));
+        }
+        let mut reader = Reader::new(self.rest);
+        let envelope = reader.delimited();
+        self.rest = if envelope.is_ok() { reader.rest() } else { &[] };
+        Some(match envelope {
+            Ok(envelope) => match Envelope::default().merged(envelope) {
+                Ok(envelope) => envelope.command(scratch),
+                Err(error) => Err(malformed(error.to_string().into())),
+            },
+            Err(WireError::Truncated) => Err(malformed("the frame ends within an envelope".into())),
+            Err(error) => Err(malformed(error.to_string().into())),
+        })
+    }
+}
+
+/// Bytes of which it cannot be told what they ask for.
+fn malformed(message: Cow<'static, str>) -> Rejection<'static> {
+    let (family, code) = (Family::Action, ErrorCode::InvalidProtobuf);
+    Rejection { family, code, message, channel: None, id: None }
+}
+
+/// The message of that name in the schema, as far as a request has it. What comes twice counts as it
+/// came last; a message that comes twice is one with the fields of both.
+#[derive(Debug, Default)]
+struct Envelope<'a> {
+    id: &'a str,
+    body: Body<'a>,
+    /// The number of a body that we do not know.
+    unknown: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+enum Body<'a> {
+    #[default]
+    None,
+    Subscribe(Subscribe<'a>),
+    Unsubscribe(Unsubscribe<'a>),
+    Publish(Publish<'a>),
+    Ping(Ping),
+    Pong(Ping),
+    Query(Query<'a>),
+    /// One that only the server sends: its name.
+    Servers(&'static str),
+}
+
+#[derive(Debug, Default)]
+struct Subscribe<'a> {
+    channel: &'a str,
+    recover: Option<Position<'a>>,
+    since: Option<u64>,
+    from_start: bool,
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Position<'a> {
+    epoch: &'a str,
+    offset: u64,
+}
+
+#[derive(Debug, Default)]
+struct Unsubscribe<'a> {
+    channel: &'a str,
+}
+
+#[derive(Debug, Default)]
+struct Publish<'a> {
+    channel: &'a str,
+    data: &'a [u8],
+    message_id: &'a str,
+    no_echo: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ping {
+    timestamp_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct Query<'a> {
+    resource: &'a str,
+    parameters: &'a [u8],
+}
+
+/// A message whose fields are read one by one, into what was there before.
+trait Message<'a>: Default {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError>;
+
+    fn merged(mut self, message: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(message);
+        while let Some((number, value)) = reader.next_field()? {
+            self.set(number, value)?;
+        }
+        Ok(self)
+    }
+}
+
+impl<'a> Message<'a> for Envelope<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        /// A body, merged into the one before if that is of the same kind.
+        macro_rules! body {
+            ($kind:ident, $name:literal) => {{
+                let before = match mem::take(&mut self.body) {
+                    Body::$kind(before) => before,
+                    _ => Default::default(),
+                };
+                Body::$kind(before.merged(value.bytes($name)?)?)
+            }};
+        }
+        self.body = match number {
+            number::PUBLISH => body!(Publish, "publish"),
+            number::SUBSCRIBE => body!(Subscribe, "subscribe"),
+            number::UNSUBSCRIBE => body!(Unsubscribe, "unsubscribe"),
+            number::PING => body!(Ping, "ping"),
+            number::PONG => body!(Pong, "pong"),
+            number::QUERY => body!(Query, "query"),
+            number::PUBLICATION => Body::Servers("publication"),
+            number::CONFIRMATION => Body::Servers("confirmation"),
+            number::ERROR => Body::Servers("error"),
+            number::RESPONSE => Body::Servers("response"),
+            number::ACK => Body::Servers("ack"),
+            number::WELCOME => Body::Servers("welcome"),
+            number::GAP => Body::Servers("gap"),
+            other => {
+                match other {
+                    1 => self.id = value.text("id")?,
+                    2 => drop(value.text("request_id")?),
+                    number::FIRST.. => self.unknown = Some(other),
+                    _ => {}
+                }
+                return Ok(());
+            }
+        };
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Subscribe<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.channel = value.text("channel")?,
+            2 => {
+                let before = self.recover.take().unwrap_or_default();
+                self.recover = Some(before.merged(value.bytes("recover")?)?);
+            }
+            5 => self.limit = Some(value.number("limit")? as u32),
+            7 => self.since = Some(value.number("since")?),
+            8 => self.from_start = value.number("from_start")? != 0,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Position<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.epoch = value.text("epoch")?,
+            2 => self.offset = value.number("offset")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Unsubscribe<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.channel = value.text("channel")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Publish<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.channel = value.text("channel")?,
+            2 => self.data = value.bytes("data")?,
+            3 => self.message_id = value.text("message_id")?,
+            4 => self.no_echo = value.number("no_echo")? != 0,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Ping {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.timestamp_ms = value.number("timestamp_ms")? as i64;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Query<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.resource = value.text("resource")?,
+            2 => self.parameters = value.bytes("parameters")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// What the envelope asks for, if that is as it should be.
+    fn command(self, scratch: &'a mut Scratch) -> Result<Command<'a>, Rejection<'a>> {
+        let Self { id: id_text, body, unknown } = self;
+        let data = match &body {
+            Body::Publish(publish) => json::member_value(publish.data),
+            _ => None,
+        };
+        scratch.fill(id_text, &body, data.is_some());
+        let scratch: &'a Scratch = scratch;
+        let id = RequestId::parse(&scratch.id);
+        let channel = body.channel();
+        let command = if id.is_none() && !id_text.is_empty() {
+            Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
+        } else {
+            match body {
+                Body::Publish(publish) => publish.command(data, scratch, id),
+                Body::Subscribe(subscribe) => subscribe.command(id),
+                Body::Unsubscribe(Unsubscribe { channel }) => {
+                    checked(channel).map(|channel| Command::Unsubscribe { channel, id })
+                }
+                Body::Ping(Ping { timestamp_ms }) => {
+                    let timestamp = (timestamp_ms != 0).then_some(&*scratch.timestamp);
+                    Ok(Command::Ping { id, timestamp })
+                }
+                Body::Pong(_) => Ok(Command::Pong),
+                Body::Query(query) => query.command(id),
+                Body::Servers(name) => Err(no_route(format!("no route for `{name}`"))),
+                Body::None => Err(unknown.map_or_else(
+                    || invalid("an envelope needs a body"),
+                    |number| no_route(format!("no route for body {number}")),
+                )),
+            }
+        };
+        command.map_err(|(code, message)| {
+            let channel = channel.map(Cow::Borrowed);
+            Rejection { family: Family::Action, code, message, channel, id }
+        })
+    }
+}
+
+impl<'a> Body<'a> {
+    /// For the answer to a refused request; absent if it is too long to repeat.
+    fn channel(&self) -> Option<&'a str> {
+        let channel = match *self {
+            Self::Publish(Publish { channel, .. })
+            | Self::Subscribe(Subscribe { channel, .. })
+            | Self::Unsubscribe(Unsubscribe { channel }) => channel,
+            Self::None | Self::Ping(_) | Self::Pong(_) | Self::Query(_) | Self::Servers(_) => "",
+        };
+        (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
+    }
+}
+
+impl<'a> Publish<'a> {
+    /// `data`: its own as JSON, if it is that.
+    fn command(
+        self,
+        data: Option<&'a str>,
+        scratch: &'a Scratch,
+        id: Option<RequestId<'a>>,
+    ) -> Result<Command<'a>, Refused> {
+        let channel = checked(self.channel)?;
+        if !self.message_id.is_empty() && scratch.message_id.is_empty() {
+            let message = format!("`message_id` must have 1 to {MESSAGE_ID_BYTES_MAX} bytes");
+            return Err(invalid(message));
+        }
+        Ok(Command::Publish {
+            channel,
+            data: data.unwrap_or(&scratch.data),
+            echo: !self.no_echo,
+            id,
+            message_id: (!self.message_id.is_empty()).then_some(&scratch.message_id),
+        })
+    }
+}
+
+impl<'a> Subscribe<'a> {
+    fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        let channel = checked(self.channel)?;
+        let start = match (self.recover, self.since, self.from_start) {
+            (None, None, false) => Start::Now,
+            (Some(Position { epoch: "", .. }), None, false) => {
+                return Err(invalid("`epoch` is missing in `recover`"));
+            }
+            (Some(Position { epoch, offset }), None, false) => {
+                Start::Recover { epoch: Epoch::parse(epoch), offset }
+            }
+            (None, Some(since), false) => Start::Since(Since::from_number(since)),
+            (None, None, true) => Start::Since(Since::Oldest),
+            _ => {
+                return Err(invalid("`recover`, `since` and `from_start` exclude each other"));
+            }
+        };
+        Ok(Command::Subscribe { channel, start, limit: self.limit.map(u64::from), id })
+    }
+}
+
+impl<'a> Query<'a> {
+    fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        if self.resource != "history" {
+            let resource = displayed_name(self.resource);
+            return Err(no_route(format!("no route for query `{resource}`")));
+        }
+        let parameters = match self.parameters.trim_ascii() {
+            [] => None,
+            parameters => {
+                let message = Cow::Borrowed("`parameters` is not valid JSON");
+                let refused = (ErrorCode::InvalidJson, message);
+                Some(json::member_value(parameters).ok_or(refused)?)
+            }
+        };
+        history(parameters, id)
+    }
+}
+
+impl Scratch {
+    fn fill(&mut self, id: &str, body: &Body<'_>, is_json: bool) {
+        *self = Self { id: quote(id, REQUEST_ID_BYTES_MAX), ..Self::default() };
+        match body {
+            Body::Publish(publish) => {
+                self.message_id = quote(publish.message_id, MESSAGE_ID_BYTES_MAX);
+                if !is_json {
+                    self.data = bytes_as_json(publish.data);
+                }
+            }
+            Body::Ping(Ping { timestamp_ms }) if *timestamp_ms != 0 => {
+                self.timestamp = timestamp_ms.to_string();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The text as JSON; empty if it is, or if it has more than `bytes_max` there, without the quotes: so
+/// the same texts are too long in both encodings.
+fn quote(text: &str, bytes_max: usize) -> String {
+    if text.is_empty() || text.len() > bytes_max {
+        return String::new();
+    }
+    let quoted = json::quote(text);
+    if quoted.len() - 2 <= bytes_max { quoted } else { String::new() }
+}
+
+/// A channel's name that is one.
+fn checked(channel: &str) -> Result<Cow<'_, str>, Refused> {
+    match check_topic_name(channel) {
+        Ok(()) => Ok(Cow::Borrowed(channel)),
+        Err(error) => Err((ErrorCode::from(error), Cow::Owned(error.to_string()))),
+    }
+}
+
+fn no_route(message: String) -> Refused {
+    (ErrorCode::NoRoute, Cow::Owned(message))
+}

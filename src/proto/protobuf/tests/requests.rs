@@ -1,0 +1,362 @@
+//! What clients send: the same messages are understood, and the same ones refused.
+
+use proptest::prelude::*;
+use prost::Message;
+
+use super::envelope::envelope::Body;
+use super::envelope::{Envelope, Ping, Position, Publish, Query, Subscribe, Unsubscribe};
+use crate::ids::{Epoch, check_topic_name};
+use crate::proto::json::{self, RawString};
+use crate::proto::protobuf::wire::WireError;
+use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
+use crate::proto::{Command, ErrorCode, Since, Start};
+
+/// A request in words of its own.
+#[derive(Debug, Clone, PartialEq)]
+enum Asked {
+    Subscribe { channel: String, start: Start, limit: Option<u64>, id: Option<String> },
+    Unsubscribe { channel: String, id: Option<String> },
+    Publish { channel: String, data: String, echo: bool, ids: [Option<String>; 2] },
+    History { channel: String, id: Option<String> },
+    Ping { id: Option<String>, timestamp: Option<String> },
+    Pong,
+}
+
+/// The text of a JSON string.
+fn text(json: &str) -> String {
+    RawString::of_value(json).and_then(RawString::decode).expect("a JSON string").into_owned()
+}
+
+fn asked(command: Command<'_>) -> Asked {
+    let id = |id: Option<crate::proto::RequestId<'_>>| id.map(|id| text(id.as_json()));
+    match command {
+        Command::Subscribe { channel, start, limit, id: request } => {
+            Asked::Subscribe { channel: channel.into_owned(), start, limit, id: id(request) }
+        }
+        Command::Unsubscribe { channel, id: request } => {
+            Asked::Unsubscribe { channel: channel.into_owned(), id: id(request) }
+        }
+        Command::Publish { channel, data, echo, id: request, message_id } => Asked::Publish {
+            channel: channel.into_owned(),
+            data: data.to_owned(),
+            echo,
+            ids: [id(request), message_id.map(text)],
+        },
+        Command::History { channel, id: request, .. } => {
+            Asked::History { channel: channel.into_owned(), id: id(request) }
+        }
+        Command::Ping { id: request, timestamp } => {
+            Asked::Ping { id: id(request), timestamp: timestamp.map(ToOwned::to_owned) }
+        }
+        Command::Pong => Asked::Pong,
+    }
+}
+
+/// Every request of a frame, or the code of its refusal with the text.
+fn read(frame: &[u8]) -> Vec<Result<Asked, (ErrorCode, String)>> {
+    let (mut requests, mut scratch) = (Requests::new(frame), Scratch::default());
+    let mut read = Vec::new();
+    while let Some(request) = requests.next(&mut scratch) {
+        let refused = |rejection: crate::proto::Rejection<'_>| {
+            (rejection.code, rejection.message.into_owned())
+        };
+        read.push(request.map(asked).map_err(refused));
+    }
+    read
+}
+
+fn read_one(envelope: &[u8]) -> Result<Asked, (ErrorCode, String)> {
+    let mut frame = Vec::new();
+    prost::encode_length_delimiter(envelope.len(), &mut frame).expect("a vector grows");
+    frame.extend_from_slice(envelope);
+    let mut read = read(&frame);
+    assert_eq!(read.len(), 1);
+    read.remove(0)
+}
+
+/// What the rules of the protocol make of an envelope.
+fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
+    let fits = |text: &str, max| json::quote(text).len() - 2 <= max;
+    let optional = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let channel = |name: &String| check_topic_name(name).map(|()| name.clone());
+    let id = optional(&envelope.id);
+    if id.as_ref().is_some_and(|id| !fits(id, 64)) {
+        return Err(ErrorCode::InvalidMessage);
+    }
+    Ok(match envelope.body.as_ref().ok_or(ErrorCode::InvalidMessage)? {
+        Body::Subscribe(Subscribe { channel: name, recover, since, from_start, limit }) => {
+            let channel = channel(name)?;
+            let start = match (recover, since, from_start) {
+                (None, None, false) => Start::Now,
+                (Some(Position { epoch, offset }), None, false) if !epoch.is_empty() => {
+                    Start::Recover { epoch: Epoch::parse(epoch), offset: *offset }
+                }
+                (None, Some(since), false) => Start::Since(Since::from_number(*since)),
+                (None, None, true) => Start::Since(Since::Oldest),
+                _ => return Err(ErrorCode::InvalidMessage),
+            };
+            Asked::Subscribe { channel, start, limit: limit.map(u64::from), id }
+        }
+        Body::Unsubscribe(Unsubscribe { channel: name }) => {
+            Asked::Unsubscribe { channel: channel(name)?, id }
+        }
+        Body::Publish(Publish { channel: name, data, message_id, no_echo }) => {
+            let channel = channel(name)?;
+            if !fits(message_id, 128) {
+                return Err(ErrorCode::InvalidMessage);
+            }
+            // The other scanner of JSON takes what is nested deeper, and does not keep white space.
+            let json = std::str::from_utf8(data).ok().filter(|text| text.trim_ascii() == *text);
+            let json =
+                json.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+            let data = json.map_or_else(|| bytes_as_json(data), ToOwned::to_owned);
+            Asked::Publish { channel, data, echo: !no_echo, ids: [id, optional(message_id)] }
+        }
+        Body::Ping(Ping { timestamp_ms }) => {
+            Asked::Ping { id, timestamp: (*timestamp_ms != 0).then(|| timestamp_ms.to_string()) }
+        }
+        Body::Pong(_) => Asked::Pong,
+        Body::Query(Query { resource, parameters }) if resource == "history" => {
+            // The strategy has these only.
+            match &parameters[..] {
+                br#" {"channel":"a:b"} "# => Asked::History { channel: "a:b".into(), id },
+                b"" | b"{}" => return Err(ErrorCode::InvalidMessage),
+                _ => return Err(ErrorCode::InvalidJson),
+            }
+        }
+        Body::Query(_) => return Err(ErrorCode::NoRoute),
+        Body::Publication(_)
+        | Body::Confirmation(_)
+        | Body::Error(_)
+        | Body::Response(_)
+        | Body::Ack(_)
+        | Body::Welcome(_)
+        | Body::Gap(_) => return Err(ErrorCode::NoRoute),
+    })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-z:é]{1,12}",
+        1 => Just(String::new()),
+        1 => Just("system".to_owned()),
+        1 => "[\"\\\\\n a]{1,80}",
+        1 => Just("x".repeat(256)),
+    ]
+}
+
+fn data() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        prop::sample::select(vec![
+            &b"{\"a\":[1, 2]}"[..],
+            b"7",
+            b" 7",
+            b"7\n",
+            b"\"\xc3\xa9\"",
+            b"\"\xff\"",
+            b"{",
+            b"null",
+        ])
+        .prop_map(<[u8]>::to_vec),
+    ]
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    let position = (name(), any::<u64>()).prop_map(|(epoch, offset)| Position { epoch, offset });
+    let epoch = any::<(u64, u64)>()
+        .prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch).to_string(), offset });
+    let recover = prop::option::of(prop_oneof![position, epoch]);
+    let since = prop::option::of(any::<u64>());
+    let subscribe = (name(), recover, since, any::<bool>(), any::<Option<u32>>());
+    let publish = (name(), data(), name(), any::<bool>());
+    let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
+    let parameters = prop::sample::select(parameters);
+    let query = (prop_oneof![Just("history".to_owned()), name()], parameters);
+    prop_oneof![
+        subscribe.prop_map(|(channel, recover, since, from_start, limit)| {
+            Body::Subscribe(Subscribe { channel, recover, since, from_start, limit })
+        }),
+        name().prop_map(|channel| Body::Unsubscribe(Unsubscribe { channel })),
+        publish.prop_map(|(channel, data, message_id, no_echo)| {
+            Body::Publish(Publish { channel, data, message_id, no_echo })
+        }),
+        any::<i64>().prop_map(|timestamp_ms| Body::Ping(Ping { timestamp_ms })),
+        any::<i64>().prop_map(|timestamp_ms| Body::Pong(super::envelope::Pong { timestamp_ms })),
+        query.prop_map(|(resource, parameters)| {
+            Body::Query(Query { resource, parameters: parameters.to_vec() })
+        }),
+        name().prop_map(|channel| {
+            Body::Gap(super::envelope::Gap { channel, ..Default::default() })
+        }),
+    ]
+}
+
+fn envelope() -> impl Strategy<Value = Envelope> {
+    let id = prop_oneof![Just(String::new()), name()];
+    (id, name(), prop::option::weighted(0.95, body())).prop_map(|(id, request_id, body)| Envelope {
+        id,
+        request_id,
+        body,
+    })
+}
+
+/// A field that no message of ours has, of each wire type.
+fn unknown() -> impl Strategy<Value = Vec<u8>> {
+    (100..5000u32, prop::sample::select(vec![0u32, 1, 2, 5])).prop_map(|(number, wire_type)| {
+        let mut field = Vec::new();
+        prost::encoding::encode_varint(u64::from(number << 3 | wire_type), &mut field);
+        field.extend_from_slice(match wire_type {
+            0 => b"\xff\x01",
+            1 => b"12345678",
+            2 => b"\x03\xff\xff\xff",
+            _ => b"1234",
+        });
+        field
+    })
+}
+
+proptest! {
+    #[test]
+    fn requests_are_understood_as_they_were_meant(
+        envelopes in prop::collection::vec(envelope(), 1..4),
+    ) {
+        let mut frame = Vec::new();
+        for envelope in &envelopes {
+            envelope.encode_length_delimited(&mut frame).expect("a vector grows");
+        }
+        let read: Vec<_> =
+            read(&frame).into_iter().map(|asked| asked.map_err(|(code, _)| code)).collect();
+        prop_assert_eq!(read, envelopes.iter().map(expected).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn unknown_fields_are_passed_over_and_the_last_of_a_field_counts(
+        (first, last) in (envelope(), envelope()),
+        unknown in unknown(),
+    ) {
+        // Concatenated, messages are merged: what is in both counts as in the second.
+        let (first, last) = (first.encode_to_vec(), last.encode_to_vec());
+        let bytes = [&unknown[..], &first, &unknown, &last, &unknown].concat();
+        let merged = Envelope::decode(&bytes[..]).expect("unknown fields are no error");
+        let expected = match expected(&merged) {
+            // A body that this version does not know is another matter than none.
+            Err(_) if merged.body.is_none() && merged.id.len() <= 64 => None,
+            expected => Some(expected),
+        };
+        let read = read_one(&bytes).map_err(|(code, _)| code);
+        if let Some(expected) = expected {
+            prop_assert_eq!(read, expected);
+        } else {
+            prop_assert!(matches!(read, Err(ErrorCode::NoRoute | ErrorCode::InvalidMessage)));
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_and_nothing_else(
+        envelope in envelope(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..4),
+    ) {
+        let mut bytes = envelope.encode_to_vec();
+        for (place, byte, kind) in damage {
+            let place = place.index(bytes.len() + 1);
+            match kind {
+                0 => bytes.truncate(place),
+                1 => bytes.insert(place, byte),
+                2 if place < bytes.len() => bytes[place] = byte,
+                2 => bytes.push(byte),
+                _ => drop(bytes.splice(place..place, [0xFF; 10])),
+            }
+        }
+        let read = read_one(&bytes);
+        let reference = Envelope::decode(&bytes[..]);
+        match (&read, &reference) {
+            // Groups, which proto3 has not, are not looked into.
+            (Err((ErrorCode::InvalidProtobuf, message)), _)
+                if [3, 4].map(|group| WireError::WireType(group).to_string()).contains(message) => {}
+            (Err((ErrorCode::InvalidProtobuf, message)), Ok(_)) => {
+                prop_assert!(false, "{message}: {reference:?}");
+            }
+            (Err((ErrorCode::InvalidProtobuf, _)), Err(_)) => {}
+            // What only the server says is not read.
+            (Err((ErrorCode::NoRoute, _)), Err(_)) => {}
+            (_, Err(error)) => prop_assert!(false, "{error}: {read:?}"),
+            (Ok(asked), Ok(reference)) if !matches!(reference.body, Some(Body::Query(_))) => {
+                prop_assert_eq!(Ok(asked.clone()), expected(reference));
+            }
+            (_, Ok(_)) => {}
+        }
+    }
+
+    #[test]
+    fn nothing_panics(frame in prop::collection::vec(any::<u8>(), 0..200)) {
+        read(&frame);
+    }
+}
+
+fn refusal(frame: &[u8]) -> String {
+    let read = read(frame);
+    let [Err((code, message))] = &read[..] else { panic!("{read:?}") };
+    format!("{code}: {message}")
+}
+
+#[test]
+fn frames_are_refused_with_a_reason() {
+    for (frame, reason) in [
+        (&b""[..], "invalid_protobuf: the frame is empty"),
+        (b"\x05\x0a\x01a", "invalid_protobuf: the frame ends within an envelope"),
+        (b"\xff", "invalid_protobuf: the frame ends within an envelope"),
+        (
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+            "invalid_protobuf: a varint has more than 64 bits",
+        ),
+        (b"\x02\x0a\x05", "invalid_protobuf: the message ends within a field"),
+        (b"\x03\x0a\x01\xff", "invalid_protobuf: `id` is not UTF-8"),
+        (b"\x02\x60\x01", "invalid_protobuf: `publish` has the wrong wire type"),
+        (b"\x04\x62\x02\x10\x01", "invalid_protobuf: `data` has the wrong wire type"),
+        (b"\x01\x0b", "invalid_protobuf: wire type 3 is not spoken"),
+        (b"\x02\x00\x00", "invalid_protobuf: a field number is out of range"),
+        (b"\x00", "invalid_message: an envelope needs a body"),
+        (b"\x03\x92\x01\x00", "no_route: no route for body 18"),
+        (b"\x03\xaa\x01\x00", "no_route: no route for `ack`"),
+        (b"\x02\x62\x00", "channel_invalid: a channel name must not be empty"),
+        (b"\x03\x9a\x01\x00", "no_route: no route for query ``"),
+    ] {
+        let refusal = refusal(frame);
+        if reason.starts_with("channel_invalid") {
+            assert!(refusal.starts_with("channel_invalid: "), "{refusal}");
+        } else {
+            assert_eq!(refusal, reason);
+        }
+    }
+}
+
+#[test]
+fn an_envelope_that_is_malformed_does_not_touch_the_next() {
+    let pong = Envelope { body: Some(Body::Pong(Default::default())), ..Default::default() };
+    let pong = pong.encode_length_delimited_to_vec();
+    let frame = [&pong[..], b"\x01\x0b", &pong, b"\x09half"].concat();
+    let read = read(&frame);
+    assert!(matches!(
+        &read[..],
+        [
+            Ok(Asked::Pong),
+            Err((ErrorCode::InvalidProtobuf, _)),
+            Ok(Asked::Pong),
+            Err((ErrorCode::InvalidProtobuf, _)),
+        ]
+    ));
+}
+
+#[test]
+fn ids_are_as_long_as_in_json() {
+    let ping = |id: String| {
+        let body = Some(Body::Ping(Ping::default()));
+        read_one(&Envelope { id, body, ..Default::default() }.encode_to_vec())
+    };
+    assert!(ping("x".repeat(64)).is_ok() && ping("\n".repeat(32)).is_ok());
+    for id in ["x".repeat(65), "\n".repeat(33)] {
+        let (code, message) = ping(id).expect_err("it is too long");
+        assert_eq!((code, &*message), (ErrorCode::InvalidMessage, "`id` must have 1 to 64 bytes"));
+    }
+}
