@@ -120,7 +120,14 @@ impl Broker {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
                 let (subscribers, behind) = (&mut topic.subscribers, &mut self.behind);
-                let advanced = if topic.past.is_some() {
+                let advanced = if topic.past.as_ref().is_some_and(|past| past.is_inbox) {
+                    let handed = &mut self.handed;
+                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                        let taken = sink.retained(frames, slot, ids);
+                        handed.extend(taken.then_some(slot));
+                        taken
+                    })
+                } else if topic.past.is_some() {
                     fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
                         sink.retained(frames, slot, ids)
                     })
@@ -132,6 +139,11 @@ impl Broker {
                 };
                 deliveries += advanced.deliveries;
                 self.backlog_bytes -= advanced.finished_bytes;
+                for slot in self.handed.drain(..) {
+                    let Some(token) = self.members.tenant_of(slot) else { continue };
+                    let (topic, upto) = (topic.name.clone(), advanced.last);
+                    effects.push(Effect::Handed { token, topic, upto });
+                }
             }
             let is_idle = fanout.is_idle();
             visits -= (share - budget.visits).max(1);

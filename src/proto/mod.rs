@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod error_code;
 pub mod http;
+pub mod inbox;
 pub mod json;
 pub mod opcode;
 pub mod protocol_error;

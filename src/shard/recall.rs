@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::State;
 use super::dispatch::BACKLOG_FULL;
-use crate::ids::Token;
+use crate::ids::{Token, TopicName};
 use crate::io::FrameClass;
 use crate::message::Page;
 use crate::metrics::Counter;
@@ -63,14 +63,19 @@ impl State {
     pub(super) fn replay(
         &mut self,
         token: Token,
-        channel: &str,
+        channel: &TopicName,
         gap: Option<(u64, u64)>,
         frames: Vec<Bytes>,
     ) {
         if let Some((from, to)) = gap {
             // Not a reply: if the connection is closed and the publications before it are dropped, it
             // must not arrive and pass for the place where the client is.
-            self.queue_bytes(token, reply::gap(channel, from, to), FrameClass::Retained);
+            let inbox = channel.as_inbox();
+            let notice = inbox.map_or_else(
+                || reply::gap(channel, from, to),
+                |(namespace, _)| reply::queue_gap(namespace),
+            );
+            self.queue_bytes(token, notice, FrameClass::Retained);
         }
         self.count(Counter::Deliveries, frames.len() as u64);
         self.count(Counter::Replayed, frames.len() as u64);
