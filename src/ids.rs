@@ -281,8 +281,8 @@ pub const USER_NAME_BYTES_MAX: usize = 128;
 impl UserName {
     /// The user of that name: 1 to [`USER_NAME_BYTES_MAX`] bytes without control characters.
     pub fn parse(name: &str) -> Option<Self> {
-        let valid = (1..=USER_NAME_BYTES_MAX).contains(&name.len())
-            && !name.contains(char::is_control);
+        let valid =
+            (1..=USER_NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
         valid.then(|| Self(Arc::from(name)))
     }
 }

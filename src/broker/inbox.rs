@@ -36,7 +36,8 @@ impl Broker {
         if home == self.shard {
             self.note_received(&topic, upto, effects);
         } else {
-            effects.push(Effect::Send { to: home, message: ShardMessage::Received { topic, upto } });
+            effects
+                .push(Effect::Send { to: home, message: ShardMessage::Received { topic, upto } });
         }
     }
 

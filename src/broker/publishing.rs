@@ -70,7 +70,7 @@ impl Broker {
         effects.push(Effect::Send { to: home, message });
     }
 
-    /// At home: a client of another shard publishes.
+    /// At home: a client publishes, of another shard, or of this one to a user.
     pub(super) fn receive_publication(
         &mut self,
         topic: TopicName,
@@ -92,11 +92,7 @@ impl Broker {
             Some(key) => self.order(key, &publisher, || body, frames, effects),
             None => self.order_first(hash, &topic, &publisher, &body, frames, effects),
         };
-        if publisher.receipt.is_some() || !outcome.is_accepted() {
-            let to = publisher.shard;
-            let message = ShardMessage::Published { topic, publisher, outcome };
-            effects.push(Effect::Send { to, message });
-        }
+        self.respond(topic, publisher, outcome, effects);
     }
 
     /// Goes on with the fan-outs, a bounded slice. Returns the deliveries.

@@ -171,7 +171,8 @@ impl Broker {
         let hash = self.topics.hash(&topic);
         let (home, found) = (self.topics.home(hash), self.topics.find(hash, &topic));
         let topic = found.map_or(topic, |key| self.topics.topic(key).name.clone());
-        let no_room = if home == self.shard { self.giving_way } else { self.congested.contains(&home) };
+        let no_room =
+            if home == self.shard { self.giving_way } else { self.congested.contains(&home) };
         if no_room {
             self.respond(topic, publisher, PublishOutcome::BacklogFull, effects);
             return;

@@ -94,8 +94,9 @@ fn parse_line(line: &str) -> Result<(UserName, &[u8]), String> {
     let (user, token) = line
         .rsplit_once(|c: char| c.is_ascii_whitespace())
         .ok_or("expected a user, a space and a token")?;
-    let user = UserName::parse(user.trim_end())
-        .ok_or_else(|| format!("a user has 1 to {USER_NAME_BYTES_MAX} bytes, none of them control"))?;
+    let user = UserName::parse(user.trim_end()).ok_or_else(|| {
+        format!("a user has 1 to {USER_NAME_BYTES_MAX} bytes, none of them control")
+    })?;
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("a token has printable ASCII characters only".to_string());
     }

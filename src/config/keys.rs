@@ -9,8 +9,17 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 9] =
-    ["server", "limits", "heartbeat", "auth", "channels", NAMESPACES, "store", "diagnostics", "log"];
+pub const SECTIONS: [&str; 9] = [
+    "server",
+    "limits",
+    "heartbeat",
+    "auth",
+    "channels",
+    NAMESPACES,
+    "store",
+    "diagnostics",
+    "log",
+];
 
 /// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
 pub const NAMESPACES: &str = "namespaces";

@@ -551,7 +551,10 @@ fn keys_are_read_with_the_configuration_and_never_shown() {
     assert!(!problem.contains(&TOKEN[1..]), "{problem}");
     fs::write(&path, format!("alice {TOKEN}\n")).unwrap();
     let loaded = file(&text).load();
-    assert_eq!(loaded.config.auth.keys.user_of(TOKEN.as_bytes()).map(|user| &**user), Some("alice"));
+    assert_eq!(
+        loaded.config.auth.keys.user_of(TOKEN.as_bytes()).map(|user| &**user),
+        Some("alice")
+    );
     assert!(!loaded.to_toml().contains(TOKEN) && !format!("{:?}", loaded.config).contains(TOKEN));
     let problems = file("[auth]\nrequired = true\n").problems();
     assert!(problems[0].contains("nobody can authenticate: set auth.keys_file"), "{problems:?}");

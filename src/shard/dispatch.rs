@@ -155,7 +155,10 @@ impl State {
         self.reject(token, &refused, 1);
     }
 
-    pub(super) fn admit_publication(&mut self, token: Token) -> Result<(), (ErrorCode, &'static str)> {
+    pub(super) fn admit_publication(
+        &mut self,
+        token: Token,
+    ) -> Result<(), (ErrorCode, &'static str)> {
         if self.shutdown.has_begun() {
             return Err((ErrorCode::Unavailable, "the server is shutting down"));
         }

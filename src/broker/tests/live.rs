@@ -153,8 +153,11 @@ impl World {
         let token = self.token(shard, slot);
         self.publications.push(Publication { token: (shard, token), echo, outcome: None });
         // The receipt carries the id back.
-        let receipt =
-            crate::message::Receipt { request_id: Some(id.to_string().into()), message_id: None, channel: None };
+        let receipt = crate::message::Receipt {
+            request_id: Some(id.to_string().into()),
+            message_id: None,
+            channel: None,
+        };
         let name = TOPICS[topic];
         let data = id.to_string();
         let (data, receipt) = (data.as_bytes(), Some(Box::new(receipt)));

@@ -66,7 +66,8 @@ mod tests {
             let frame = format!(r#"{{"action":"publish","to":{to},"channel":"c","data":1}}"#);
             assert_eq!(one(&frame), Err(expected.to_owned()), "{to}");
         }
-        let twice = r#"{"action":"publish","to":{"user":"a"},"to":{"user":"b"},"channel":"c","data":1}"#;
+        let twice =
+            r#"{"action":"publish","to":{"user":"a"},"to":{"user":"b"},"channel":"c","data":1}"#;
         assert_eq!(one(twice), Err("`to` appears more than once".to_owned()));
     }
 
