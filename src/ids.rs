@@ -170,10 +170,25 @@ fn split_hex(text: &str, digits: usize) -> Option<(u64, u128)> {
 pub struct TopicName(Arc<str>);
 
 impl TopicName {
-    /// `name` must have passed [`check_topic_name`].
+    /// `name` must have passed [`check_topic_name`], or be that of an inbox.
     pub fn new(name: &str) -> Self {
-        debug_assert_eq!(check_topic_name(name), Ok(()));
+        debug_assert_eq!(check_kept_name(name), Ok(()));
         Self(Arc::from(name))
+    }
+
+    /// The topic of what is sent to one user under a namespace, `""` being that of channels without
+    /// one. No client can name it: see [`INBOX_MARK`].
+    pub fn inbox(namespace: &str, user: &UserName) -> Self {
+        Self(Arc::from(format!("{INBOX_MARK}{namespace}:{}", &**user)))
+    }
+
+    /// The namespace and the user whose inbox this is.
+    pub fn as_inbox(&self) -> Option<(&str, &str)> {
+        self.0.strip_prefix(INBOX_MARK)?.split_once(':')
+    }
+
+    pub fn is_inbox(&self) -> bool {
+        self.0.starts_with(INBOX_MARK)
     }
 
     /// The part before the first `:`, whose options apply.
@@ -196,6 +211,9 @@ impl Borrow<str> for TopicName {
         self
     }
 }
+
+/// What the names of inboxes begin with: a character that [`check_topic_name`] refuses to clients.
+pub const INBOX_MARK: char = '\u{1}';
 
 /// Longest topic name, in bytes of UTF-8.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
@@ -245,6 +263,38 @@ pub fn check_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
+/// Checks the rules for a name that topics have here and in the log: those of clients, and inboxes.
+pub fn check_kept_name(name: &str) -> Result<(), TopicNameError> {
+    match name.strip_prefix(INBOX_MARK) {
+        Some(inbox) if name.len() <= TOPIC_NAME_BYTES_MAX => check_topic_name(inbox),
+        _ => check_topic_name(name),
+    }
+}
+
+/// Who a connection is authenticated as; clones share the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserName(Arc<str>);
+
+/// Longest name of a user, in bytes of UTF-8.
+pub const USER_NAME_BYTES_MAX: usize = 128;
+
+impl UserName {
+    /// The user of that name: 1 to [`USER_NAME_BYTES_MAX`] bytes without control characters.
+    pub fn parse(name: &str) -> Option<Self> {
+        let valid =
+            (1..=USER_NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
+        valid.then(|| Self(Arc::from(name)))
+    }
+}
+
+impl Deref for UserName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +327,29 @@ mod tests {
         for text in ["", "é", &"0".repeat(35), &"A".repeat(36), &"+".repeat(36), &"0".repeat(37)] {
             assert_eq!(SessionId::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn user_names_follow_the_rules() {
+        for name in ["a", "bob:x", "ünï côde", &"x".repeat(128)] {
+            assert_eq!(UserName::parse(name).as_deref(), Some(name));
+        }
+        for name in ["", "a\n", "\u{1}", "a\u{85}b", &"é".repeat(65)] {
+            assert_eq!(UserName::parse(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_inbox_has_a_name_that_no_client_can_use() {
+        let user = UserName::parse(&"a:".repeat(64)).unwrap();
+        for namespace in ["", "chat", &"n".repeat(64)] {
+            let inbox = TopicName::inbox(namespace, &user);
+            assert_eq!(inbox.as_inbox(), Some((namespace, &*user)));
+            assert_eq!(check_topic_name(&inbox), Err(TopicNameError::ControlCharacter));
+            assert_eq!(check_kept_name(&inbox), Ok(()));
+        }
+        assert!(check_kept_name("\u{1}").is_err() && check_kept_name("\u{1}a\n").is_err());
+        assert_eq!(TopicName::new("a:b").as_inbox(), None);
     }
 
     #[test]

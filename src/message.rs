@@ -41,6 +41,8 @@ pub enum ShardMessage {
     Query { topic: TopicName, reader: Reader, query: Box<HistoryQuery>, receipt: Option<Box<str>> },
     /// The answer; `receipt` is that of the question.
     Page { topic: TopicName, reader: Reader, page: Box<Page>, receipt: Option<Box<str>> },
+    /// To the home of an inbox: the user has received everything up to this offset.
+    Received { topic: TopicName, upto: u64 },
     /// From the durable log.
     Log(LogAnswer),
 }
@@ -62,7 +64,8 @@ impl ShardMessage {
             | Self::Open { .. }
             | Self::Opened { .. }
             | Self::Read { .. }
-            | Self::Query { .. } => SMALL,
+            | Self::Query { .. }
+            | Self::Received { .. } => SMALL,
         }
     }
 }
@@ -141,6 +144,8 @@ pub struct Publisher {
 pub struct Receipt {
     pub request_id: Option<Box<str>>,
     pub message_id: Option<Box<str>>,
+    /// Of a message to a user: the channel that the client named.
+    pub channel: Option<Box<str>>,
 }
 
 /// What the home of a topic did with a publication.

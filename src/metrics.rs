@@ -117,6 +117,20 @@ counters! {
     HandshakeTimeout = "handshake_timeout",
     /// Every other refused request (4xx).
     BadRequest = "bad_request",
+    /// Connections that became a user's.
+    Authenticated = "authenticated",
+    /// Credentials that were wrong, and requests refused for want of them.
+    Unauthenticated = "unauthenticated",
+    /// Connections closed (1008) because they had not authenticated in time.
+    AuthTimeout = "auth_timeout",
+    /// Connections refused at the number of users, or of connections of one.
+    UserLimit = "user_limit",
+    /// Messages to users taken from this shard's clients.
+    DirectMessages = "direct_messages",
+    /// Times that a connection proved to have received what waited for its user.
+    QueueProofs = "queue_proofs",
+    /// Messages dropped that waited for their user.
+    QueueDropped = "queue_dropped",
     /// Publications that the durable log has kept, as `store.sync` promises.
     StoreKept = "store_kept",
     /// Batches of the durable log that were synced, or with `store.sync = "os"` written.

@@ -19,7 +19,7 @@ use crate::io::FramePool;
 use crate::message::{
     LogAnswer, LogAppend, LogMessage, LogSlice, PublishOutcome, Publisher, ShardMessage, Ticket,
 };
-use crate::proto::encoder;
+use crate::proto::{encoder, inbox};
 
 /// Publications, and bytes of them, that one question to the log asks for.
 const READ_RECORDS_MAX: u32 = 1024;
@@ -38,7 +38,7 @@ pub struct Durable {
     /// What came for the topic before it was open, in order; see [`held_weight`].
     held: VecDeque<ShardMessage>,
     /// Publications that the log has not answered for, with the offsets behind the history's.
-    pending: VecDeque<Pending>,
+    pub(super) pending: VecDeque<Pending>,
     /// Those who published again what is pending, with its offset. At most [`REPEATED_MAX`].
     repeated: VecDeque<(u64, Publisher)>,
 }
@@ -60,14 +60,15 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Pending {
-    frame: Bytes,
-    time: Moment,
-    except: Option<Author>,
-    publisher: Publisher,
-    ticket: u64,
+pub(super) struct Pending {
+    /// Empty: a mark in an inbox.
+    pub frame: Bytes,
+    pub time: Moment,
+    pub except: Option<Author>,
+    pub publisher: Publisher,
+    pub ticket: u64,
     /// What it counts in [`Broker::log_bytes`].
-    weight: usize,
+    pub weight: usize,
 }
 
 impl Durable {
@@ -172,7 +173,7 @@ impl Broker {
             return;
         }
         let offset = head.offset + durable.pending.len() as u64 + 1;
-        let frame = encoder::retained_frame(&topic, offset, &data);
+        let frame = frame(&topic, head.epoch, offset, &data);
         let message_id = publisher.receipt.as_ref().and_then(|receipt| receipt.message_id.clone());
         let number = self.last_ticket + 1;
         let message = LogMessage::Append(LogAppend {
@@ -301,9 +302,17 @@ impl Broker {
             let Pending { frame, time, except, publisher, weight, .. } = pending;
             let before = history.cost();
             self.tally.trimmed += history.push(frame.clone(), except, time) as u64;
+            self.tally.queue_dropped += history.take_dropped();
             self.retention.account(before, history.cost());
             self.retention.list(key, history);
             self.log_bytes -= weight;
+            if frame.is_empty() {
+                if let Some(inbox) = &mut history.inbox {
+                    inbox.marked = inbox.marking.take().unwrap_or(inbox.marked);
+                }
+                self.mark(key, effects);
+                continue;
+            }
             self.distribute(key, &publisher, frame, offset, frames, effects);
             if self.retention.is_over() {
                 self.evict();
@@ -329,8 +338,16 @@ impl Broker {
         let head = history.position().offset + first as u64;
         history.forget_ids_behind(head);
         self.retention.account(before, history.cost());
-        for (place, Pending { publisher, weight, .. }) in refused.into_iter().enumerate() {
+        if refused.iter().any(|pending| pending.frame.is_empty())
+            && let Some(inbox) = &mut history.inbox
+        {
+            inbox.marking = None;
+        }
+        for (place, Pending { frame, publisher, weight, .. }) in refused.into_iter().enumerate() {
             self.log_bytes -= weight;
+            if frame.is_empty() {
+                continue;
+            }
             self.respond(name.clone(), publisher, PublishOutcome::NotStored, effects);
             let offset = head + 1 + place as u64;
             self.respond_repeated(key, offset, PublishOutcome::NotStored, effects);
@@ -391,7 +408,13 @@ impl Broker {
         }
         let was_empty = slice.records.is_empty();
         for record in slice.records {
-            let frame = encoder::retained_frame(&name, record.offset, &record.data);
+            if let Some(inbox) = &mut history.inbox
+                && let Some(upto) = inbox::as_mark(&record.data)
+            {
+                inbox.received = inbox.received.max(upto);
+                inbox.marked = inbox.received;
+            }
+            let frame = frame(&name, epoch, record.offset, &record.data);
             history.push(frame, None, Moment(record.time_ms));
         }
         self.retention.account(before, history.cost());
@@ -446,6 +469,14 @@ impl Broker {
             return;
         }
         durable.stage = Stage::Open;
+        if history.inbox.is_some() {
+            // What went before it was known whether it waited does not count, what is too old now does.
+            history.take_dropped();
+            let before = history.cost();
+            history.expire(self.now, usize::MAX);
+            self.tally.queue_dropped += history.take_dropped();
+            self.retention.account(before, history.cost());
+        }
         let held = std::mem::take(&mut durable.held);
         self.confirm_waiting(key, effects);
         for message in held {
@@ -489,6 +520,17 @@ impl Broker {
         }
         let key = found.or_else(|| self.insert_topic(hash, topic)).ok_or(TableFull)?;
         Ok(self.is_loading(key).then_some(key))
+    }
+}
+
+/// A publication as its readers get it; empty for what they do not.
+fn frame(topic: &TopicName, epoch: Epoch, offset: u64, data: &[u8]) -> Bytes {
+    if !topic.is_inbox() {
+        return encoder::retained_frame(topic, offset, data);
+    }
+    match inbox::as_mark(data) {
+        Some(_) => Bytes::new(),
+        None => inbox::frame(epoch, offset, data),
     }
 }
 

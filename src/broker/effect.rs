@@ -42,6 +42,13 @@ pub enum Effect {
         gap: Option<(u64, u64)>,
         frames: Vec<Bytes>,
     },
+    /// The connection was handed, or sees queued by the effect before this, what an inbox has up to this
+    /// offset: [`Broker::received`](super::Broker::received) wants to hear when it has received that.
+    Handed {
+        token: Token,
+        topic: TopicName,
+        upto: u64,
+    },
     /// Answer a query.
     Page {
         token: Token,

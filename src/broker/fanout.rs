@@ -139,6 +139,7 @@ impl Fanout {
             budget.visits = budget.visits.saturating_sub(cost);
         }
         self.wanted = wanted;
+        advanced.last = self.batch.last().map_or(0, |publication| publication.number);
         if self.cursor >= subscribers.places() {
             advanced.finished_bytes = self.end_sweep(frames);
         }
@@ -210,4 +211,6 @@ impl Fanout {
 pub struct Advanced {
     pub deliveries: usize,
     pub finished_bytes: usize,
+    /// The number of the sweep's last publication: every subscriber that was visited has come so far.
+    pub last: u64,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::idempotency::{Fingerprint, ID_BYTES, MessageIds};
+use super::inbox::Inbox;
 use super::retention::Listed;
 use crate::config::ChannelOptions;
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
@@ -19,7 +20,7 @@ pub type Author = (ShardId, Token);
 
 #[derive(Debug)]
 struct Entry {
-    /// As every subscriber gets it.
+    /// As every subscriber gets it; empty for what nobody gets, a mark in an inbox.
     frame: Bytes,
     time: Moment,
     /// Its publisher, if that one does not want it.
@@ -53,6 +54,8 @@ pub struct History {
     /// When it was last published or listened to.
     used: Moment,
     pub listed: Listed,
+    /// Of inboxes only.
+    pub inbox: Option<Box<Inbox>>,
 }
 
 impl History {
@@ -67,6 +70,7 @@ impl History {
             ids: None,
             used: now,
             listed: Listed::default(),
+            inbox: None,
         }
     }
 
@@ -122,6 +126,10 @@ impl History {
     pub fn trim_oldest(&mut self) -> bool {
         let Some(entry) = self.entries.pop_front() else { return false };
         self.bytes -= entry.cost();
+        if let Some(inbox) = &mut self.inbox {
+            let waited = self.first > inbox.received && !entry.frame.is_empty();
+            inbox.dropped += u64::from(waited);
+        }
         self.first += 1;
         self.trimmed = Some(entry.time);
         if self.entries.len() < self.entries.capacity() / 4 {
@@ -180,6 +188,11 @@ impl History {
         next.unwrap_or_else(|| self.used.after(self.options.history_ttl))
     }
 
+    /// Messages of an inbox that were dropped before their user had received them, since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        self.inbox.as_mut().map_or(0, |inbox| std::mem::take(&mut inbox.dropped))
+    }
+
     /// Nothing is kept, not even an id.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.ids.is_none()
@@ -194,6 +207,9 @@ impl History {
             head,
             recovery,
         };
+        if let (Start::Now, Some(inbox)) = (start, &self.inbox) {
+            return opening(self.skip_marks(inbox.received), None);
+        }
         let since = match start {
             Start::Now if self.options.last && !self.entries.is_empty() => {
                 return opening(head - 1, None);
@@ -230,7 +246,7 @@ impl History {
                 return slice;
             }
             slice.next += 1;
-            if entry.except != Some(reader) {
+            if entry.except != Some(reader) && !entry.frame.is_empty() {
                 slice.frames.push(entry.frame.clone());
             }
         }
@@ -266,6 +282,13 @@ impl History {
             page.frames.push(entry.frame.clone());
         }
         page
+    }
+
+    /// The offset before the first message that is kept and behind `offset`, or the newest one.
+    fn skip_marks(&self, offset: u64) -> u64 {
+        let offset = offset.clamp(self.first - 1, self.head());
+        let behind = self.entries.range((offset + 1 - self.first) as usize..);
+        offset + behind.take_while(|entry| entry.frame.is_empty()).count() as u64
     }
 
     /// The offset behind which that place is.

@@ -14,7 +14,7 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
+//! waits for the log), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
 
 mod cursors;
 mod durable;
@@ -22,6 +22,7 @@ mod effect;
 mod fanout;
 mod history;
 mod idempotency;
+mod inbox;
 mod interest;
 mod members;
 mod publishing;
@@ -31,10 +32,12 @@ mod subscribers;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod users;
 
 pub use effect::{Deliver, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
+pub use users::JoinError;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,7 +45,7 @@ use std::sync::Arc;
 use foldhash::quality::SeedableRandomState;
 
 use crate::config::{ChannelOptions, Config};
-use crate::ids::{Epoch, Moment, Position, ShardId, Token, TopicName};
+use crate::ids::{Epoch, INBOX_MARK, Moment, Position, ShardId, Token, TopicName};
 use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
@@ -53,6 +56,7 @@ use members::Members;
 use retention::Retention;
 use subscribers::Inserted;
 use topics::{Interest, Past, Record, TopicKey, Topics, Waiting};
+use users::Users;
 
 /// Bounds of one broker.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +85,11 @@ pub struct Broker {
     shard: ShardId,
     limits: BrokerLimits,
     options: Arc<ChannelOptions>,
+    /// Those of inboxes are among them.
     namespaces: Vec<(String, Arc<ChannelOptions>)>,
+    /// The namespaces under which users may be sent messages; an inbox each.
+    inboxes: Vec<Box<str>>,
+    users: Users,
     /// Whether any channel can have a history.
     keeps_histories: bool,
     origin: Origin,
@@ -96,6 +104,8 @@ pub struct Broker {
     queries: usize,
     /// Reused: slots that a fan-out left behind, with the offset that each wants next.
     behind: Vec<(u32, u64)>,
+    /// Reused: slots to which a fan-out has handed what an inbox has.
+    handed: Vec<u32>,
     last_epoch: u64,
     /// Topics with a fan-out under way, in the order of their turns.
     round: VecDeque<TopicKey>,
@@ -136,10 +146,14 @@ impl Broker {
         config: &Config,
     ) -> Self {
         let spaces = config.namespaces.iter();
-        let namespaces =
-            spaces.clone().map(|space| (space.name.clone(), Arc::new(space.options.clone())));
+        let namespaces: Vec<_> = spaces
+            .map(|space| (space.name.clone(), space.options.clone()))
+            .chain(config.inboxes())
+            .map(|(name, options)| (name, Arc::new(options)))
+            .collect();
         let keeps_histories = config.channels.has_history()
-            || spaces.clone().any(|space| space.options.has_history());
+            || namespaces.iter().any(|(_, options)| options.has_history());
+        let inboxes = config.inboxes().map(|(name, _)| name.trim_start_matches(INBOX_MARK).into());
         Self {
             shard,
             limits: BrokerLimits {
@@ -150,7 +164,9 @@ impl Broker {
                 slice_cost_max: SLICE_COST_MAX.min(config.limits.send_queue_size),
             },
             options: Arc::new(config.channels.clone()),
-            namespaces: namespaces.collect(),
+            namespaces,
+            inboxes: inboxes.collect(),
+            users: Users::new(config.auth.max_users, config.auth.max_connections_per_user),
             keeps_histories,
             origin,
             now: Moment(origin.unix_start),
@@ -161,6 +177,7 @@ impl Broker {
             tally: Tally::default(),
             queries: 0,
             behind: Vec::new(),
+            handed: Vec::new(),
             last_epoch: 0,
             round: VecDeque::new(),
             spare: Vec::new(),
@@ -238,7 +255,7 @@ impl Broker {
             return Ok(());
         }
         let limit = self.limits.subscriptions_per_connection_max;
-        if self.members.subscriptions(token) >= limit as usize {
+        if self.members.subscriptions(token) >= limit as usize + self.inboxes_of(token) {
             return Err(SubscribeError::TooMany { limit });
         }
         if let Some(key) = found
@@ -316,6 +333,7 @@ impl Broker {
 
     /// The connection is gone.
     pub fn leave(&mut self, token: Token, effects: &mut Vec<Effect>) {
+        self.leave_user(token);
         for key in self.members.leave(token) {
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
@@ -354,6 +372,7 @@ impl Broker {
                     self.enqueue(key, frame, except, offset, frames);
                 }
             }
+            ShardMessage::Received { topic, upto } => self.note_received(&topic, upto, effects),
             ShardMessage::Log(answer) => self.log_answered(answer, frames, effects),
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
@@ -405,6 +424,7 @@ impl Broker {
 
     fn insert_unbounded(&mut self, hash: u64, name: TopicName) -> TopicKey {
         let options = Arc::clone(self.options(&name));
+        let is_inbox = name.is_inbox();
         let key = self.topics.insert(hash, name, options.slow_consumer);
         if options.has_history() {
             let last = options.last;
@@ -415,13 +435,14 @@ impl Broker {
                 let seed = (self.origin.identity, self.shard.0, self.last_epoch);
                 let epoch = Epoch(self.topics.scramble(seed));
                 let mut history = History::new(epoch, options, self.now);
+                history.inbox = is_inbox.then(Box::default);
                 self.retention.list(key, &mut history);
                 Record::Home(history)
             } else {
                 Record::Away(None)
             };
             self.topics.topic_mut(key).past =
-                Some(Box::new(Past { record, cursors: 0, last, durable }));
+                Some(Box::new(Past { record, cursors: 0, last, is_inbox, durable }));
         }
         key
     }

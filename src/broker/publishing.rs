@@ -70,7 +70,7 @@ impl Broker {
         effects.push(Effect::Send { to: home, message });
     }
 
-    /// At home: a client of another shard publishes.
+    /// At home: a client publishes, of another shard, or of this one to a user.
     pub(super) fn receive_publication(
         &mut self,
         topic: TopicName,
@@ -92,11 +92,7 @@ impl Broker {
             Some(key) => self.order(key, &publisher, || body, frames, effects),
             None => self.order_first(hash, &topic, &publisher, &body, frames, effects),
         };
-        if publisher.receipt.is_some() || !outcome.is_accepted() {
-            let to = publisher.shard;
-            let message = ShardMessage::Published { topic, publisher, outcome };
-            effects.push(Effect::Send { to, message });
-        }
+        self.respond(topic, publisher, outcome, effects);
     }
 
     /// Goes on with the fan-outs, a bounded slice. Returns the deliveries.
@@ -120,7 +116,14 @@ impl Broker {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
                 let (subscribers, behind) = (&mut topic.subscribers, &mut self.behind);
-                let advanced = if topic.past.is_some() {
+                let advanced = if topic.past.as_ref().is_some_and(|past| past.is_inbox) {
+                    let handed = &mut self.handed;
+                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                        let taken = sink.retained(frames, slot, ids);
+                        handed.extend(taken.then_some(slot));
+                        taken
+                    })
+                } else if topic.past.is_some() {
                     fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
                         sink.retained(frames, slot, ids)
                     })
@@ -132,6 +135,11 @@ impl Broker {
                 };
                 deliveries += advanced.deliveries;
                 self.backlog_bytes -= advanced.finished_bytes;
+                for slot in self.handed.drain(..) {
+                    let Some(token) = self.members.tenant_of(slot) else { continue };
+                    let (topic, upto) = (topic.name.clone(), advanced.last);
+                    effects.push(Effect::Handed { token, topic, upto });
+                }
             }
             let is_idle = fanout.is_idle();
             visits -= (share - budget.visits).max(1);

@@ -140,6 +140,7 @@ impl Broker {
         }
         let before = history.cost();
         let dropped = history.expire(now, count);
+        self.tally.queue_dropped += history.take_dropped();
         let is_over = is_idle && history.is_empty() && history.due() <= now;
         self.retention.account(before, history.cost());
         if self.retention.put_back(next, history, is_over) {
@@ -158,6 +159,7 @@ impl Broker {
             let before = history.cost();
             if next.due >= history.due() && (history.trim_oldest() || history.forget_oldest_id()) {
                 self.tally.evicted += 1;
+                self.tally.queue_dropped += history.take_dropped();
             }
             self.retention.account(before, history.cost());
             self.retention.put_back(next, history, false);
@@ -340,8 +342,13 @@ impl Broker {
         let Slice { gap, frames, next, at_head } = slice;
         self.tally.gaps += u64::from(gap.is_some());
         if gap.is_some() || !frames.is_empty() {
-            let topic = self.topics.topic(key).name.clone();
+            let topic = self.topics.topic(key);
+            let is_inbox = topic.past.as_ref().is_some_and(|past| past.is_inbox);
+            let topic = topic.name.clone();
+            let handed =
+                is_inbox.then(|| Effect::Handed { token, topic: topic.clone(), upto: next - 1 });
             effects.push(Effect::Replay { token, topic, gap, frames });
+            effects.extend(handed);
         }
         if at_head {
             self.remove_cursor(key, token);

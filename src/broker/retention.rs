@@ -121,4 +121,6 @@ pub struct Tally {
     pub not_recovered: u64,
     /// Cursors that found their place trimmed.
     pub gaps: u64,
+    /// Messages dropped that waited for their user.
+    pub queue_dropped: u64,
 }

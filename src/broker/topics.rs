@@ -37,6 +37,8 @@ pub struct Past {
     pub cursors: u32,
     /// A new subscriber gets the latest publication.
     pub last: bool,
+    /// Of an inbox: it is noted what each connection was handed.
+    pub is_inbox: bool,
     /// At home, where the level is durable.
     pub durable: Option<Box<Durable>>,
 }

@@ -7,6 +7,7 @@ mod log;
 mod logging;
 mod open_files;
 mod publish;
+mod remote;
 mod serve;
 mod settings;
 mod subscribe;

@@ -1,6 +1,7 @@
 //! `stentor publish`: one publication, or one for each line of stdin.
 
-use crate::client::{Client, ClientError, DEFAULT_URL};
+use super::remote::Remote;
+use crate::client::{Client, ClientError};
 use crate::proto::json::{JsonError, Scanner, quote};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -37,9 +38,8 @@ pub struct Options {
     /// JSON or text; `-` reads it from stdin, a publication for each line that is not empty
     #[arg(allow_hyphen_values = true)]
     data: String,
-    /// The server
-    #[arg(long, default_value = DEFAULT_URL)]
-    url: String,
+    #[command(flatten)]
+    remote: Remote,
 }
 
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         publish_lines(options, BufReader::new(io::stdin()))?;
     } else {
         let data = to_json(&options.data)?;
-        let mut client = Client::connect(&options.url)?;
+        let mut client = options.remote.connect()?;
         client.publish(&options.channel, &data)?;
         client.close();
     }
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// no data or refused is reported, and the next one has its turn: whoever pipes a log into this
 /// wants the rest of it.
 fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> anyhow::Result<()> {
-    let mut client = Client::connect(&options.url)?;
+    let mut client = options.remote.connect()?;
     let (sender, lines) = mpsc::sync_channel(LINES_AHEAD_MAX);
     // It ends with the input, or with the process.
     thread::spawn(move || input.lines().enumerate().try_for_each(|numbered| sender.send(numbered)));

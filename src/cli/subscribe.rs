@@ -1,7 +1,8 @@
 //! `stentor subscribe`: publications as lines.
 
 use super::print;
-use crate::client::{Begin, Client, DEFAULT_URL, ServerMessage};
+use super::remote::Remote;
+use crate::client::{Begin, ServerMessage};
 use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
@@ -23,9 +24,8 @@ pub struct Options {
     /// The channels to listen to
     #[arg(value_name = "CHANNEL", required = true)]
     channels: Vec<String>,
-    /// The server
-    #[arg(long, default_value = DEFAULT_URL)]
-    url: String,
+    #[command(flatten)]
+    remote: Remote,
     /// Stop after this many publications [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -56,7 +56,7 @@ fn parse_recover(text: &str) -> Result<Begin, String> {
 }
 
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let mut client = Client::connect(&options.url)?;
+    let mut client = options.remote.connect()?;
     let begin = options.recover.as_ref().or(options.since.as_ref()).unwrap_or(&Begin::Now);
     for channel in &options.channels {
         client.subscribe(channel, begin)?;

@@ -13,6 +13,10 @@ pub enum ClientError {
         url: String,
         reason: String,
     },
+    /// It has characters that no token has.
+    InvalidToken,
+    /// The server does not know the token.
+    Unauthenticated,
     /// `wss://`
     TlsUnsupported,
     Unreachable {
@@ -47,6 +51,8 @@ impl fmt::Display for ClientError {
             Self::InvalidUrl { url, reason } => {
                 write!(f, "`{url}` is not the address of a server: {reason}")
             }
+            Self::InvalidToken => f.write_str("a token has printable ASCII characters only"),
+            Self::Unauthenticated => f.write_str("the server does not accept the token"),
             Self::TlsUnsupported => f.write_str("TLS (wss://) is not supported by this client yet"),
             Self::Unreachable { url, error } => {
                 write!(f, "cannot connect to {url}: ")?;

@@ -11,7 +11,8 @@ use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use tungstenite::client::IntoClientRequest;
-use tungstenite::http::Uri;
+use tungstenite::http::header::AUTHORIZATION;
+use tungstenite::http::{HeaderValue, Uri};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{HandshakeError, Message, WebSocket};
 
@@ -49,6 +50,16 @@ pub struct Client {
 impl Client {
     /// `url` is `ws://HOST:PORT/PATH`, port and path being optional.
     pub fn connect(url: &str) -> Result<Self, ClientError> {
+        Self::open(url, None)
+    }
+
+    /// As [`Client::connect`], as the user whose token this is.
+    pub fn connect_as(url: &str, token: &str) -> Result<Self, ClientError> {
+        let credentials = HeaderValue::try_from(format!("Bearer {token}"));
+        Self::open(url, Some(credentials.map_err(|_| ClientError::InvalidToken)?))
+    }
+
+    fn open(url: &str, credentials: Option<HeaderValue>) -> Result<Self, ClientError> {
         let uri = parse_url(url)?;
         let unreachable = |error| ClientError::Unreachable { url: url.to_string(), error };
         let stream = open_stream(&uri).map_err(unreachable)?;
@@ -57,12 +68,16 @@ impl Client {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let request = uri.into_client_request().map_err(ClientError::WebSocket)?;
+        let mut request = uri.into_client_request().map_err(ClientError::WebSocket)?;
+        request.headers_mut().extend(credentials.map(|value| (AUTHORIZATION, value)));
         match tungstenite::client::client_with_config(request, stream, Some(config)) {
             Ok((socket, _)) => Ok(Self { socket, last_request: 0 }),
             Err(HandshakeError::Interrupted(_)) => Err(ClientError::Timeout(ANSWER_TIMEOUT)),
             Err(HandshakeError::Failure(tungstenite::Error::Http(response))) => {
                 let status = response.status().as_u16();
+                if status == 401 {
+                    return Err(ClientError::Unauthenticated);
+                }
                 Err(ClientError::NotUpgraded { url: url.to_string(), status })
             }
             Err(HandshakeError::Failure(error)) => Err(failure(error)),

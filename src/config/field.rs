@@ -17,6 +17,8 @@ pub enum Field {
     Path(fn(&mut Config) -> &mut Option<String>),
     /// Of the file system.
     Directory(fn(&mut Config) -> &mut Option<PathBuf>),
+    /// Likewise.
+    File(fn(&mut Config) -> &mut Option<PathBuf>),
     Sync(fn(&mut Config) -> &mut SyncMode),
     Choice(fn(&mut Config) -> &mut dyn Choice),
 }
@@ -55,7 +57,7 @@ impl Field {
             Self::Size(at, range) => at(config).store(within(range, values::parse_size(text)?)?),
             Self::Time(at, range) => *at(config) = within(range, values::parse_duration(text)?)?,
             Self::Path(at) => *at(config) = values::parse_path(text)?,
-            Self::Directory(at) => *at(config) = values::parse_directory(text)?,
+            Self::Directory(at) | Self::File(at) => *at(config) = values::parse_directory(text)?,
             Self::Sync(at) => *at(config) = values::parse_sync(text)?,
             Self::Choice(at) => {
                 let choice = at(config);
@@ -80,7 +82,7 @@ impl Field {
             Self::Time(at, _) => format!("\"{}\"", values::show_duration(*at(config))),
             // No path holds a character that TOML would escape.
             Self::Path(at) => format!("\"{}\"", at(config).as_deref().unwrap_or_default()),
-            Self::Directory(at) => {
+            Self::Directory(at) | Self::File(at) => {
                 let path = at(config).as_deref().map(|path| path.display().to_string());
                 let escaped = path.unwrap_or_default().replace('\\', "\\\\").replace('"', "\\\"");
                 format!("\"{escaped}\"")
@@ -118,6 +120,7 @@ impl Field {
             Self::Directory(_) => {
                 r#"a folder such as "/var/lib/stentor", or "" for none"#.to_string()
             }
+            Self::File(_) => r#"a file such as "/etc/stentor/keys", or "" for none"#.to_string(),
             Self::Sync(_) => {
                 r#""always", "os", or "interval 5ms" with a time from 1ms to 1s"#.to_string()
             }
@@ -135,6 +138,7 @@ impl Field {
             | Self::Size(..)
             | Self::Time(..)
             | Self::Directory(_)
+            | Self::File(_)
             | Self::Sync(_)
             | Self::Path(_) => &[],
         }
@@ -150,6 +154,7 @@ impl Field {
             Self::Time(..) => "TIME",
             Self::Path(_) => "PATH",
             Self::Directory(_) => "FOLDER",
+            Self::File(_) => "FILE",
             Self::Sync(_) => "WHEN",
             Self::Choice(_) => "NAME",
         }

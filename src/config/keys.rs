@@ -9,8 +9,17 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 8] =
-    ["server", "limits", "heartbeat", "channels", NAMESPACES, "store", "diagnostics", "log"];
+pub const SECTIONS: [&str; 9] = [
+    "server",
+    "limits",
+    "heartbeat",
+    "auth",
+    "channels",
+    NAMESPACES,
+    "store",
+    "diagnostics",
+    "log",
+];
 
 /// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
 pub const NAMESPACES: &str = "namespaces";
@@ -38,10 +47,10 @@ const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
 const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 
-use Field::{Address, Choice, Count, Directory, Path, Size, Switch, Sync, Time};
+use Field::{Address, Choice, Count, Directory, File, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 46] = [
+pub static KEYS: [Key; 56] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -81,7 +90,7 @@ pub static KEYS: [Key; 46] = [
     Key {
         path: "server.insecure",
         flag: Some("insecure"),
-        help: "Allow listening off loopback without authentication",
+        help: "Allow listening off loopback without encryption",
         field: Switch(|c| &mut c.server.insecure),
     },
     Key {
@@ -214,6 +223,36 @@ pub static KEYS: [Key; 46] = [
         ),
     },
     Key {
+        path: "auth.keys_file",
+        flag: Some("auth-keys"),
+        help: "File with a line USER TOKEN for each key; empty: nobody can authenticate",
+        field: File(|c| &mut c.auth.keys_file),
+    },
+    Key {
+        path: "auth.required",
+        flag: Some("auth-required"),
+        help: "Refuse everything but pings before a connection has authenticated",
+        field: Switch(|c| &mut c.auth.required),
+    },
+    Key {
+        path: "auth.timeout",
+        flag: None,
+        help: "With auth.required: from the upgrade to valid credentials",
+        field: Time(|c| &mut c.auth.timeout, TIMEOUT),
+    },
+    Key {
+        path: "auth.max_users",
+        flag: None,
+        help: "Users with a connection, for each shard",
+        field: Count(|c| &mut c.auth.max_users, 1..=CONNECTIONS_MAX),
+    },
+    Key {
+        path: "auth.max_connections_per_user",
+        flag: None,
+        help: "Connections of one user, for each shard",
+        field: Count(|c| &mut c.auth.max_connections_per_user, 1..=1_000_000),
+    },
+    Key {
         path: "channels.level",
         flag: Some("level"),
         help: "What delivery promises",
@@ -260,6 +299,36 @@ pub static KEYS: [Key; 46] = [
         flag: None,
         help: "Message ids remembered of each channel; 0: none",
         field: Count(|c| &mut c.channels.idempotency_size, 0..=10_000_000),
+    },
+    Key {
+        path: "channels.direct",
+        flag: None,
+        help: "Users may be sent messages under these channels",
+        field: Switch(|c| &mut c.channels.direct),
+    },
+    Key {
+        path: "channels.offline_queue",
+        flag: None,
+        help: "What is sent to a user waits on disk until it was received; implies direct",
+        field: Switch(|c| &mut c.channels.offline_queue),
+    },
+    Key {
+        path: "channels.offline_queue_size",
+        flag: None,
+        help: "Messages that wait for one user; over that the oldest go",
+        field: Count(|c| &mut c.channels.offline_queue_size, 1..=10_000_000),
+    },
+    Key {
+        path: "channels.offline_queue_bytes",
+        flag: None,
+        help: "Bytes that wait for one user; the newest message always does",
+        field: Size(|c| &mut c.channels.offline_queue_bytes, 1..=64 * GIB),
+    },
+    Key {
+        path: "channels.offline_queue_ttl",
+        flag: None,
+        help: "How long a message waits for its user",
+        field: Time(|c| &mut c.channels.offline_queue_ttl, RETENTION),
     },
     Key {
         path: "store.directory",

@@ -5,11 +5,12 @@ use super::hint;
 use super::keys::{self, KEYS, Key, NAMESPACES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
-use super::{ChannelOptions, Config, Namespace, values};
+use super::{ChannelOptions, Config, Keys, Namespace, values};
 use std::collections::BTreeMap;
 use std::fs;
 use std::mem;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where a configuration may come from. The default is nowhere, which gives the default values.
 #[derive(Debug, Clone, Default)]
@@ -157,6 +158,7 @@ impl Merge {
         let namespaces = namespaces.into_iter();
         self.config.namespaces =
             namespaces.map(|(name, options)| Namespace { name, options }).collect();
+        self.read_keys();
         self.check_exposure();
         self.check_sizes();
         self.check_levels();
@@ -225,17 +227,42 @@ impl Merge {
         self.problems.push(Problem { origin: entry.key_at.clone(), text });
     }
 
-    /// Nothing in this build authenticates clients, so a public address has to be asked for twice.
+    /// The users that can authenticate.
+    fn read_keys(&mut self) {
+        let auth = &mut self.config.auth;
+        if let Some(path) = &auth.keys_file {
+            match Keys::read(path) {
+                Ok(keys) => auth.keys = Arc::new(keys),
+                Err(reason) => {
+                    let text = format!("auth.keys_file = \"{}\": {reason}", path.display());
+                    let origin = self.origins.get("auth.keys_file").cloned().unwrap_or_default();
+                    self.problems.push(Problem { origin, text });
+                }
+            }
+        } else if auth.required {
+            let text = "auth.required = true: nobody can authenticate: set auth.keys_file";
+            let origin = self.origins.get("auth.required").cloned().unwrap_or_default();
+            self.problems.push(Problem { origin, text: text.to_string() });
+        }
+    }
+
+    /// Nothing in this build encrypts, so what goes to a public address, tokens too, can be read on its
+    /// way: it has to be asked for twice, with authentication or without.
     fn check_exposure(&mut self) {
         let listen = self.config.server.listen;
         if listen.ip().to_canonical().is_loopback() || self.config.server.insecure {
             return;
         }
+        let danger = if self.config.auth.required {
+            "nothing is encrypted, so everybody on the way could read the tokens of clients and use them"
+        } else {
+            "nothing authenticates clients, so everybody who reaches it could read and publish on every \
+             channel"
+        };
         let text = format!(
-            "server.listen = \"{listen}\": refused: the address is not loopback and nothing \
-             authenticates clients, so everybody who reaches it could read and publish on every \
-             channel. Listen on loopback behind a proxy that authenticates \
-             (127.0.0.1:{port}), or accept the risk with --insecure or server.insecure = true",
+            "server.listen = \"{listen}\": refused: the address is not loopback and {danger}. Listen \
+             on loopback behind a proxy with TLS (127.0.0.1:{port}), or accept the risk with \
+             --insecure or server.insecure = true",
             port = listen.port(),
         );
         let origin = self.origins.get(LISTEN).cloned().unwrap_or_default();
@@ -271,6 +298,16 @@ impl Merge {
                      store.directory or --store FOLDER"
                 );
                 let origin = level.or_else(shared).cloned().unwrap_or_default();
+                self.problems.push(Problem { origin, text });
+            }
+            if options.offline_queue && self.config.store.directory.is_none() {
+                let own = self.origins.get(&format!("{section}.offline_queue"));
+                let shared = || self.origins.get("channels.offline_queue");
+                let text = format!(
+                    "{section}.offline_queue = true: needs a folder for the durable log: set \
+                     store.directory or --store FOLDER"
+                );
+                let origin = own.or_else(shared).cloned().unwrap_or_default();
                 self.problems.push(Problem { origin, text });
             }
             let origin = self.origins.get(&format!("{section}.last"));

@@ -4,6 +4,7 @@
 //! turns the one into a [`Config`] by the other; nothing below this module ever sees a value that
 //! was not checked. Every bound has its unit here.
 
+mod auth_keys;
 pub mod field;
 mod hint;
 pub mod keys;
@@ -13,13 +14,17 @@ pub mod raw;
 mod toml_text;
 pub mod values;
 
+pub use auth_keys::{Keys, TOKEN_BYTES_MAX};
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use values::reserved_by;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::ids::INBOX_MARK;
 
 /// Everything `stentor serve` obeys. [`Config::default`] is what an empty configuration means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +32,7 @@ pub struct Config {
     pub server: Server,
     pub limits: Limits,
     pub heartbeat: Heartbeat,
+    pub auth: Auth,
     /// Options of channels without a namespace, and of namespaces that are not configured.
     pub channels: ChannelOptions,
     /// `[namespaces.NAME]`, in the order of their names.
@@ -116,6 +122,23 @@ pub struct Heartbeat {
     pub interval: Duration,
 }
 
+/// `[auth]`: who clients are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// A file of keys, see [`Keys::read`]. `None` (written empty): nobody can be authenticated.
+    pub keys_file: Option<PathBuf>,
+    /// What was in it when the configuration was loaded.
+    pub keys: Arc<Keys>,
+    /// Whether a connection may do anything before it is authenticated. Default off.
+    pub required: bool,
+    /// With `required`, time from the upgrade to valid credentials. Default 5 s.
+    pub timeout: Duration,
+    /// Users with a connection, per shard. Default 1,000,000.
+    pub max_users: usize,
+    /// Connections of one user, per shard. Default 100.
+    pub max_connections_per_user: u32,
+}
+
 /// `[channels]` and `[namespaces.NAME]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelOptions {
@@ -137,6 +160,17 @@ pub struct ChannelOptions {
     pub idempotency_window: Duration,
     /// Message ids remembered of each channel; 0: none. Default 1,000.
     pub idempotency_size: usize,
+    /// Users may be sent messages under these channels. Default off; `offline_queue` implies it.
+    pub direct: bool,
+    /// What is sent to a user goes to the durable log first, and waits there until a connection of the
+    /// user has received it. Default off.
+    pub offline_queue: bool,
+    /// Messages that wait for one user. Default 1,000.
+    pub offline_queue_size: usize,
+    /// Bytes that wait for one user, 128 more for each message; the newest one always does. Default 1 MiB.
+    pub offline_queue_bytes: usize,
+    /// How long a message waits. Default 24 h.
+    pub offline_queue_ttl: Duration,
 }
 
 impl ChannelOptions {
@@ -154,6 +188,43 @@ impl ChannelOptions {
             Level::Live | Level::History => false,
             Level::Durable => true,
         }
+    }
+}
+
+impl ChannelOptions {
+    /// Whether users may be sent messages under these channels.
+    pub fn is_direct(&self) -> bool {
+        self.direct || self.offline_queue
+    }
+
+    /// The options of the inboxes of users for what is sent to them under these channels. An inbox is a
+    /// topic; one that queues keeps what waits as a durable topic keeps its history.
+    fn inbox(&self) -> Self {
+        Self {
+            level: if self.offline_queue { Level::Durable } else { Level::Live },
+            slow_consumer: match self.slow_consumer {
+                // Messages of several channels stand in one inbox: the last one is not the latest of all.
+                SlowConsumer::Conflate => SlowConsumer::DropOldest,
+                policy => policy,
+            },
+            history_size: self.offline_queue_size,
+            history_bytes: self.offline_queue_bytes,
+            history_ttl: self.offline_queue_ttl,
+            last: self.offline_queue,
+            ..self.clone()
+        }
+    }
+}
+
+impl Config {
+    /// For each namespace under which users may be sent messages: what the names of its inboxes have
+    /// before their `:`, and their options.
+    pub fn inboxes(&self) -> impl Iterator<Item = (String, ChannelOptions)> {
+        let named = self.namespaces.iter().map(|space| (space.name.as_str(), &space.options));
+        std::iter::once(("", &self.channels))
+            .chain(named)
+            .filter(|(_, options)| options.is_direct())
+            .map(|(name, options)| (format!("{INBOX_MARK}{name}"), options.inbox()))
     }
 }
 
@@ -319,6 +390,24 @@ impl Default for ChannelOptions {
             last: false,
             idempotency_window: Duration::from_mins(5),
             idempotency_size: 1000,
+            direct: false,
+            offline_queue: false,
+            offline_queue_size: 1000,
+            offline_queue_bytes: 1 << 20,
+            offline_queue_ttl: Duration::from_hours(24),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            keys_file: None,
+            keys: Arc::default(),
+            required: false,
+            timeout: Duration::from_secs(5),
+            max_users: 1_000_000,
+            max_connections_per_user: 100,
         }
     }
 }

@@ -37,6 +37,9 @@ pub enum Value {
 /// The variable that stands for `--config`.
 pub const CONFIG_VARIABLE: &str = "STENTOR_CONFIG";
 
+/// The variable that stands for `--token` of the commands that are clients.
+pub const TOKEN_VARIABLE: &str = "STENTOR_TOKEN";
+
 /// The characters of a value that a message repeats.
 const WRITTEN_LENGTH_MAX: usize = 60;
 
@@ -88,7 +91,8 @@ pub fn read_environment<'a>(
     let mut warnings = Vec::new();
     let names: Vec<String> = KEYS.iter().map(|key| key.environment_name()).collect();
     for (name, text) in variables {
-        if !name.starts_with(ENVIRONMENT_PREFIX) || name == CONFIG_VARIABLE || text.is_empty() {
+        let is_elsewhere = name == CONFIG_VARIABLE || name == TOKEN_VARIABLE;
+        if !name.starts_with(ENVIRONMENT_PREFIX) || is_elsewhere || text.is_empty() {
             continue;
         }
         let origin = Origin::Environment(name.to_string());

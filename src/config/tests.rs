@@ -64,8 +64,11 @@ fn nothing_written_is_the_default() {
 
 #[test]
 fn every_key_is_read_from_a_file() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&keys, "alice 0123456789abcdef\n").unwrap();
+    let keys = keys.path();
     let written = file(
-        r#"
+        &r#"
         [server]
         listen = "[::1]:9000"
         shards = 4
@@ -97,6 +100,12 @@ fn every_key_is_read_from_a_file() {
         history_memory = "14MiB"
         [heartbeat]
         interval = "500ms"
+        [auth]
+        keys_file = "KEYS"
+        required = true
+        timeout = "4s"
+        max_users = 26
+        max_connections_per_user = 27
         [channels]
         level = "history"
         slow_consumer = "conflate"
@@ -106,6 +115,11 @@ fn every_key_is_read_from_a_file() {
         last = true
         idempotency_window = "18s"
         idempotency_size = 19
+        direct = true
+        offline_queue = true
+        offline_queue_size = 28
+        offline_queue_bytes = "29KiB"
+        offline_queue_ttl = "30s"
         [namespaces.chat]
         level = "live"
         slow_consumer = "drop_oldest"
@@ -123,7 +137,8 @@ fn every_key_is_read_from_a_file() {
         [log]
         level = "debug"
         format = "json"
-        "#,
+        "#
+        .replace("KEYS", keys.to_str().unwrap()),
     );
     let config = written.load().config;
     let channels = ChannelOptions {
@@ -135,6 +150,11 @@ fn every_key_is_read_from_a_file() {
         last: true,
         idempotency_window: Duration::from_secs(18),
         idempotency_size: 19,
+        direct: true,
+        offline_queue: true,
+        offline_queue_size: 28,
+        offline_queue_bytes: 29 << 10,
+        offline_queue_ttl: Duration::from_secs(30),
     };
     let namespace = |name: &str, level, slow_consumer| Namespace {
         name: name.to_string(),
@@ -175,6 +195,14 @@ fn every_key_is_read_from_a_file() {
                 history_memory: 14 << 20,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
+            auth: Auth {
+                keys_file: Some(keys.to_path_buf()),
+                keys: Arc::new(Keys::read(keys).unwrap()),
+                required: true,
+                timeout: Duration::from_secs(4),
+                max_users: 26,
+                max_connections_per_user: 27,
+            },
             namespaces: vec![
                 namespace("chat", Level::Live, SlowConsumer::DropOldest),
                 namespace("prices", Level::History, SlowConsumer::Conflate),
@@ -507,4 +535,52 @@ fn the_list_of_keys_is_sound() {
         }
         assert!(!key.help.ends_with('.') && !key.help.contains('\n'));
     }
+}
+
+#[test]
+fn keys_are_read_with_the_configuration_and_never_shown() {
+    const TOKEN: &str = "0123456789abcdef";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let text = format!("[auth]\nkeys_file = \"{}\"\nrequired = true\n", path.display());
+    let problem = file(&text).problems().remove(0);
+    assert!(problem.contains("auth.keys_file = ") && problem.contains("No such file"), "{problem}");
+    fs::write(&path, format!("alice {TOKEN}\nbob {}\n", &TOKEN[1..])).unwrap();
+    let problem = file(&text).problems().remove(0);
+    assert!(problem.contains("line 2: a token of 15 bytes"), "{problem}");
+    assert!(!problem.contains(&TOKEN[1..]), "{problem}");
+    fs::write(&path, format!("alice {TOKEN}\n")).unwrap();
+    let loaded = file(&text).load();
+    assert_eq!(
+        loaded.config.auth.keys.user_of(TOKEN.as_bytes()).map(|user| &**user),
+        Some("alice")
+    );
+    assert!(!loaded.to_toml().contains(TOKEN) && !format!("{:?}", loaded.config).contains(TOKEN));
+    let problems = file("[auth]\nrequired = true\n").problems();
+    assert!(problems[0].contains("nobody can authenticate: set auth.keys_file"), "{problems:?}");
+}
+
+#[test]
+fn authentication_without_encryption_is_no_reason_to_listen_for_everybody() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&keys, "alice 0123456789abcdef\n").unwrap();
+    let auth = format!("[auth]\nkeys_file = \"{}\"\nrequired = true\n", keys.path().display());
+    let problems = file(&format!("{auth}[server]\nlisten = \"0.0.0.0:80\"\n")).problems();
+    assert!(problems[0].contains("nothing is encrypted"), "{problems:?}");
+    file(&format!("{auth}[server]\nlisten = \"0.0.0.0:80\"\ninsecure = true\n")).load();
+}
+
+#[test]
+fn a_queue_for_users_needs_a_folder() {
+    let problems = file("[namespaces.mail]\noffline_queue = true\n").problems();
+    assert!(
+        problems[0].contains("namespaces.mail.offline_queue = true: needs a folder"),
+        "{problems:?}"
+    );
+    let text = "[channels]\ndirect = true\n[namespaces.mail]\noffline_queue = true\n\
+                [namespaces.other]\ndirect = false\n[store]\ndirectory = \"x\"\n";
+    let inboxes: Vec<_> = file(text).load().config.inboxes().collect();
+    let names: Vec<_> = inboxes.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["\u{1}", "\u{1}mail"]);
+    assert!(!inboxes[0].1.has_history() && inboxes[1].1.is_durable());
 }

@@ -103,7 +103,7 @@ pub fn show_duration(duration: Duration) -> String {
     if text.is_empty() { "0".to_string() } else { text }
 }
 
-/// A folder, or `None` for the empty text. Whether there is one, nobody looks.
+/// A folder or a file, or `None` for the empty text. Whether there is one, nobody looks.
 pub fn parse_directory(text: &str) -> Result<Option<PathBuf>, String> {
     if text.contains(char::is_control) {
         return Err("control characters cannot stand in it".to_string());

@@ -12,7 +12,7 @@
 //! ```
 
 use super::record::{Kind, u32_at, u64_at};
-use crate::ids::{TopicName, check_topic_name};
+use crate::ids::{TopicName, check_kept_name};
 
 const MAGIC: &[u8; 8] = b"STENTIDX";
 const VERSION: u32 = 1;
@@ -124,7 +124,7 @@ pub fn decode(bytes: &[u8], store: u64, number: u64) -> Option<(u64, Vec<RunEntr
         let (topic, tail) = tail.split_at_checked(usize::from(head[1]))?;
         rest = tail;
         let topic = str::from_utf8(topic).ok()?;
-        check_topic_name(topic).ok()?;
+        check_kept_name(topic).ok()?;
         let kind = match head[0] {
             2 => Kind::Publication,
             3 => Kind::Moved,

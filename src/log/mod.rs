@@ -113,10 +113,9 @@ impl Options {
             age_ms: options.history_ttl.as_millis() as u64,
         };
         let namespaces = config.namespaces.iter();
-        Self {
-            default: of(&config.channels),
-            namespaces: namespaces.map(|each| (each.name.clone(), of(&each.options))).collect(),
-        }
+        let namespaces = namespaces.map(|each| (each.name.clone(), of(&each.options)));
+        let inboxes = config.inboxes().map(|(name, options)| (name, of(&options)));
+        Self { default: of(&config.channels), namespaces: namespaces.chain(inboxes).collect() }
     }
 
     fn retention(&self, topic: &TopicName) -> Retention {

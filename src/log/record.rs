@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::ids::check_topic_name;
+use crate::ids::check_kept_name;
 
 /// Bytes of a record before its topic.
 pub const RECORD_HEAD: usize = 40;
@@ -142,7 +142,7 @@ impl<'a> Record<'a> {
         let (id, data) = rest.split_at_checked(id_bytes).ok_or(Flaw::Content)?;
         let topic = str::from_utf8(topic).map_err(|_| Flaw::Content)?;
         let id = str::from_utf8(id).map_err(|_| Flaw::Content)?;
-        if kind != Kind::Mark && check_topic_name(topic).is_err() {
+        if kind != Kind::Mark && check_kept_name(topic).is_err() {
             return Err(Flaw::Content);
         }
         Ok(Self {

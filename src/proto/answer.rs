@@ -26,6 +26,16 @@ pub enum Answer<'a> {
         from: u64,
         to: u64,
     },
+    QueueGap {
+        namespace: &'a str,
+    },
+    Response {
+        /// JSON.
+        payload: &'a str,
+        id: Option<RequestId<'a>>,
+        /// The time, and the number of this message.
+        envelope: (u64, u64),
+    },
     HistoryPage {
         channel: &'a str,
         position: Option<Position>,
@@ -82,6 +92,10 @@ impl Answer<'_> {
                 written!(encoding, unsubscription_confirm(channel, id))
             }
             Self::Gap { channel, from, to } => written!(encoding, gap(channel, from, to)),
+            Self::QueueGap { namespace } => written!(encoding, queue_gap(namespace)),
+            Self::Response { payload, id, envelope } => {
+                written!(encoding, response(payload, id, envelope))
+            }
             Self::HistoryPage { channel, position, frames, complete, more, id, envelope } => {
                 written!(
                     encoding,

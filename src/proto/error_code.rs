@@ -25,6 +25,10 @@ pub enum ErrorCode {
     Unavailable,
     /// A place in a history that the server cannot give everything from.
     PositionUnavailable,
+    /// Credentials are missing or wrong.
+    Unauthenticated,
+    /// Whoever it is may not do this.
+    PermissionDenied,
 }
 
 impl ErrorCode {
@@ -43,6 +47,8 @@ impl ErrorCode {
             Self::BacklogFull => "backlog_full",
             Self::Unavailable => "unavailable",
             Self::PositionUnavailable => "position_unavailable",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
         }
     }
 }

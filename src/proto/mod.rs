@@ -13,6 +13,7 @@ pub mod encoder;
 pub mod encoding;
 pub mod error_code;
 pub mod http;
+pub mod inbox;
 pub mod json;
 pub mod opcode;
 pub mod protobuf;

@@ -6,6 +6,7 @@ use crate::ids::{ConnectionId, Position, SessionId};
 use crate::proto::command::{Family, Rejection, RequestId};
 use crate::proto::encoder::{Part, retained_fields, text_frame};
 use crate::proto::error_code::ErrorCode;
+use crate::proto::json;
 use crate::proto::recall::{Recovery, Standing, Unavailable};
 
 /// The version of the protocol this server speaks.
@@ -195,6 +196,41 @@ pub fn pong(id: Option<RequestId<'_>>, timestamp: Option<&str>) -> Bytes {
     ])
 }
 
+/// The answer to a request of the `type` family. `payload` is JSON; `now_unix_ms` and `message_id` are as in
+/// [`error`].
+pub fn response(
+    payload: &str,
+    id: Option<RequestId<'_>>,
+    (now_unix_ms, message_id): (u64, u64),
+) -> Bytes {
+    let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
+    text_frame(&[
+        Part::raw(&format!(r#"{{"id":"{message_id}","type":"response""#)),
+        id_name,
+        id,
+        Part::raw(&format!(r#","timestamp":{now_unix_ms},"payload":"#)),
+        Part::raw(payload),
+        Part::raw("}"),
+    ])
+}
+
+/// The payload of the [`response`] to credentials that are right.
+pub fn authenticated(user: &str, connection_id: ConnectionId, session_id: SessionId) -> String {
+    let user = json::quote(user);
+    format!(
+        r#"{{"userId":{user},"connectionId":"{connection_id}","sessionId":"{session_id}","expiresAt":null}}"#
+    )
+}
+
+/// Tells a user that messages which waited under this namespace are not kept any more.
+pub fn queue_gap(namespace: &str) -> Bytes {
+    text_frame(&[
+        Part::raw(r#"{"channel":"system","data":{"type":"queue_gap","namespace":"#),
+        Part::String(namespace),
+        Part::raw(r#","reason":"trimmed"}}"#),
+    ])
+}
+
 /// The first message on a connection that asked for a `stentor.v1.*` subprotocol.
 ///
 /// `message_id` is the number of this message, `heartbeat_ms` the time between two pings.
@@ -341,6 +377,21 @@ mod tests {
         assert_eq!(
             payload(publish_ack(id, None, "c", Some(17))),
             r#"{"type":"ack","requestId":9,"channel":"c","offset":17}"#
+        );
+    }
+
+    #[test]
+    fn who_is_authenticated_is_told_its_names() {
+        let connection = ConnectionId { shard: ShardId(1), slot: 5, secret: 0xABC };
+        let session = SessionId { shard: ShardId(1), secret: 0 };
+        let id = id(r#"{"type":"ping","id":9}"#);
+        assert_eq!(
+            payload(response(&authenticated("b\"b", connection, session), id, (1, 2))),
+            r#"{"id":"2","type":"response","requestId":9,"timestamp":1,"payload":{"userId":"b\"b","connectionId":"00010000000500000000000000000000000000000abc","sessionId":"000100000000000000000000000000000000","expiresAt":null}}"#
+        );
+        assert_eq!(
+            payload(queue_gap("chat")),
+            r#"{"channel":"system","data":{"type":"queue_gap","namespace":"chat","reason":"trimmed"}}"#
         );
     }
 

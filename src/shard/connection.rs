@@ -79,6 +79,8 @@ pub struct Connection {
     pub ended: bool,
     /// A message has begun and not ended.
     pub message_open: bool,
+    /// It is known whose it is.
+    pub authenticated: bool,
     /// Close frames sent: at most one (RFC 6455 §5.5.1).
     pub close_sent: bool,
     /// Refused messages since `errors_since`.
@@ -123,6 +125,7 @@ impl Connection {
             shut: false,
             ended: false,
             message_open: false,
+            authenticated: false,
             close_sent: false,
             errors: 0,
             errors_since: now,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::State;
 use super::connection::Phase;
+use super::users::Message;
 use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
 use crate::message::{Begin, PublishOutcome, Receipt};
@@ -76,6 +77,9 @@ impl State {
     }
 
     fn run(&mut self, token: Token, command: Command<'_>) {
+        if self.settings.config.auth.required && !self.may_run(token, &command) {
+            return;
+        }
         match command {
             Command::Subscribe { channel, start, limit, id } => {
                 self.subscribe(token, channel, Begin { start, limit }, id);
@@ -84,7 +88,8 @@ impl State {
             Command::Publish { channel, data, echo, id, message_id } => {
                 let receipt = (id.is_some() || message_id.is_some()).then(|| {
                     let request_id = id.map(|id| id.as_json().into());
-                    Box::new(Receipt { request_id, message_id: message_id.map(Into::into) })
+                    let message_id = message_id.map(Into::into);
+                    Box::new(Receipt { request_id, message_id, channel: None })
                 });
                 if let Err((code, message)) = self.admit_publication(token) {
                     let refused = Rejection {
@@ -106,6 +111,11 @@ impl State {
                 self.count(Counter::Publications, 1);
                 self.apply(effects);
             }
+            Command::Direct { to, channel, data, echo, id, message_id } => {
+                let message = Message { channel, data, echo, id, message_id };
+                self.send_to_user(token, &to, message);
+            }
+            Command::Auth { token: secret, id } => self.authenticate(token, &secret, id),
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ping { id: None, timestamp: None }
                 if self.encoding(token) == Encoding::Json =>
@@ -172,7 +182,10 @@ impl State {
         self.reject(token, &refused, 1);
     }
 
-    fn admit_publication(&mut self, token: Token) -> Result<(), (ErrorCode, &'static str)> {
+    pub(super) fn admit_publication(
+        &mut self,
+        token: Token,
+    ) -> Result<(), (ErrorCode, &'static str)> {
         if self.shutdown.has_begun() {
             return Err((ErrorCode::Unavailable, "the server is shutting down"));
         }
@@ -215,6 +228,9 @@ impl State {
             match effect {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
                 Effect::Log(message) => self.log_outbox.push(message),
+                Effect::Subscribed { token, topic, .. } if topic.is_inbox() => {
+                    self.inbox_opened(token);
+                }
                 Effect::Subscribed { token, topic, request_id, standing } => {
                     let id = request_id.as_deref().and_then(RequestId::parse);
                     let (channel, standing) = (&topic, &standing);
@@ -227,6 +243,7 @@ impl State {
                 Effect::Replay { token, topic, gap, frames } => {
                     self.replay(token, &topic, gap, frames);
                 }
+                Effect::Handed { token, topic, upto } => self.handed(token, topic, upto),
                 Effect::Page { token, topic, page, request_id } => {
                     self.answer_query(token, &topic, &page, request_id.as_deref());
                 }
@@ -242,11 +259,18 @@ impl State {
         receipt: Option<&Receipt>,
         outcome: PublishOutcome,
     ) {
+        // Of a message to a user: nobody is told the name of an inbox, nor an offset in it.
+        let to_user = receipt.and_then(|receipt| receipt.channel.as_deref());
+        let topic = to_user.unwrap_or(topic);
         let request_id = receipt.and_then(|receipt| receipt.request_id.as_deref());
         let id = request_id.and_then(RequestId::parse);
         let (code, message) = match outcome {
             PublishOutcome::Accepted { offset } => {
                 let message_id = receipt.and_then(|receipt| receipt.message_id.as_deref());
+                let offset = offset.filter(|_| to_user.is_none());
+                if to_user.is_some() && id.is_none() && message_id.is_none() {
+                    return;
+                }
                 let channel = topic;
                 self.reply(token, &Answer::PublishAck { id, message_id, channel, offset });
                 return;

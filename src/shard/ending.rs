@@ -227,6 +227,8 @@ impl State {
     }
 
     fn leave_broker(&mut self, token: Token) {
+        self.joining.forget(token);
+        self.receipts.forget(token);
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.leave(token, &mut effects);
         self.apply(effects);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::connection::{Connection, Phase};
 use super::sending::may_wait;
 use super::{EXPIRED_MAX, State};
-use crate::config::Config;
+use crate::config::{Auth, Config};
 use crate::ids::{Tick, Token};
 use crate::metrics::Counter;
 use crate::proto::http::Refusal;
@@ -79,7 +79,12 @@ impl State {
         let config = &self.settings.config;
         let interval = config.heartbeat.interval;
         let ping = self.ping;
+        let auth = &config.auth;
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
+        if auth_due(connection, auth).is_some_and(|due| now >= due) {
+            self.close_unauthenticated(token);
+            return;
+        }
         let is_slow = connection.blocked
             && now >= connection.progress.after(config.limits.slow_consumer_timeout);
         if is_slow && may_wait(connection, &self.frames) {
@@ -132,10 +137,16 @@ fn deadline(connection: &Connection, token: Token, config: &Config) -> Tick {
                 let open = connection.message_since.after(config.limits.message_timeout);
                 deadline = deadline.min(open);
             }
-            deadline
+            auth_due(connection, &config.auth).map_or(deadline, |due| due.min(deadline))
         }
         Phase::Gone => Tick(u32::MAX),
     }
+}
+
+/// When a connection must have authenticated, if it must and has not. An echo has done so at its upgrade.
+fn auth_due(connection: &Connection, auth: &Auth) -> Option<Tick> {
+    let waits = auth.required && !connection.authenticated && connection.phase == Phase::Open;
+    waits.then(|| connection.phase_since.after(auth.timeout))
 }
 
 /// When a connection that was pinged counts as lost: after two intervals of silence. If the shard

@@ -73,6 +73,7 @@ impl State {
             self.count(Counter::FellBehind, tally.fell_behind);
             self.count(Counter::NotRecovered, tally.not_recovered);
             self.count(Counter::HistoryGaps, tally.gaps);
+            self.count(Counter::QueueDropped, tally.queue_dropped);
         }
     }
 }

@@ -76,8 +76,11 @@ impl State {
                     self.answer_ping(token, &payload);
                 }
             }
-            Event::Pong => {
-                self.admit_control(token);
+            // One that proves something was asked for, and does not count.
+            Event::Pong(payload) => {
+                if !self.prove(token, &payload) {
+                    self.admit_control(token);
+                }
             }
             // The answer to ours: both sides are done.
             Event::Close(_) if phase == Phase::Closing => self.enter(token, Phase::Draining),

@@ -3,13 +3,15 @@
 
 use super::State;
 use super::connection::{Aside, Phase};
-use crate::ids::{ConnectionId, SessionId, Token};
+use crate::ids::{ConnectionId, SessionId, Token, UserName};
 
 /// The names of one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub connection_id: ConnectionId,
     pub session_id: SessionId,
+    /// Whose it is; `None`: it has not authenticated.
+    pub user: Option<UserName>,
 }
 
 impl State {
@@ -24,6 +26,7 @@ impl State {
             Box::new(Aside::Identity(Identity {
                 connection_id: ConnectionId { shard, slot: token.slot, secret: random() },
                 session_id: SessionId { shard, secret: random() },
+                user: None,
             }))
         });
         match &mut **aside {

@@ -3,7 +3,7 @@
 //! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get),
-//! `identity` (names), `expiry` (deadlines), `ending` (every way a connection ends).
+//! `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived), `expiry` (deadlines), `ending` (every way a connection ends).
 
 mod connection;
 mod dispatch;
@@ -15,11 +15,13 @@ mod identity;
 mod pace;
 mod peer_log;
 mod recall;
+mod receipts;
 mod requests;
 mod sending;
 #[cfg(test)]
 mod simulation;
 mod timers;
+mod users;
 
 use std::collections::VecDeque;
 use std::io;
@@ -209,6 +211,9 @@ struct State {
     pong: FrameId,
     /// Of the next message of the `type` family.
     next_message_id: u64,
+    /// Connections that authenticate and whose inboxes are not all open.
+    joining: users::Joining,
+    receipts: receipts::Receipts,
     /// When accepting last paused, as long as that is news: the log says once that it pauses, and
     /// once that it goes on.
     accept_paused: Option<Moment>,
@@ -258,6 +263,8 @@ impl State {
             ping,
             pong,
             next_message_id: 0,
+            joining: users::Joining::default(),
+            receipts: receipts::Receipts::default(),
             accept_paused: None,
             shutdown: ending::Shutdown::default(),
             peer_log: PeerLog::new(id),

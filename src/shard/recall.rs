@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::State;
 use super::dispatch::BACKLOG_FULL;
-use crate::ids::Token;
+use crate::ids::{Token, TopicName};
 use crate::io::FrameClass;
 use crate::message::Page;
 use crate::metrics::Counter;
@@ -65,7 +65,7 @@ impl State {
     pub(super) fn replay(
         &mut self,
         token: Token,
-        channel: &str,
+        channel: &TopicName,
         gap: Option<(u64, u64)>,
         frames: Vec<Bytes>,
     ) {
@@ -73,8 +73,11 @@ impl State {
         if let Some((from, to)) = gap {
             // Not a reply: if the connection is closed and the publications before it are dropped, it
             // must not arrive and pass for the place where the client is.
-            let gap = Answer::Gap { channel, from, to }.frame(encoding);
-            self.queue_bytes(token, gap, FrameClass::Retained);
+            let notice = match channel.as_inbox() {
+                None => Answer::Gap { channel, from, to },
+                Some((namespace, _)) => Answer::QueueGap { namespace },
+            };
+            self.queue_bytes(token, notice.frame(encoding), FrameClass::Retained);
         }
         self.count(Counter::Deliveries, frames.len() as u64);
         self.count(Counter::Replayed, frames.len() as u64);

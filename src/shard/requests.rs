@@ -97,21 +97,33 @@ impl State {
             self.refuse(token, &Refusal::reserved_path());
             return;
         }
+        let user = match self.upgrading_user(token, upgrade, is_echo) {
+            Ok(user) => user,
+            Err(refusal) => {
+                self.refuse(token, &refusal);
+                return;
+            }
+        };
         let subprotocol = upgrade.subprotocol.filter(|_| !is_echo);
         self.count(Counter::Upgrades, 1);
         self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
         self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
-        if let Some(subprotocol) = subprotocol {
-            if let Some(connection) = self.connection(token) {
-                connection.encoding = subprotocol.encoding();
-            }
+        if let Some(subprotocol) = subprotocol
+            && let Some(connection) = self.connection(token)
+        {
+            connection.encoding = subprotocol.encoding();
+        }
+        if let Some(user) = user {
+            self.become_user(token, user);
+        }
+        if subprotocol.is_some() {
             self.welcome(token);
         }
     }
 
     /// With a subprotocol the server speaks first.
     fn welcome(&mut self, token: Token) {
-        let Some(&mut Identity { connection_id, session_id }) = self.identity(token) else {
+        let Some(&mut Identity { connection_id, session_id, .. }) = self.identity(token) else {
             return;
         };
         self.next_message_id += 1;

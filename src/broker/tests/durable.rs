@@ -37,7 +37,8 @@ impl Home {
     }
 
     fn publish(&mut self, message_id: Option<&str>) -> Heard {
-        let receipt = Receipt { request_id: None, message_id: message_id.map(Into::into) };
+        let receipt =
+            Receipt { request_id: None, message_id: message_id.map(Into::into), channel: None };
         let request = PublishRequest {
             token: TOKEN,
             topic: "t",

@@ -153,8 +153,11 @@ impl World {
         let token = self.token(shard, slot);
         self.publications.push(Publication { token: (shard, token), echo, outcome: None });
         // The receipt carries the id back.
-        let receipt =
-            crate::message::Receipt { request_id: Some(id.to_string().into()), message_id: None };
+        let receipt = crate::message::Receipt {
+            request_id: Some(id.to_string().into()),
+            message_id: None,
+            channel: None,
+        };
         let name = TOPICS[topic];
         let data = id.to_string();
         let (data, receipt) = (data.as_bytes(), Some(Box::new(receipt)));
@@ -235,7 +238,10 @@ impl World {
                     assert_eq!(self.publications[id].outcome, None, "answered twice");
                     self.publications[id].outcome = Some(outcome);
                 }
-                Effect::Ready { .. } | Effect::Replay { .. } | Effect::Page { .. } => {
+                Effect::Ready { .. }
+                | Effect::Replay { .. }
+                | Effect::Handed { .. }
+                | Effect::Page { .. } => {
                     panic!("nothing has a history: {effect:?}")
                 }
             }

@@ -29,6 +29,7 @@ pub(super) struct Fields<'a> {
     pub(super) since: Option<&'a str>,
     pub(super) limit: Option<&'a str>,
     pub(super) payload: Option<&'a str>,
+    pub(super) to: Option<&'a str>,
     /// The first field that came twice.
     duplicate: Option<&'static str>,
     /// Came twice, first or not: in doubt, and not to be repeated in the answer.
@@ -70,6 +71,7 @@ impl<'a> Fields<'a> {
             "since" => (&mut self.since, "since"),
             "limit" => (&mut self.limit, "limit"),
             "payload" => (&mut self.payload, "payload"),
+            "to" => (&mut self.to, "to"),
             _ => return,
         };
         if field.replace(value).is_some() {
@@ -111,6 +113,14 @@ impl<'a> Fields<'a> {
 
     fn action_command(&self, action: &str) -> Result<Command<'a>, Refused> {
         match action {
+            "publish" if self.to.is_some() => Ok(Command::Direct {
+                id: self.id()?,
+                channel: self.channel()?,
+                to: self.addressee()?,
+                data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
+                echo: self.echo()?,
+                message_id: self.message_id()?,
+            }),
             "publish" => Ok(Command::Publish {
                 id: self.id()?,
                 channel: self.channel()?,
@@ -135,6 +145,7 @@ impl<'a> Fields<'a> {
             "ping" => Ok(Command::Ping { id: self.id()?, timestamp: self.timestamp()? }),
             "pong" => Ok(Command::Pong),
             "query" => self.query(self.id()?),
+            "auth" => self.auth(self.id()?),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))

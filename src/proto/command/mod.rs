@@ -4,12 +4,15 @@
 
 mod fields;
 mod recall;
+mod users;
 
 use std::borrow::Cow;
 use std::mem;
 
+use crate::ids::UserName;
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{Refused, displayed_name, invalid};
+pub(in crate::proto) use crate::proto::command::users::addressee;
 pub(in crate::proto) use crate::proto::command::recall::history;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
@@ -46,6 +49,21 @@ pub enum Command<'a> {
         id: Option<RequestId<'a>>,
         /// A JSON string with its quotes, of 1 to [`MESSAGE_ID_BYTES_MAX`] bytes between them.
         message_id: Option<&'a str>,
+    },
+    /// A message to every connection of a user, under the options of a channel.
+    Direct {
+        to: UserName,
+        channel: Cow<'a, str>,
+        /// As in [`Command::Publish`], and the rest too.
+        data: &'a str,
+        echo: bool,
+        id: Option<RequestId<'a>>,
+        message_id: Option<&'a str>,
+    },
+    /// Credentials. The token is a secret.
+    Auth {
+        token: Cow<'a, str>,
+        id: Option<RequestId<'a>>,
     },
     /// A query for a part of a history.
     History {

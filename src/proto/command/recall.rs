@@ -94,7 +94,7 @@ fn whole(value: &str, name: &str) -> Result<u64, Refused> {
 }
 
 /// The values of these members of an object; others are passed over.
-fn members<'a, const N: usize>(
+pub(super) fn members<'a, const N: usize>(
     value: &'a str,
     name: &str,
     wanted: [&'static str; N],

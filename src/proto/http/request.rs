@@ -200,6 +200,7 @@ mod tests {
                 query: vec![("a".into(), "1".into())],
                 accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
                 subprotocol: None,
+                bearer: None,
             }
         );
     }

@@ -32,6 +32,11 @@ impl Refusal {
         Self::new(400, "bad_request", text)
     }
 
+    /// The credentials are wrong, or there are none and there must be.
+    pub fn unauthenticated(text: &'static str) -> Self {
+        Self::new(401, "unauthenticated", text)
+    }
+
     /// Upgrades are not served on this path.
     pub fn reserved_path() -> Self {
         Self::new(404, "reserved_path", "no WebSocket is served on this path")
@@ -68,6 +73,11 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
+    /// There is no room for another connection of this user at the moment.
+    pub fn no_room(reason: &'static str, text: String, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(503, reason, text) }
+    }
+
     /// A version of HTTP other than 1.0 and 1.1.
     pub fn http_version() -> Self {
         Self::new(505, "http_version", "only HTTP/1.1 is spoken here")
@@ -94,6 +104,8 @@ pub fn refusal_response(refusal: &Refusal, date: &str) -> Bytes {
     let retry_after_seconds =
         refusal.retry_after.map(|duration| duration.as_millis().div_ceil(1000).to_string());
     match refusal.status {
+        // RFC 9110, 15.5.2: the server MUST send a WWW-Authenticate field.
+        401 => extra.push(("WWW-Authenticate", "Bearer")),
         // RFC 9110, 15.5.6: the origin server MUST generate an Allow field in a 405.
         405 => extra.push(("Allow", "GET, HEAD")),
         // RFC 6455, 4.4: the versions the server supports. RFC 9110, 15.5.22: MUST send Upgrade.
@@ -172,6 +184,7 @@ fn reason_phrase(status: u16) -> &'static str {
         101 => "Switching Protocols",
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -200,6 +213,7 @@ mod tests {
             query: Vec::new(),
             accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
             subprotocol: None,
+            bearer: None,
         };
         let plain = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                      Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";

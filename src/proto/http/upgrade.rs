@@ -57,6 +57,8 @@ pub struct Upgrade {
     pub accept_key: String,
     /// The first of the subprotocols offered that is spoken here.
     pub subprotocol: Option<Subprotocol>,
+    /// The token of `Authorization: Bearer`, if there is one: a secret.
+    pub bearer: Option<Box<[u8]>>,
 }
 
 /// Whether this request asks for a WebSocket, well or badly.
@@ -90,6 +92,7 @@ pub(super) fn parse_upgrade(
         query: target.query(limits.fields_max)?,
         accept_key: derive_accept_key(key),
         subprotocol: choose_subprotocol(fields)?,
+        bearer: bearer(fields)?,
     })
 }
 
@@ -101,6 +104,16 @@ fn is_key(key: &[u8]) -> bool {
         Some(digits) => digits.len() == 22 && digits.iter().all(is_digit),
         None => false,
     }
+}
+
+/// RFC 6750, 2.1. RFC 9110, 11.1: the scheme has no case. Credentials of another scheme are for somebody
+/// else on the way.
+fn bearer(fields: Fields<'_>) -> Result<Option<Box<[u8]>>, Refusal> {
+    let Some(value) = fields.single("authorization")? else { return Ok(None) };
+    let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, token) = value.split_at(scheme_end);
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
+    Ok(is_bearer.then(|| token.trim_ascii().into()))
 }
 
 fn choose_subprotocol(fields: Fields<'_>) -> Result<Option<Subprotocol>, Refusal> {
@@ -153,6 +166,20 @@ mod tests {
             assert_eq!(choose(&[line]), Err(400), "{line:?}");
         }
         assert_eq!(choose(&["stentor.v1.json", "@"]), Err(400));
+    }
+
+    #[test]
+    fn a_bearer_token_is_what_follows_its_scheme() {
+        let bearer = |value: &'static str| {
+            let headers = [Header { name: "authorization", value: value.as_bytes() }];
+            bearer(Fields(&headers)).unwrap()
+        };
+        assert_eq!(bearer("Bearer abc"), Some(b"abc"[..].into()));
+        assert_eq!(bearer("bEARER   a b "), Some(b"a b"[..].into()));
+        assert_eq!(bearer("Bearer"), Some(b""[..].into()));
+        assert_eq!(bearer("Basic YTpi"), None);
+        let twice = Header { name: "Authorization", value: b"Bearer a" };
+        assert_eq!(super::bearer(Fields(&[twice, twice])).unwrap_err().status, 400);
     }
 
     #[test]

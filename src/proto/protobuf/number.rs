@@ -8,6 +8,7 @@ pub const CONFIRMATION: u32 = 14;
 pub const ERROR: u32 = 15;
 pub const PING: u32 = 16;
 pub const PONG: u32 = 17;
+pub const AUTH: u32 = 18;
 pub const QUERY: u32 = 19;
 pub const RESPONSE: u32 = 20;
 pub const ACK: u32 = 21;

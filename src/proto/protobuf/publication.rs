@@ -27,8 +27,8 @@ pub fn bytes_as_json(bytes: &[u8]) -> String {
 pub fn publication_frame(json_frame: &[u8]) -> Bytes {
     let publication = Publication::read(json_frame);
     let channel = Field::Text(1, &publication.channel);
-    let [data, offset] = publication.fields();
-    binary_frame(&[Field::Message(number::PUBLICATION, &[channel, data, offset])])
+    let [data, offset, message_id] = publication.fields();
+    binary_frame(&[Field::Message(number::PUBLICATION, &[channel, data, offset, message_id])])
 }
 
 /// A publication without its framing.
@@ -37,6 +37,7 @@ pub(super) struct Publication<'a> {
     channel: Cow<'a, str>,
     data: Cow<'a, [u8]>,
     offset: u64,
+    message_id: Cow<'a, str>,
 }
 
 impl<'a> Publication<'a> {
@@ -49,10 +50,8 @@ impl<'a> Publication<'a> {
         let Some(mut object) = scanner.object() else { return publication };
         while let Ok(Some((key, value))) = object.next_member() {
             match key.raw() {
-                "channel" => {
-                    let channel = RawString::of_value(value).and_then(RawString::decode);
-                    publication.channel = channel.unwrap_or_default();
-                }
+                "channel" => publication.channel = text_of(value),
+                "messageId" => publication.message_id = text_of(value),
                 "data" => publication.data = Cow::Borrowed(value.as_bytes()),
                 "offset" => publication.offset = value.parse().unwrap_or_default(),
                 "encoding" => is_base64 = true,
@@ -66,7 +65,12 @@ impl<'a> Publication<'a> {
     }
 
     /// All but the channel.
-    pub fn fields(&self) -> [Field<'_>; 2] {
-        [Field::Bytes(2, &self.data), Field::Number(3, self.offset)]
+    pub fn fields(&self) -> [Field<'_>; 3] {
+        let message_id = Field::Text(4, &self.message_id);
+        [Field::Bytes(2, &self.data), Field::Number(3, self.offset), message_id]
     }
+}
+
+fn text_of(value: &str) -> Cow<'_, str> {
+    RawString::of_value(value).and_then(RawString::decode).unwrap_or_default()
 }

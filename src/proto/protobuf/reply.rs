@@ -59,6 +59,21 @@ pub fn gap(channel: &str, from: u64, to: u64) -> Bytes {
     answer(None, number::GAP, &fields)
 }
 
+/// As [`queue_gap`](crate::proto::reply::queue_gap).
+pub fn queue_gap(namespace: &str) -> Bytes {
+    answer(None, number::GAP, &[Field::Text(4, GAP_REASON), Field::Text(5, namespace)])
+}
+
+/// As [`response`](crate::proto::reply::response).
+pub fn response(
+    payload: &str,
+    id: Option<RequestId<'_>>,
+    (now_unix_ms, message_id): (u64, u64),
+) -> Bytes {
+    let fields = [Field::Text(1, payload), Field::Number(2, now_unix_ms)];
+    numbered(message_id, id, number::RESPONSE, &fields)
+}
+
 /// As [`history_page`](crate::proto::reply::history_page), from the same frames.
 pub fn history_page(
     channel: &str,

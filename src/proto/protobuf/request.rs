@@ -7,7 +7,7 @@ use std::mem;
 use crate::ids::{Epoch, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Refused, Rejection, RequestId,
-    displayed_name, history, invalid,
+    addressee, displayed_name, history, invalid,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
@@ -96,6 +96,7 @@ enum Body<'a> {
     Ping(Ping),
     Pong(Ping),
     Query(Query<'a>),
+    Auth(Auth<'a>),
     /// One that only the server sends: its name.
     Servers(&'static str),
 }
@@ -126,6 +127,12 @@ struct Publish<'a> {
     data: &'a [u8],
     message_id: &'a str,
     no_echo: bool,
+    to_user: Option<&'a str>,
+}
+
+#[derive(Debug, Default)]
+struct Auth<'a> {
+    token: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +178,7 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::PING => body!(Ping, "ping"),
             number::PONG => body!(Pong, "pong"),
             number::QUERY => body!(Query, "query"),
+            number::AUTH => body!(Auth, "auth"),
             number::PUBLICATION => Body::Servers("publication"),
             number::CONFIRMATION => Body::Servers("confirmation"),
             number::ERROR => Body::Servers("error"),
@@ -236,7 +244,17 @@ impl<'a> Message<'a> for Publish<'a> {
             2 => self.data = value.bytes("data")?,
             3 => self.message_id = value.text("message_id")?,
             4 => self.no_echo = value.number("no_echo")? != 0,
+            6 => self.to_user = Some(value.text("to_user")?),
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Auth<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.token = value.text("token")?;
         }
         Ok(())
     }
@@ -289,6 +307,8 @@ impl<'a> Envelope<'a> {
                 }
                 Body::Pong(_) => Ok(Command::Pong),
                 Body::Query(query) => query.command(id),
+                Body::Auth(Auth { token: "" }) => Err(invalid("`token` is missing")),
+                Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
                 Body::Servers(name) => Err(no_route(format!("no route for `{name}`"))),
                 Body::None => Err(unknown.map_or_else(
                     || invalid("an envelope needs a body"),
@@ -310,7 +330,12 @@ impl<'a> Body<'a> {
             Self::Publish(Publish { channel, .. })
             | Self::Subscribe(Subscribe { channel, .. })
             | Self::Unsubscribe(Unsubscribe { channel }) => channel,
-            Self::None | Self::Ping(_) | Self::Pong(_) | Self::Query(_) | Self::Servers(_) => "",
+            Self::None
+            | Self::Ping(_)
+            | Self::Pong(_)
+            | Self::Query(_)
+            | Self::Auth(_)
+            | Self::Servers(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
     }
@@ -329,13 +354,16 @@ impl<'a> Publish<'a> {
             let message = format!("`message_id` must have 1 to {MESSAGE_ID_BYTES_MAX} bytes");
             return Err(invalid(message));
         }
-        Ok(Command::Publish {
-            channel,
-            data: data.unwrap_or(&scratch.data),
-            echo: !self.no_echo,
-            id,
-            message_id: (!self.message_id.is_empty()).then_some(&scratch.message_id),
-        })
+        let data = data.unwrap_or(&scratch.data);
+        let echo = !self.no_echo;
+        let message_id = (!self.message_id.is_empty()).then_some(&*scratch.message_id);
+        match self.to_user {
+            None => Ok(Command::Publish { channel, data, echo, id, message_id }),
+            Some(user) => {
+                let to = addressee(user, "to_user")?;
+                Ok(Command::Direct { to, channel, data, echo, id, message_id })
+            }
+        }
     }
 }
 

@@ -223,6 +223,7 @@ impl World {
         let receipt = Receipt {
             request_id: Some(number.to_string().into()),
             message_id: id.map(|id| format!("\"{id}\"").into()),
+            channel: None,
         };
         let before = self.history(topic);
         let data = number.to_string();
@@ -393,6 +394,7 @@ impl World {
                     }
                 }
                 Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
+                Effect::Handed { .. } => panic!("nobody has an inbox: {effect:?}"),
                 Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
             }
         }

@@ -89,7 +89,8 @@ fn a_page_has_publications_without_their_channel() {
         reason: String::new(),
     };
     let expected = |history| {
-        let body = Body::Response(Response { timestamp_ms: 1, history: Some(history) });
+        let history = Some(history);
+        let body = Body::Response(Response { timestamp_ms: 1, history, payload: Vec::new() });
         Envelope { id: "2".into(), ..answered("q", body) }
     };
     assert_eq!(page(Some(PLACE), &frames, Ok(()), true), expected(history));
@@ -117,11 +118,29 @@ fn the_other_answers_have_what_is_known() {
         said(&Answer::Error { rejection: &rejection, now_unix_ms: 5, message_id: 9 }),
         Envelope { id: "9".into(), ..answered("q", Body::Error(error)) }
     );
+    let payload = r#"{"a":1}"#;
+    let response = Response { payload: payload.into(), timestamp_ms: 5, history: None };
+    assert_eq!(
+        said(&Answer::Response { payload, id, envelope: (5, 9) }),
+        Envelope { id: "9".into(), ..answered("q", Body::Response(response)) }
+    );
+    let queue_gap =
+        Gap { namespace: "n".into(), reason: "trimmed".into(), ..Default::default() };
+    assert_eq!(
+        said(&Answer::QueueGap { namespace: "n" }),
+        answered("", Body::Gap(queue_gap))
+    );
     assert_eq!(
         said(&Answer::Gap { channel: "c", from: 3, to: 5 }),
         answered(
             "",
-            Body::Gap(Gap { channel: "c".into(), from: 3, to: 5, reason: "trimmed".into() })
+            Body::Gap(Gap {
+                channel: "c".into(),
+                from: 3,
+                to: 5,
+                reason: "trimmed".into(),
+                ..Default::default()
+            })
         )
     );
     let ack = |message_id: &str, offset| {

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::envelope::envelope::Body;
-use super::envelope::{Envelope, Ping, Position, Publish, Query, Subscribe, Unsubscribe};
-use crate::ids::{Epoch, check_topic_name};
+use super::envelope::{Auth, Envelope, Ping, Position, Publish, Query, Subscribe, Unsubscribe};
+use crate::ids::{Epoch, UserName, check_topic_name};
 use crate::proto::json::{self, RawString};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
@@ -16,9 +16,16 @@ use crate::proto::{Command, ErrorCode, Since, Start};
 enum Asked {
     Subscribe { channel: String, start: Start, limit: Option<u64>, id: Option<String> },
     Unsubscribe { channel: String, id: Option<String> },
-    Publish { channel: String, data: String, echo: bool, ids: [Option<String>; 2] },
+    Publish {
+        channel: String,
+        data: String,
+        echo: bool,
+        ids: [Option<String>; 2],
+        to: Option<String>,
+    },
     History { channel: String, id: Option<String> },
     Ping { id: Option<String>, timestamp: Option<String> },
+    Auth { token: String, id: Option<String> },
     Pong,
 }
 
@@ -41,7 +48,18 @@ fn asked(command: Command<'_>) -> Asked {
             data: data.to_owned(),
             echo,
             ids: [id(request), message_id.map(text)],
+            to: None,
         },
+        Command::Direct { to, channel, data, echo, id: request, message_id } => Asked::Publish {
+            channel: channel.into_owned(),
+            data: data.to_owned(),
+            echo,
+            ids: [id(request), message_id.map(text)],
+            to: Some(to.to_string()),
+        },
+        Command::Auth { token, id: request } => {
+            Asked::Auth { token: token.into_owned(), id: id(request) }
+        }
         Command::History { channel, id: request, .. } => {
             Asked::History { channel: channel.into_owned(), id: id(request) }
         }
@@ -100,9 +118,10 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         Body::Unsubscribe(Unsubscribe { channel: name }) => {
             Asked::Unsubscribe { channel: channel(name)?, id }
         }
-        Body::Publish(Publish { channel: name, data, message_id, no_echo }) => {
+        Body::Publish(Publish { channel: name, data, message_id, no_echo, to_user: to }) => {
             let channel = channel(name)?;
-            if !fits(message_id, 128) {
+            let is_user = |name: &String| UserName::parse(name).is_some();
+            if !fits(message_id, 128) || !to.as_ref().is_none_or(is_user) {
                 return Err(ErrorCode::InvalidMessage);
             }
             // The other scanner of JSON takes what is nested deeper, and does not keep white space.
@@ -110,12 +129,15 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             let json =
                 json.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
             let data = json.map_or_else(|| bytes_as_json(data), ToOwned::to_owned);
-            Asked::Publish { channel, data, echo: !no_echo, ids: [id, optional(message_id)] }
+            let ids = [id, optional(message_id)];
+            Asked::Publish { channel, data, echo: !no_echo, ids, to: to.clone() }
         }
         Body::Ping(Ping { timestamp_ms }) => {
             Asked::Ping { id, timestamp: (*timestamp_ms != 0).then(|| timestamp_ms.to_string()) }
         }
         Body::Pong(_) => Asked::Pong,
+        Body::Auth(Auth { token }) if token.is_empty() => return Err(ErrorCode::InvalidMessage),
+        Body::Auth(Auth { token }) => Asked::Auth { token: token.clone(), id },
         Body::Query(Query { resource, parameters }) if resource == "history" => {
             // The strategy has these only.
             match &parameters[..] {
@@ -169,7 +191,7 @@ fn body() -> impl Strategy<Value = Body> {
     let recover = prop::option::of(prop_oneof![position, epoch]);
     let since = prop::option::of(any::<u64>());
     let subscribe = (name(), recover, since, any::<bool>(), any::<Option<u32>>());
-    let publish = (name(), data(), name(), any::<bool>());
+    let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
     let query = (prop_oneof![Just("history".to_owned()), name()], parameters);
@@ -178,9 +200,10 @@ fn body() -> impl Strategy<Value = Body> {
             Body::Subscribe(Subscribe { channel, recover, since, from_start, limit })
         }),
         name().prop_map(|channel| Body::Unsubscribe(Unsubscribe { channel })),
-        publish.prop_map(|(channel, data, message_id, no_echo)| {
-            Body::Publish(Publish { channel, data, message_id, no_echo })
+        publish.prop_map(|(channel, data, message_id, no_echo, to_user)| {
+            Body::Publish(Publish { channel, data, message_id, no_echo, to_user })
         }),
+        name().prop_map(|token| Body::Auth(Auth { token })),
         any::<i64>().prop_map(|timestamp_ms| Body::Ping(Ping { timestamp_ms })),
         any::<i64>().prop_map(|timestamp_ms| Body::Pong(super::envelope::Pong { timestamp_ms })),
         query.prop_map(|(resource, parameters)| {

@@ -1,0 +1,108 @@
+//! How far the users at home here have received what was sent to them, where it queues.
+//!
+//! What waits for a user is the history of its inbox from behind that place. The place is kept in the log
+//! as a record among the messages, a mark, which nobody gets: when marks and messages are trimmed, oldest
+//! first, what is left is either behind the last mark or was not received. The shard of a connection tells
+//! the home what the connection has received; a crash before the mark is kept repeats messages, and loses
+//! none.
+
+use bytes::Bytes;
+
+use super::durable::Pending;
+use super::effect::Effect;
+use super::topics::TopicKey;
+use super::{Broker, Token};
+use crate::ids::{ShardId, TopicName};
+use crate::message::{LogAppend, LogMessage, Publisher, ShardMessage, Ticket};
+use crate::proto::inbox;
+
+/// What the history of an inbox knows of its user.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// A connection of the user has received everything up to this offset.
+    pub received: u64,
+    /// What the last mark in the log says.
+    pub marked: u64,
+    /// What the mark on its way there says.
+    pub marking: Option<u64>,
+    /// Messages that were dropped before they were received, since somebody asked.
+    pub dropped: u64,
+}
+
+impl Broker {
+    /// A connection here has received what is in this inbox up to an offset.
+    pub fn received(&mut self, topic: TopicName, upto: u64, effects: &mut Vec<Effect>) {
+        let home = self.topics.home(self.topics.hash(&topic));
+        if home == self.shard {
+            self.note_received(&topic, upto, effects);
+        } else {
+            effects
+                .push(Effect::Send { to: home, message: ShardMessage::Received { topic, upto } });
+        }
+    }
+
+    /// At home: the user has received it, on whichever shard.
+    pub(super) fn note_received(
+        &mut self,
+        topic: &TopicName,
+        upto: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(key) = self.find(topic) else { return };
+        let Some((history, durable)) = self.topics.topic_mut(key).durable_mut() else { return };
+        let head = history.position().offset;
+        // Of an earlier time of the topic in this table, which has ended since: it comes again.
+        if !durable.is_open() || upto > head {
+            return;
+        }
+        if let Some(inbox) = &mut history.inbox {
+            inbox.received = inbox.received.max(upto);
+            self.mark(key, effects);
+        }
+    }
+
+    /// Has the log keep how far the user has come, unless it does already. Without room, the next message
+    /// that is received brings it.
+    pub(super) fn mark(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+        let (now, number, shard) = (self.now, self.last_ticket + 1, self.shard);
+        let room = self.log_bytes_max.saturating_sub(self.log_bytes);
+        let topic = self.topics.topic_mut(key);
+        let name = topic.name.clone();
+        let Some((history, durable)) = topic.durable_mut() else { return };
+        let head = history.position();
+        let Some(inbox) = &mut history.inbox else { return };
+        if inbox.marking.is_some() || inbox.received <= inbox.marked {
+            return;
+        }
+        let message = LogMessage::Append(LogAppend {
+            topic: name,
+            epoch: head.epoch,
+            offset: head.offset + durable.pending.len() as u64 + 1,
+            time_ms: now.0,
+            message_id: None,
+            data: inbox::mark(inbox.received),
+            ticket: Ticket { shard, number },
+        });
+        let weight = message.weight();
+        if weight > room {
+            return;
+        }
+        inbox.marking = Some(inbox.received);
+        durable.pending.push_back(Pending {
+            frame: Bytes::new(),
+            time: now,
+            except: None,
+            publisher: nobody(shard),
+            ticket: number,
+            weight,
+        });
+        self.last_ticket = number;
+        self.log_bytes += weight;
+        effects.push(Effect::Log(message));
+    }
+}
+
+/// Who publishes marks, and hears nothing of them.
+fn nobody(shard: ShardId) -> Publisher {
+    Publisher { shard, token: Token { slot: 0, generation: 0 }, echo: true, receipt: None }
+}

@@ -1,0 +1,174 @@
+//! The static keys of users: which token stands for whom. Tokens are secrets: nothing here shows one.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::fs;
+use std::hash::BuildHasher;
+use std::path::Path;
+
+use subtle::ConstantTimeEq;
+
+use crate::ids::{USER_NAME_BYTES_MAX, UserName};
+
+/// Shortest token, in bytes: 128 bits as 22 characters of base64 are well above, a password is below.
+pub const TOKEN_BYTES_MIN: usize = 16;
+
+/// Longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 1024;
+
+/// Keys of one file, in lines.
+const KEYS_MAX: usize = 1_000_000;
+
+struct Key {
+    /// Of the token, seeded at random: nobody outside can choose tokens by it.
+    hash: u64,
+    token: Box<[u8]>,
+    user: UserName,
+}
+
+/// Who stands behind which token.
+#[derive(Default)]
+pub struct Keys {
+    hasher: RandomState,
+    /// In the order of their hashes.
+    keys: Vec<Key>,
+}
+
+impl Keys {
+    /// Reads a file with a line `USER TOKEN` for each key. The token is the last word of its line; a
+    /// user may have several lines; empty ones and those that begin with `#` are passed over.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, with the number of the line, and never with the token.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let hasher = RandomState::new();
+        let mut keys = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if keys.len() == KEYS_MAX {
+                return Err(format!("more than {KEYS_MAX} keys"));
+            }
+            let (user, token) =
+                parse_line(line).map_err(|reason| format!("line {}: {reason}", index + 1))?;
+            let hash = hasher.hash_one(token);
+            keys.push(Key { hash, token: token.into(), user });
+        }
+        if keys.is_empty() {
+            return Err("it has no keys".to_string());
+        }
+        keys.sort_by(|a, b| (a.hash, &a.token).cmp(&(b.hash, &b.token)));
+        if keys.windows(2).any(|pair| pair[0].token == pair[1].token) {
+            return Err("two keys have the same token".to_string());
+        }
+        Ok(Self { hasher, keys })
+    }
+
+    /// The user of a token. How long it takes tells nothing about the tokens that there are: they are
+    /// found by a seeded hash, and compared in constant time.
+    pub fn user_of(&self, token: &[u8]) -> Option<&UserName> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let hash = self.hasher.hash_one(token);
+        let first = self.keys.partition_point(|key| key.hash < hash);
+        let same = self.keys[first..].iter().take_while(|key| key.hash == hash);
+        let mut found = same.filter(|key| bool::from(key.token.ct_eq(token)));
+        found.next().map(|key| &key.user)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+fn parse_line(line: &str) -> Result<(UserName, &[u8]), String> {
+    let (user, token) = line
+        .rsplit_once(|c: char| c.is_ascii_whitespace())
+        .ok_or("expected a user, a space and a token")?;
+    let user = UserName::parse(user.trim_end()).ok_or_else(|| {
+        format!("a user has 1 to {USER_NAME_BYTES_MAX} bytes, none of them control")
+    })?;
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token has printable ASCII characters only".to_string());
+    }
+    if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) {
+        return Err(format!(
+            "a token of {} bytes: expected {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX}, such as the \
+             output of `openssl rand -base64 24`",
+            token.len()
+        ));
+    }
+    Ok((user, token.as_bytes()))
+}
+
+/// Shows how many, and no more.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} keys", self.keys.len())
+    }
+}
+
+/// The same users with the same tokens; each reading has hashes of its own.
+impl PartialEq for Keys {
+    fn eq(&self, other: &Self) -> bool {
+        self.keys.len() == other.keys.len()
+            && self.keys.iter().all(|key| other.user_of(&key.token) == Some(&key.user))
+    }
+}
+
+impl Eq for Keys {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "0123456789abcdef";
+    const BOB: &str = "fedcba9876543210+/==";
+
+    fn user(keys: &Keys, token: &str) -> Option<String> {
+        keys.user_of(token.as_bytes()).map(|user| user.to_string())
+    }
+
+    #[test]
+    fn a_token_finds_its_user_and_nothing_else_does() {
+        let text = format!("# users\n\nalice {ALICE}\n  bob the second\t{BOB}\r\nalice {ALICE}x\n");
+        let keys = Keys::parse(&text).unwrap();
+        assert_eq!(user(&keys, ALICE).as_deref(), Some("alice"));
+        assert_eq!(user(&keys, &format!("{ALICE}x")).as_deref(), Some("alice"));
+        assert_eq!(user(&keys, BOB).as_deref(), Some("bob the second"));
+        for token in ["", "alice", &ALICE[1..], &ALICE.to_uppercase(), &"x".repeat(5000)] {
+            assert_eq!(user(&keys, token), None, "{token}");
+        }
+        assert_eq!(user(&Keys::default(), ""), None);
+        assert_eq!(Keys::parse(&text), Keys::parse(&text));
+        assert_eq!(format!("{keys:?}"), "3 keys");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_token() {
+        let long = "x".repeat(TOKEN_BYTES_MAX + 1);
+        for (text, reason) in [
+            (String::new(), "it has no keys"),
+            ("# nothing".into(), "it has no keys"),
+            (ALICE.into(), "line 1: expected a user"),
+            (format!("# a\nalice {}", &ALICE[1..]), "line 2: a token of 15 bytes"),
+            (format!("alice {long}"), "a token of 1025 bytes"),
+            (format!("alice {ALICE}é"), "printable ASCII"),
+            (format!("{long} {ALICE}"), "line 1: a user has"),
+            (format!("alice {ALICE}\nbob {ALICE}"), "two keys have the same token"),
+        ] {
+            let error = Keys::parse(&text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+            assert!(!error.contains(&ALICE[1..]), "{error}");
+        }
+    }
+}
