@@ -332,6 +332,21 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_is_the_fate_of_those_who_stopped_only() {
+        let whole = Shape { publishers: 1, topics: 1, subscribers: 3 };
+        let mut audience = Audience::new(whole.part(|total| 0..total), 64, None);
+        audience.stop(1);
+        let gap = br#"{"channel":"system","data":{"type":"gap","channel":"c","from":1,"to":2}}"#;
+        audience.received(2, gap, 0);
+        assert_eq!((audience.settle(), &audience.trouble), (Faults::default(), &None));
+        audience.received(1, gap, 0);
+        assert_eq!(audience.settle(), Faults { unexpected: 1, ..Faults::default() });
+        let error = br#"{"channel":"system","data":{"type":"error","message":"no"}}"#;
+        audience.received(2, error, 0);
+        assert_eq!(audience.settle().unexpected, 2);
+    }
+
+    #[test]
     fn parts_have_the_stamps_of_the_whole() {
         let whole = Shape { publishers: 5, topics: 4, subscribers: 9 };
         let upper = whole.part(|total| total / 2..total);

@@ -75,6 +75,8 @@ impl Keeper {
     fn serve(&self, stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
         let mut speaks_first = false;
+        // Its type is tungstenite's.
+        #[expect(clippy::result_large_err)]
         let look = |request: &Request, response: Response| {
             speaks_first = request.headers().contains_key("sec-websocket-protocol");
             Ok(response)
