@@ -55,6 +55,9 @@ counters! {
     Deliveries = "deliveries",
     /// Publications delivered from a history.
     Replayed = "replayed",
+    /// Publications written in protobuf as well: once for all subscribers of a shard, and for each reader
+    /// of a history.
+    Translated = "translated",
     /// Publications that came twice under one message id.
     Duplicates = "duplicates",
     /// Subscribers who cannot have everything from the place they named.

@@ -43,8 +43,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Of one publication, on average, once everything has its size.
-fn allocations(subscribers: usize) -> f64 {
-    let mut server = NullServer::new(subscribers, "\"some data of a publisher\"");
+fn allocations(mut server: NullServer) -> f64 {
     for _ in 0..20 {
         server.publish();
     }
@@ -57,10 +56,14 @@ fn allocations(subscribers: usize) -> f64 {
 
 #[test]
 fn a_delivery_allocates_nothing_and_a_publication_little() {
-    let counts = [1, 10, 1000, 10_000].map(|subscribers| (subscribers, allocations(subscribers)));
-    println!("allocations of a publication by its subscribers: {counts:?}");
-    for (subscribers, count) in counts {
-        assert!(count <= PER_PUBLICATION_MAX as f64, "{subscribers} subscribers: {count}");
-        assert_eq!(count, counts[0].1, "{subscribers} subscribers");
+    let data = format!("\"{}\"", "some data of a publisher ".repeat(4));
+    for start in [NullServer::new, NullServer::protobuf] {
+        let counts = [1, 10, 1000, 10_000]
+            .map(|subscribers| (subscribers, allocations(start(subscribers, &data))));
+        println!("allocations of a publication by its subscribers: {counts:?}");
+        for (subscribers, count) in counts {
+            assert!(count <= PER_PUBLICATION_MAX as f64, "{subscribers} subscribers: {count}");
+            assert_eq!(count, counts[0].1, "{subscribers} subscribers");
+        }
     }
 }

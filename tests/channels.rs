@@ -674,8 +674,10 @@ fn one_publisher_is_heard_in_its_order_on_every_channel() {
 #[test]
 fn no_publication_comes_before_the_confirmation_and_none_is_missing_after_it() {
     const SUBSCRIBERS: usize = 50;
-    // They read only when all is published.
-    let server = Server::start(&["--shards", "2", "--send-queue-size", "256MiB"]);
+    // They read only when all is published, however long that takes.
+    let patient = ["--set", "limits.slow_consumer_timeout=10m", "--heartbeat", "10m"];
+    let flags = [&["--shards", "2", "--send-queue-size", "256MiB"][..], &patient].concat();
+    let server = Server::start(&flags);
     let mut publisher = Peer::open(&server);
     let mut sender = publisher.sender();
     let stop = Arc::new(AtomicBool::new(false));

@@ -477,7 +477,9 @@ fn a_reader_that_is_too_late_is_told_what_is_gone() {
 
 #[test]
 fn a_reader_of_a_history_that_takes_nothing_is_closed_in_the_end() {
-    let (_folder, server) = start(&["--set", "limits.slow_consumer_timeout=1s"]);
+    // It reads on when it is closed, however long that takes.
+    let flags = ["--set", "limits.slow_consumer_timeout=1s", "--set", "limits.close_timeout=1m"];
+    let (_folder, server) = start(&flags);
     let mut publisher = Peer::open(&server);
     let mut peer = stopped_reader(&server, "kept:a");
     for n in 1..=6000 {

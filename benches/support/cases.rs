@@ -16,7 +16,7 @@ use stentor::message::{Begin, ShardMessage};
 use stentor::proto::protobuf::{self, Requests, Scratch};
 use stentor::proto::{Command, Commands, Decoder, DecoderLimits, Encoding, Event, Start, encoder};
 
-use super::null::{NullServer, client_frame};
+use super::null::{NullServer, client_frame, protobuf_publish};
 
 /// Does its case once.
 pub type Case = Box<dyn FnMut()>;
@@ -24,7 +24,7 @@ pub type Case = Box<dyn FnMut()>;
 pub type Prepare = fn() -> Case;
 
 /// Every case by name.
-pub const CASES: [(&str, Prepare); 17] = [
+pub const CASES: [(&str, Prepare); 18] = [
     ("decode-text-64B", || decode(client_frame(1, &[b'x'; 64]))),
     ("decode-text-1KiB", || decode(client_frame(1, &[b'x'; 1024]))),
     ("unmask-16KiB", || decode(masked(&[b'x'; 16 << 10]))),
@@ -42,6 +42,7 @@ pub const CASES: [(&str, Prepare); 17] = [
     ("shard-publish-to-1", || shard_publish(1)),
     ("shard-publish-to-100", || shard_publish(100)),
     ("shard-publish-to-10000", || shard_publish(10_000)),
+    ("shard-publish-protobuf-to-100", shard_publish_protobuf),
 ];
 
 /// A JSON string of this many bytes with its quotes.
@@ -110,11 +111,7 @@ fn take_publish(encoding: Encoding) -> Case {
             let text = format!(r#"{{"action":"publish","channel":"topic","data":{data}}}"#);
             (1, text.into_bytes())
         }
-        Encoding::Protobuf => {
-            // Envelope, Publish, its channel and its data, each behind its key and its length.
-            let head = *b"\x8d\x01\x62\x8a\x01\x0a\x05topic\x12\x80\x01";
-            (2, [&head[..], data.as_bytes()].concat())
-        }
+        Encoding::Protobuf => (2, protobuf_publish(&data)),
     };
     let mut wire = client_frame(opcode, &payload);
     let limits = DecoderLimits { message_bytes_max: 1 << 20, empty_fragments_max: 16 };
@@ -192,5 +189,11 @@ fn mesh_hop() -> Case {
 /// One publication through a whole shard, from the bytes that come to the bytes that leave.
 fn shard_publish(subscribers: usize) -> Case {
     let mut server = NullServer::new(subscribers, &text(64));
+    Box::new(move || server.publish())
+}
+
+/// As [`shard_publish`], where all speak protobuf.
+fn shard_publish_protobuf() -> Case {
+    let mut server = NullServer::protobuf(100, &text(64));
     Box::new(move || server.publish())
 }

@@ -18,9 +18,12 @@ use stentor::mesh;
 use stentor::metrics::{Counter, Metrics};
 use stentor::shard::{Settings, Shard};
 
-const REQUEST: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: c3RlbnRvciBiZW5jaCAxNg==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: c3RlbnRvciBiZW5jaCAxNg==\r\nSec-WebSocket-Version: 13\r\n";
+/// What follows it.
+const END: &[u8] = b"Connection: Upgrade\r\n\r\n";
+const PROTOBUF_END: &[u8] =
+    b"Sec-WebSocket-Protocol: stentor.v1.protobuf\r\nConnection: Upgrade\r\n\r\n";
 
 /// What happens to connections in the next poll.
 #[derive(Default)]
@@ -101,6 +104,21 @@ pub struct NullServer {
 
 impl NullServer {
     pub fn new(subscribers: usize, data: &str) -> Self {
+        let publish = format!(r#"{{"action":"publish","channel":"topic","data":{data}}}"#);
+        let publish = client_frame(1, publish.as_bytes());
+        let subscribe = client_frame(1, br#"{"action":"subscribe","channel":"topic"}"#);
+        Self::started(subscribers, [REQUEST, END].concat(), subscribe, publish)
+    }
+
+    /// All of them speak protobuf.
+    pub fn protobuf(subscribers: usize, data: &str) -> Self {
+        let request = [REQUEST, PROTOBUF_END].concat();
+        let subscribe = client_frame(2, b"\x09\x52\x07\x0a\x05topic");
+        let publish = client_frame(2, &protobuf_publish(data));
+        Self::started(subscribers, request, subscribe, publish)
+    }
+
+    fn started(subscribers: usize, request: Vec<u8>, subscribe: Vec<u8>, publish: Vec<u8>) -> Self {
         let settings = Arc::new(Settings {
             config: Config::default(),
             metrics: Metrics::new(1),
@@ -109,12 +127,11 @@ impl NullServer {
             hasher: SeedableRandomState::with_seed(1, SharedSeed::global_fixed()),
             identity: || 7,
         });
-        let publish = format!(r#"{{"action":"publish","channel":"topic","data":{data}}}"#);
         let step = Rc::new(Cell::new(Step::Accept(subscribers)));
         let backend = Null {
             step: Rc::clone(&step),
             tokens: Vec::new(),
-            wire: client_frame(1, publish.as_bytes()),
+            wire: publish,
             scratch: vec![0; 64 << 10],
             waker: Arc::default(),
         };
@@ -127,9 +144,8 @@ impl NullServer {
             subscribers: subscribers as u64,
         };
         server.turn();
-        server.step.set(Step::FromAll(REQUEST.to_vec()));
+        server.step.set(Step::FromAll(request));
         server.turn();
-        let subscribe = client_frame(1, br#"{"action":"subscribe","channel":"topic"}"#);
         server.step.set(Step::FromAll(subscribe));
         server.turn();
         server
@@ -151,6 +167,15 @@ impl NullServer {
     fn turn(&mut self) {
         self.shard.turn().expect("nothing here fails");
     }
+}
+
+/// An envelope behind its length that publishes to `topic`. Every length is written in two bytes, so `data`
+/// has at most 16,000.
+pub fn protobuf_publish(data: &str) -> Vec<u8> {
+    let varint = |length: usize| [length as u8 | 0x80, (length >> 7) as u8];
+    let publish = [b"\x0a\x05topic\x12", &varint(data.len())[..], data.as_bytes()].concat();
+    let envelope = [b"\x62", &varint(publish.len())[..], &publish].concat();
+    [&varint(envelope.len())[..], &envelope].concat()
 }
 
 /// A masked frame whose key is 0: unmasking it changes nothing, so it can be used again.

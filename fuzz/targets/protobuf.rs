@@ -76,7 +76,10 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         (Command::Publish { channel, data, echo, id, message_id }, Body::Publish(publish)) => {
             let Publish { channel: name, data: bytes, message_id: given, no_echo } = publish;
             assert_eq!((&**channel, *echo), (&**name, !no_echo));
-            assert_eq!((id.is_some(), message_id.is_some()), (!envelope.id.is_empty(), !given.is_empty()));
+            assert_eq!(
+                (id.is_some(), message_id.is_some()),
+                (!envelope.id.is_empty(), !given.is_empty())
+            );
             check_publication(channel, data, bytes);
         }
         (Command::Subscribe { channel, limit, .. }, Body::Subscribe(subscribe)) => {
@@ -102,7 +105,10 @@ fn check_publication(channel: &str, data: &str, bytes: &[u8]) {
         (7, retained_frame(channel, 7, data.as_bytes())),
     ] {
         let json: serde_json::Value = serde_json::from_slice(frame_payload(&frame)).expect("JSON");
-        assert_eq!((&json["channel"], json["offset"].as_u64().unwrap_or(0)), (&channel.into(), offset));
+        assert_eq!(
+            (&json["channel"], json["offset"].as_u64().unwrap_or(0)),
+            (&channel.into(), offset)
+        );
         let frame = translated(&frame);
         let mut payload = frame_payload(&frame);
         let envelope = Envelope::decode_length_delimited(&mut payload).expect("an envelope");

@@ -81,6 +81,9 @@ impl State {
         }
         self.count(Counter::Deliveries, frames.len() as u64);
         self.count(Counter::Replayed, frames.len() as u64);
+        if encoding == Encoding::Protobuf {
+            self.count(Counter::Translated, frames.len() as u64);
+        }
         for frame in frames {
             let frame = match encoding {
                 Encoding::Json => frame,

@@ -34,10 +34,12 @@ impl State {
         let visits = self.pace.visits();
         let Self { broker, frames, connections, dirty, overflowed, twins, .. } = self;
         let dropped = Dropped::default();
-        let mut queues = Queues { connections, dirty, overflowed, twins, limit, dropped };
+        let mut queues =
+            Queues { connections, dirty, overflowed, twins, translated: 0, limit, dropped };
         let deliveries = broker.advance(visits, frames, &mut effects, &mut queues);
-        let dropped = queues.dropped;
+        let (dropped, translated) = (queues.dropped, queues.translated);
         self.count(Counter::Deliveries, deliveries as u64);
+        self.count(Counter::Translated, translated);
         self.count(Counter::DroppedOldest, dropped.oldest);
         self.count(Counter::DroppedNewest, dropped.newest);
         self.count(Counter::Conflated, dropped.conflated);
@@ -203,6 +205,8 @@ struct Queues<'a> {
     overflowed: &'a mut Vec<Token>,
     /// Reused: the frames of one visit in the other encoding.
     twins: &'a mut Vec<FrameId>,
+    /// Twins that were made.
+    translated: u64,
     limit: usize,
     dropped: Dropped,
 }
@@ -212,7 +216,13 @@ impl Deliver for Queues<'_> {
     fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) {
         // The broker forgets subscribers before their slots are freed.
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let ids = encoded(connection.encoding, frames, ids, self.twins);
+        let ids = match connection.encoding {
+            Encoding::Json => ids,
+            Encoding::Protobuf => {
+                self.translated += find_twins(frames, ids, self.twins);
+                &*self.twins
+            }
+        };
         // What gathers within a turn, which is bounded, says nothing of the reader yet.
         if !connection.blocked || connection.queue.cost() + cost(frames, ids) <= self.limit {
             for &id in ids {
@@ -233,7 +243,13 @@ impl Deliver for Queues<'_> {
     #[inline]
     fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return true };
-        let ids = encoded(connection.encoding, frames, ids, self.twins);
+        let ids = match connection.encoding {
+            Encoding::Json => ids,
+            Encoding::Protobuf => {
+                self.translated += find_twins(frames, ids, self.twins);
+                &*self.twins
+            }
+        };
         let room = self.limit.min(SLICE_COST_MAX);
         if connection.blocked && connection.queue.cost() + cost(frames, ids) > room {
             // What the history keeps need not be kept here as well.
@@ -250,33 +266,20 @@ impl Deliver for Queues<'_> {
     }
 }
 
-/// The same publications in the encoding of a connection; `twins` is for those that are not in JSON.
-#[inline]
-fn encoded<'a>(
-    encoding: Encoding,
-    frames: &mut FramePool,
-    ids: &'a [FrameId],
-    twins: &'a mut Vec<FrameId>,
-) -> &'a [FrameId] {
-    match encoding {
-        Encoding::Json => ids,
-        Encoding::Protobuf => {
-            find_twins(frames, ids, twins);
-            twins
-        }
-    }
-}
-
-/// Each is made when the first connection needs it, for all of this shard.
-fn find_twins(frames: &mut FramePool, ids: &[FrameId], twins: &mut Vec<FrameId>) {
+/// The same publications in protobuf. Each is made when the first connection needs it, for all of this
+/// shard; returns how many were.
+fn find_twins(frames: &mut FramePool, ids: &[FrameId], twins: &mut Vec<FrameId>) -> u64 {
     twins.clear();
+    let mut made = 0;
     for &id in ids {
         let twin = frames.twin(id).unwrap_or_else(|| {
+            made += 1;
             let frame = protobuf::publication_frame(frames.bytes(id));
             frames.insert_twin(id, frame)
         });
         twins.push(twin);
     }
+    made
 }
 
 /// Queues publications for a reader whose queue cannot take all of them.
