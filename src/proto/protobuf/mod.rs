@@ -4,6 +4,7 @@
 //! By hand, because what a generated codec hands out owns its bytes, and a publication here is borrowed
 //! from the receive buffer until it stands in its frame. The tests hold it against a generated one.
 
+mod envelope;
 mod field;
 mod number;
 mod publication;

@@ -1,0 +1,215 @@
+//! The envelope of a request, read and not judged: what each field means says `stentor.proto`, whose
+//! names these are.
+
+use std::mem;
+
+use crate::proto::protobuf::number;
+use crate::proto::protobuf::wire::{Reader, Value, WireError};
+
+/// As far as a request has it. What comes twice counts as it came last; a message that comes twice is one
+/// with the fields of both.
+#[derive(Debug, Default)]
+pub struct Envelope<'a> {
+    pub id: &'a str,
+    pub body: Body<'a>,
+    /// The number of a body that we do not know.
+    pub unknown: Option<u32>,
+}
+
+/// What an envelope has one of.
+#[derive(Debug, Default)]
+pub enum Body<'a> {
+    /// Nothing that we know.
+    #[default]
+    None,
+    Subscribe(Subscribe<'a>),
+    Unsubscribe(Unsubscribe<'a>),
+    Publish(Publish<'a>),
+    Ping(Ping),
+    Pong(Ping),
+    Query(Query<'a>),
+    Auth(Auth<'a>),
+    /// One that only the server sends: its name.
+    Servers(&'static str),
+}
+
+#[derive(Debug, Default)]
+pub struct Subscribe<'a> {
+    pub channel: &'a str,
+    pub recover: Option<Position<'a>>,
+    pub since: Option<u64>,
+    pub from_start: bool,
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+pub struct Position<'a> {
+    pub epoch: &'a str,
+    pub offset: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct Unsubscribe<'a> {
+    pub channel: &'a str,
+}
+
+#[derive(Debug, Default)]
+pub struct Publish<'a> {
+    pub channel: &'a str,
+    pub data: &'a [u8],
+    pub message_id: &'a str,
+    pub no_echo: bool,
+    pub to_user: Option<&'a str>,
+}
+
+#[derive(Debug, Default)]
+pub struct Auth<'a> {
+    pub token: &'a str,
+}
+
+#[derive(Debug, Default)]
+pub struct Ping {
+    pub timestamp_ms: i64,
+}
+
+#[derive(Debug, Default)]
+pub struct Query<'a> {
+    pub resource: &'a str,
+    pub parameters: &'a [u8],
+}
+
+/// A message whose fields are read one by one, into what was there before.
+pub trait Message<'a>: Default {
+    /// Takes a field; one that is unknown is passed over.
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError>;
+
+    /// With the fields of `message`.
+    fn merged(mut self, message: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(message);
+        while let Some((number, value)) = reader.next_field()? {
+            self.set(number, value)?;
+        }
+        Ok(self)
+    }
+}
+
+impl<'a> Message<'a> for Envelope<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        /// A body, merged into the one before if that is of the same kind.
+        macro_rules! body {
+            ($kind:ident, $name:literal) => {{
+                let before = match mem::take(&mut self.body) {
+                    Body::$kind(before) => before,
+                    _ => Default::default(),
+                };
+                Body::$kind(before.merged(value.bytes($name)?)?)
+            }};
+        }
+        self.body = match number {
+            number::PUBLISH => body!(Publish, "publish"),
+            number::SUBSCRIBE => body!(Subscribe, "subscribe"),
+            number::UNSUBSCRIBE => body!(Unsubscribe, "unsubscribe"),
+            number::PING => body!(Ping, "ping"),
+            number::PONG => body!(Pong, "pong"),
+            number::QUERY => body!(Query, "query"),
+            number::AUTH => body!(Auth, "auth"),
+            number::PUBLICATION => Body::Servers("publication"),
+            number::CONFIRMATION => Body::Servers("confirmation"),
+            number::ERROR => Body::Servers("error"),
+            number::RESPONSE => Body::Servers("response"),
+            number::ACK => Body::Servers("ack"),
+            number::WELCOME => Body::Servers("welcome"),
+            number::GAP => Body::Servers("gap"),
+            other => {
+                match other {
+                    1 => self.id = value.text("id")?,
+                    2 => drop(value.text("request_id")?),
+                    number::FIRST.. => self.unknown = Some(other),
+                    _ => {}
+                }
+                return Ok(());
+            }
+        };
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Subscribe<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.channel = value.text("channel")?,
+            2 => {
+                let before = self.recover.take().unwrap_or_default();
+                self.recover = Some(before.merged(value.bytes("recover")?)?);
+            }
+            5 => self.limit = Some(value.number("limit")? as u32),
+            7 => self.since = Some(value.number("since")?),
+            8 => self.from_start = value.number("from_start")? != 0,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Position<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.epoch = value.text("epoch")?,
+            2 => self.offset = value.number("offset")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Unsubscribe<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.channel = value.text("channel")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Publish<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.channel = value.text("channel")?,
+            2 => self.data = value.bytes("data")?,
+            3 => self.message_id = value.text("message_id")?,
+            4 => self.no_echo = value.number("no_echo")? != 0,
+            6 => self.to_user = Some(value.text("to_user")?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Auth<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.token = value.text("token")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Ping {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.timestamp_ms = value.number("timestamp_ms")? as i64;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Query<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.resource = value.text("resource")?,
+            2 => self.parameters = value.bytes("parameters")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
