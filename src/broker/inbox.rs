@@ -12,9 +12,9 @@ use super::durable::Pending;
 use super::effect::Effect;
 use super::topics::TopicKey;
 use super::{Broker, Token};
-use crate::ids::{ShardId, TopicName};
+use crate::ids::{Epoch, ShardId, TopicName};
 use crate::message::{LogAppend, LogMessage, Publisher, ShardMessage, Ticket};
-use crate::proto::inbox;
+use crate::proto::{encoder, inbox};
 
 /// What the history of an inbox knows of its user.
 #[derive(Debug, Default)]
@@ -105,4 +105,15 @@ impl Broker {
 /// Who publishes marks, and hears nothing of them.
 fn nobody(shard: ShardId) -> Publisher {
     Publisher { shard, token: Token { slot: 0, generation: 0 }, echo: true, receipt: None }
+}
+
+/// A publication as its readers get it; empty for what they do not.
+pub(super) fn kept_frame(topic: &TopicName, epoch: Epoch, offset: u64, data: &[u8]) -> Bytes {
+    if !topic.is_inbox() {
+        return encoder::retained_frame(topic, offset, data);
+    }
+    match inbox::as_mark(data) {
+        Some(_) => Bytes::new(),
+        None => inbox::frame(epoch, offset, data),
+    }
 }
