@@ -13,13 +13,14 @@ use bytes::Bytes;
 use super::Broker;
 use super::effect::{Effect, PublishRequest};
 use super::history::Author;
+use super::inbox::kept_frame;
 use super::topics::TopicKey;
 use crate::ids::{Epoch, Moment, Position, TopicName};
 use crate::io::FramePool;
 use crate::message::{
     LogAnswer, LogAppend, LogMessage, LogSlice, PublishOutcome, Publisher, ShardMessage, Ticket,
 };
-use crate::proto::{encoder, inbox};
+use crate::proto::inbox;
 
 /// Publications, and bytes of them, that one question to the log asks for.
 const READ_RECORDS_MAX: u32 = 1024;
@@ -173,7 +174,7 @@ impl Broker {
             return;
         }
         let offset = head.offset + durable.pending.len() as u64 + 1;
-        let frame = frame(&topic, head.epoch, offset, &data);
+        let frame = kept_frame(&topic, head.epoch, offset, &data);
         let message_id = publisher.receipt.as_ref().and_then(|receipt| receipt.message_id.clone());
         let number = self.last_ticket + 1;
         let message = LogMessage::Append(LogAppend {
@@ -414,7 +415,7 @@ impl Broker {
                 inbox.received = inbox.received.max(upto);
                 inbox.marked = inbox.received;
             }
-            let frame = frame(&name, epoch, record.offset, &record.data);
+            let frame = kept_frame(&name, epoch, record.offset, &record.data);
             history.push(frame, None, Moment(record.time_ms));
         }
         self.retention.account(before, history.cost());
@@ -520,17 +521,6 @@ impl Broker {
         }
         let key = found.or_else(|| self.insert_topic(hash, topic)).ok_or(TableFull)?;
         Ok(self.is_loading(key).then_some(key))
-    }
-}
-
-/// A publication as its readers get it; empty for what they do not.
-fn frame(topic: &TopicName, epoch: Epoch, offset: u64, data: &[u8]) -> Bytes {
-    if !topic.is_inbox() {
-        return encoder::retained_frame(topic, offset, data);
-    }
-    match inbox::as_mark(data) {
-        Some(_) => Bytes::new(),
-        None => inbox::frame(epoch, offset, data),
     }
 }
 

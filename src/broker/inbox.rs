@@ -12,9 +12,9 @@ use super::durable::Pending;
 use super::effect::Effect;
 use super::topics::TopicKey;
 use super::{Broker, Token};
-use crate::ids::{ShardId, TopicName};
+use crate::ids::{Epoch, ShardId, TopicName};
 use crate::message::{LogAppend, LogMessage, Publisher, ShardMessage, Ticket};
-use crate::proto::inbox;
+use crate::proto::{encoder, inbox};
 
 /// What the history of an inbox knows of its user.
 #[derive(Debug, Default)]
@@ -61,19 +61,21 @@ impl Broker {
         }
     }
 
-    /// Has the log keep how far the user has come, unless it does already. Without room, the next message
-    /// that is received brings it.
+    /// Has the log keep how far the user has come, unless it does already. What has no room, or is refused,
+    /// is tried again with the next message that is received, and when a connection of the user comes.
     pub(super) fn mark(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
         let (now, number, shard) = (self.now, self.last_ticket + 1, self.shard);
         let room = self.log_bytes_max.saturating_sub(self.log_bytes);
         let topic = self.topics.topic_mut(key);
+        let Some((history, _)) = topic.durable_mut() else { return };
+        let Some(inbox) = &history.inbox else { return };
+        if inbox.marking.is_some() || inbox.received <= inbox.marked {
+            return;
+        }
         let name = topic.name.clone();
         let Some((history, durable)) = topic.durable_mut() else { return };
         let head = history.position();
         let Some(inbox) = &mut history.inbox else { return };
-        if inbox.marking.is_some() || inbox.received <= inbox.marked {
-            return;
-        }
         let message = LogMessage::Append(LogAppend {
             topic: name,
             epoch: head.epoch,
@@ -105,4 +107,15 @@ impl Broker {
 /// Who publishes marks, and hears nothing of them.
 fn nobody(shard: ShardId) -> Publisher {
     Publisher { shard, token: Token { slot: 0, generation: 0 }, echo: true, receipt: None }
+}
+
+/// A publication as its readers get it; empty for what they do not.
+pub(super) fn kept_frame(topic: &TopicName, epoch: Epoch, offset: u64, data: &[u8]) -> Bytes {
+    if !topic.is_inbox() {
+        return encoder::retained_frame(topic, offset, data);
+    }
+    match inbox::as_mark(data) {
+        Some(_) => Bytes::new(),
+        None => inbox::frame(epoch, offset, data),
+    }
 }

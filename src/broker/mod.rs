@@ -282,6 +282,7 @@ impl Broker {
         let is_loading = self.is_loading(key);
         if let Some(history) = topic.history().filter(|_| !is_loading) {
             let opening = history.open(begin);
+            self.mark(key, effects);
             self.members.insert(token, key);
             self.begin(key, token, request_id, &opening, effects);
         } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {

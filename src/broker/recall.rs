@@ -232,6 +232,7 @@ impl Broker {
         }
         let Some(history) = self.topics.topic(key).history() else { return };
         let opening = Box::new(history.open(begin));
+        self.mark(key, effects);
         if reader.shard == self.shard {
             self.opened(&topic, reader, &opening, effects);
             return;

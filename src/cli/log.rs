@@ -2,6 +2,7 @@
 
 use super::print;
 use crate::config::values::show_size;
+use crate::ids::INBOX_MARK;
 use crate::log::{Report, TopicReport, inspect};
 use clap::Subcommand;
 use std::fmt::Write;
@@ -71,8 +72,9 @@ fn summary(report: &Report) -> String {
     )
 }
 
-/// Fields are separated by tabs; a name has no control characters.
+/// Fields are separated by tabs; a name has no control characters but the first of an inbox.
 fn line(name: &str, topic: &TopicReport) -> String {
+    let name = name.replace(INBOX_MARK, &INBOX_MARK.escape_default().to_string());
     let offsets = match topic.offsets() {
         Some((first, last)) => format!("offsets {first}-{last}"),
         None => format!("next offset {}", topic.next),

@@ -20,7 +20,8 @@ Examples:
   stentor serve
   stentor serve --listen :9000 --shards 2
   stentor serve --config stentor.toml --log-level debug
-  stentor serve --listen 0.0.0.0:8080 --insecure       for everybody, unauthenticated
+  stentor serve --auth-keys keys --auth-required       for those with a token in this file
+  stentor serve --listen 0.0.0.0:8080 --insecure       for everybody, unencrypted
   STENTOR_LIMITS_MAX_TOPICS=5000 stentor serve --set limits.publish_rate=100";
 
 pub fn run(settings: Settings) -> anyhow::Result<ExitCode> {

@@ -3,6 +3,7 @@
 
 mod durable;
 mod histories;
+mod inboxes;
 mod live;
 
 use foldhash::SharedSeed;
