@@ -1,6 +1,7 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
 mod log;
+mod session;
 
 use bytes::Bytes;
 
@@ -8,6 +9,8 @@ pub use log::{
     LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
     Ticket,
 };
+
+pub use session::{Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription};
 
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::proto::{HistoryQuery, Recovery, Start, Unavailable};
@@ -43,6 +46,8 @@ pub enum ShardMessage {
     Page { topic: TopicName, reader: Reader, page: Box<Page>, receipt: Option<Box<str>> },
     /// From the durable log.
     Log(LogAnswer),
+    /// Between a session's home and the shards of its connections.
+    Session(Box<SessionMessage>),
 }
 
 impl ShardMessage {
@@ -55,6 +60,7 @@ impl ShardMessage {
             Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
+            Self::Session(message) => SMALL + message.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

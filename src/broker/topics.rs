@@ -27,6 +27,8 @@ pub struct Waiting {
     pub request_id: Option<Box<str>>,
     /// It asked for what a topic without history does not have.
     pub wants_history: bool,
+    /// It belongs to a session that is being restored, and waits for the rest of that as well.
+    pub held: bool,
 }
 
 /// What a topic with history has on top of the others.

@@ -9,8 +9,17 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 8] =
-    ["server", "limits", "heartbeat", "channels", NAMESPACES, "store", "diagnostics", "log"];
+pub const SECTIONS: [&str; 9] = [
+    "server",
+    "limits",
+    "heartbeat",
+    "sessions",
+    "channels",
+    NAMESPACES,
+    "store",
+    "diagnostics",
+    "log",
+];
 
 /// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
 pub const NAMESPACES: &str = "namespaces";
@@ -41,7 +50,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Directory, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 46] = [
+pub static KEYS: [Key; 49] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -212,6 +221,24 @@ pub static KEYS: [Key; 46] = [
             |c| &mut c.heartbeat.interval,
             Duration::from_millis(100)..=Duration::from_hours(1),
         ),
+    },
+    Key {
+        path: "sessions.ttl",
+        flag: None,
+        help: "How long a session outlives its connection",
+        field: Time(|c| &mut c.sessions.ttl, RETENTION),
+    },
+    Key {
+        path: "sessions.max_parked",
+        flag: None,
+        help: "Sessions without a connection, for each shard; 0: none; the oldest go first",
+        field: Count(|c| &mut c.sessions.max_parked, 0..=CONNECTIONS_MAX),
+    },
+    Key {
+        path: "sessions.memory",
+        flag: None,
+        help: "Bytes of them, for each shard; the oldest go first",
+        field: Size(|c| &mut c.sessions.memory, KIB..=1024 * GIB),
     },
     Key {
         path: "channels.level",

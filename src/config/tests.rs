@@ -97,6 +97,10 @@ fn every_key_is_read_from_a_file() {
         history_memory = "14MiB"
         [heartbeat]
         interval = "500ms"
+        [sessions]
+        ttl = "26s"
+        max_parked = 27
+        memory = "28KiB"
         [channels]
         level = "history"
         slow_consumer = "conflate"
@@ -175,6 +179,7 @@ fn every_key_is_read_from_a_file() {
                 history_memory: 14 << 20,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
+            sessions: Sessions { ttl: Duration::from_secs(26), max_parked: 27, memory: 28 << 10 },
             namespaces: vec![
                 namespace("chat", Level::Live, SlowConsumer::DropOldest),
                 namespace("prices", Level::History, SlowConsumer::Conflate),

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     Unavailable,
     /// A place in a history that the server cannot give everything from.
     PositionUnavailable,
+    /// No session has this pair of ids, or none any more.
+    SessionNotFound,
 }
 
 impl ErrorCode {
@@ -40,6 +42,7 @@ impl ErrorCode {
             Self::BacklogFull => "backlog_full",
             Self::Unavailable => "unavailable",
             Self::PositionUnavailable => "position_unavailable",
+            Self::SessionNotFound => "session_not_found",
         }
     }
 }

@@ -83,6 +83,10 @@ impl State {
                 self.count(Counter::Publications, 1);
                 self.apply(effects);
             }
+            Command::Session { id } => self.query_session(token, id),
+            Command::RestoreSession { pair, claims, id } => {
+                self.restore_session(token, pair, claims, id);
+            }
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ping { id: None, timestamp: None } => self.queue(token, self.pong),
             Command::Ping { id, timestamp } => self.reply(token, reply::pong(id, timestamp)),
@@ -128,6 +132,7 @@ impl State {
     }
 
     fn unsubscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
+        self.forget_place(token, &channel);
         let mut effects = std::mem::take(&mut self.effects);
         let found = self.broker.unsubscribe(token, &channel, &mut effects);
         self.apply(effects);
@@ -188,9 +193,14 @@ impl State {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
                 Effect::Log(message) => self.log_outbox.push(message),
                 Effect::Subscribed { token, topic, request_id, standing } => {
+                    if let Some(position) = standing.position {
+                        self.note_begin(token, &topic, position);
+                    }
                     let id = request_id.as_deref().and_then(RequestId::parse);
                     self.reply(token, reply::subscription_confirm(&topic, &standing, id));
                 }
+                Effect::Resumed { token, subscriptions } => self.resumed(token, &subscriptions),
+                Effect::Session(message) => self.receive_session(*message),
                 Effect::Published { token, topic, receipt, outcome } => {
                     self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
                 }

@@ -68,8 +68,10 @@ impl State {
                     self.answer_ping(token, &payload);
                 }
             }
-            Event::Pong => {
-                self.admit_control(token);
+            Event::Pong(payload) => {
+                if self.admit_control(token) {
+                    self.take_pong(token, &payload);
+                }
             }
             // The answer to ours: both sides are done.
             Event::Close(_) if phase == Phase::Closing => self.enter(token, Phase::Draining),

@@ -109,7 +109,7 @@ impl State {
 
     /// With a subprotocol the server speaks first.
     fn welcome(&mut self, token: Token) {
-        let Some(&mut Identity { connection_id, session_id }) = self.identity(token) else {
+        let Some(&mut Identity { connection_id, session_id, .. }) = self.identity(token) else {
             return;
         };
         self.next_message_id += 1;

@@ -117,12 +117,14 @@ impl Meter {
 fn heap_bytes(event: &Event<'_>) -> usize {
     match event {
         Event::Text(Cow::Owned(text)) => text.capacity(),
-        Event::Binary(Cow::Owned(bytes)) | Event::Ping(Cow::Owned(bytes)) => bytes.capacity(),
+        Event::Binary(Cow::Owned(bytes))
+        | Event::Ping(Cow::Owned(bytes))
+        | Event::Pong(Cow::Owned(bytes)) => bytes.capacity(),
         Event::Close(Some(frame)) => frame.reason.capacity(),
         Event::Text(Cow::Borrowed(_))
         | Event::Binary(Cow::Borrowed(_))
         | Event::Ping(Cow::Borrowed(_))
-        | Event::Pong
+        | Event::Pong(Cow::Borrowed(_))
         | Event::Close(None) => 0,
     }
 }
@@ -132,7 +134,7 @@ fn own(event: Event<'_>) -> Event<'static> {
         Event::Text(text) => Event::Text(Cow::Owned(text.into_owned())),
         Event::Binary(bytes) => Event::Binary(Cow::Owned(bytes.into_owned())),
         Event::Ping(bytes) => Event::Ping(Cow::Owned(bytes.into_owned())),
-        Event::Pong => Event::Pong,
+        Event::Pong(bytes) => Event::Pong(Cow::Owned(bytes.into_owned())),
         Event::Close(frame) => Event::Close(frame),
     }
 }

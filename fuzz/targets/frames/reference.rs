@@ -87,7 +87,7 @@ impl Stream<'_> {
             _ if !is_whole => Ok(None),
             8 => Ok(Some(Some(Event::Close(close(&payload)?)))),
             9 => Ok(Some(Some(Event::Ping(Cow::Owned(payload))))),
-            _ => Ok(Some(Some(Event::Pong))),
+            _ => Ok(Some(Some(Event::Pong(Cow::Owned(payload))))),
         }
     }
 

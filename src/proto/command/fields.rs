@@ -29,6 +29,9 @@ pub(super) struct Fields<'a> {
     pub(super) since: Option<&'a str>,
     pub(super) limit: Option<&'a str>,
     pub(super) payload: Option<&'a str>,
+    pub(super) session_id: Option<&'a str>,
+    pub(super) connection_id: Option<&'a str>,
+    pub(super) positions: Option<&'a str>,
     /// The first field that came twice.
     duplicate: Option<&'static str>,
     /// Came twice, first or not: in doubt, and not to be repeated in the answer.
@@ -70,6 +73,9 @@ impl<'a> Fields<'a> {
             "since" => (&mut self.since, "since"),
             "limit" => (&mut self.limit, "limit"),
             "payload" => (&mut self.payload, "payload"),
+            "sessionId" => (&mut self.session_id, "sessionId"),
+            "connectionId" => (&mut self.connection_id, "connectionId"),
+            "positions" => (&mut self.positions, "positions"),
             _ => return,
         };
         if field.replace(value).is_some() {
@@ -135,6 +141,7 @@ impl<'a> Fields<'a> {
             "ping" => Ok(Command::Ping { id: self.id()?, timestamp: self.timestamp()? }),
             "pong" => Ok(Command::Pong),
             "query" => self.query(self.id()?),
+            "restore_session" => self.restore(self.id()?),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))

@@ -3,14 +3,16 @@
 
 mod fields;
 mod recall;
+mod session;
 
 use std::borrow::Cow;
 use std::mem;
 
+use crate::ids::{ConnectionId, SessionId};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
-use crate::proto::recall::{HistoryQuery, Start};
+use crate::proto::recall::{Claim, HistoryQuery, Start};
 
 /// Longest `id` and `timestamp`, in bytes as they were written between the quotes: they are echoed.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -47,6 +49,18 @@ pub enum Command<'a> {
     History {
         channel: Cow<'a, str>,
         query: HistoryQuery,
+        id: Option<RequestId<'a>>,
+    },
+    /// A query for what the server knows of the connection and its session.
+    Session {
+        id: Option<RequestId<'a>>,
+    },
+    /// A session that another connection had is to go on here.
+    RestoreSession {
+        /// `None`: texts that are no ids of ours.
+        pair: Option<(SessionId, ConnectionId)>,
+        /// In the order of their channels, each once.
+        claims: Vec<Claim>,
         id: Option<RequestId<'a>>,
     },
     Ping {

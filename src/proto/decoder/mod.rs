@@ -33,7 +33,8 @@ pub enum Event<'a> {
     Binary(Cow<'a, [u8]>),
     /// To be answered with a pong of the same payload (5.5.3), at most 125 bytes.
     Ping(Cow<'a, [u8]>),
-    Pong,
+    /// The payload is that of the ping it answers, unless nobody asked for it.
+    Pong(Cow<'a, [u8]>),
     /// The last event of a connection; nothing after it is to be decoded.
     Close(Option<CloseFrame>),
 }
@@ -80,10 +81,7 @@ impl Decoder {
                     self.finish_fragment(&frame.header, payload)?
                 }
                 OpCode::Ping => Some(Event::Ping(self.finish_control(payload))),
-                OpCode::Pong => {
-                    self.finish_control(payload);
-                    Some(Event::Pong)
-                }
+                OpCode::Pong => Some(Event::Pong(self.finish_control(payload))),
                 OpCode::Close => Some(Event::Close(parse_close(self.finish_control(payload))?)),
             };
             self.release_if_empty();
@@ -225,7 +223,7 @@ mod tests {
             Event::Text(text) => Event::Text(Cow::Owned(text.into_owned())),
             Event::Binary(bytes) => Event::Binary(Cow::Owned(bytes.into_owned())),
             Event::Ping(bytes) => Event::Ping(Cow::Owned(bytes.into_owned())),
-            Event::Pong => Event::Pong,
+            Event::Pong(bytes) => Event::Pong(Cow::Owned(bytes.into_owned())),
             Event::Close(frame) => Event::Close(frame),
         }
     }
@@ -253,7 +251,8 @@ mod tests {
         assert!(matches!(first, Event::Text(Cow::Borrowed("hello"))));
         let second = decoder.next(&mut input, &LIMITS).unwrap().unwrap();
         assert!(matches!(second, Event::Binary(Cow::Borrowed(bytes)) if bytes.len() == 70000));
-        assert_eq!(decoder.next(&mut input, &LIMITS), Ok(Some(Event::Pong)));
+        let third = decoder.next(&mut input, &LIMITS);
+        assert_eq!(third, Ok(Some(Event::Pong(Cow::Borrowed(b"x")))));
         assert_eq!(decoder.next(&mut input, &LIMITS), Ok(None));
         assert!(!decoder.holds_partial());
     }

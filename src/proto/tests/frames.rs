@@ -164,7 +164,7 @@ fn own(event: Event<'_>) -> Event<'static> {
         Event::Text(text) => Event::Text(Cow::Owned(text.into_owned())),
         Event::Binary(bytes) => Event::Binary(Cow::Owned(bytes.into_owned())),
         Event::Ping(bytes) => Event::Ping(Cow::Owned(bytes.into_owned())),
-        Event::Pong => Event::Pong,
+        Event::Pong(bytes) => Event::Pong(Cow::Owned(bytes.into_owned())),
         Event::Close(frame) => Event::Close(frame),
     }
 }
@@ -221,7 +221,7 @@ fn is_same(ours: &Event<'_>, theirs: &Message) -> bool {
         (Event::Text(ours), Message::Text(theirs)) => ours == theirs.as_str(),
         (Event::Binary(ours), Message::Binary(theirs)) => ours[..] == theirs[..],
         (Event::Ping(ours), Message::Ping(theirs)) => ours[..] == theirs[..],
-        (Event::Pong, Message::Pong(_)) => true,
+        (Event::Pong(ours), Message::Pong(theirs)) => ours[..] == theirs[..],
         // Difference: 1014 is legal here and illegal there.
         (Event::Close(Some(ours)), Message::Close(_)) if u16::from(ours.code) == 1014 => true,
         (Event::Close(ours), Message::Close(theirs)) => {

@@ -11,7 +11,7 @@ mod check;
 mod client;
 mod scenarios;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl World {
             connections_max: 1000,
             unix_start: 1_700_000_000_000,
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
-            identity: || 7,
+            identity: distinct,
         });
         let network = Network::new(random.number());
         let backends: Vec<_> = (0..count as u16)
@@ -312,6 +312,15 @@ fn small_bounds(random: &mut Random) -> Config {
         namespace("old", SlowConsumer::DropOldest),
     ];
     config
+}
+
+/// A number that this thread has not had; epochs and ids need no more.
+fn distinct() -> u128 {
+    thread_local!(static LAST: Cell<u128> = const { Cell::new(7) });
+    LAST.with(|last| {
+        last.set(last.get() + 1);
+        last.get()
+    })
 }
 
 fn run_seed(seed: u64) -> [u64; MET.len()] {

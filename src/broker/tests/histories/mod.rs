@@ -393,6 +393,7 @@ impl World {
                     }
                 }
                 Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
+                Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
                 Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
             }
         }
@@ -432,7 +433,7 @@ impl World {
                     }
                 ),
                 Err(Unavailable::Trimmed | Unavailable::Future) => assert_eq!(recovery.count, 0),
-                Err(Unavailable::NoHistory) => panic!("it has one"),
+                Err(Unavailable::NoHistory | Unavailable::Subscribed) => panic!("it has one"),
             }
         }
         let (reader, next, epoch) = ((shard, token), at.offset + 1, at.epoch);
