@@ -3,7 +3,7 @@
 
 use super::effect::Effect;
 use super::resume::LIVE;
-use super::topics::{Interest, Record, TopicKey, Waiting};
+use super::topics::{Hold, Interest, Record, TopicKey, Waiting};
 use super::{Broker, NO_HISTORY};
 use crate::ids::{Position, ShardId, TopicName};
 use crate::message::{Ask, ShardMessage};
@@ -88,7 +88,7 @@ impl Broker {
         let (name, position) = (topic.name.clone(), topic.position());
         let mut held = Vec::new();
         for waiting in std::mem::take(&mut topic.waiting) {
-            if waiting.held {
+            if waiting.hold != Hold::No {
                 held.push(waiting);
                 continue;
             }
@@ -100,7 +100,8 @@ impl Broker {
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
         }
         // They stay until the whole session is there.
-        let tokens: Vec<_> = held.iter().map(|waiting| waiting.token).collect();
+        let own = held.iter().filter(|waiting| waiting.hold == Hold::Session);
+        let tokens: Vec<_> = own.map(|waiting| waiting.token).collect();
         self.topics.topic_mut(key).waiting = held;
         for token in tokens {
             self.note_resumed(key, token, LIVE, effects);

@@ -60,7 +60,7 @@ use members::Members;
 use resume::Resumption;
 use retention::Retention;
 use subscribers::Inserted;
-use topics::{Interest, Past, Record, TopicKey, Topics, Waiting};
+use topics::{Hold, Interest, Past, Record, TopicKey, Topics, Waiting};
 
 /// Bounds of one broker.
 #[derive(Debug, Clone, Copy)]
@@ -250,13 +250,6 @@ impl Broker {
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
             return Ok(());
         }
-        if let Some(key) = found
-            && self.is_held(key, token)
-        {
-            let (topic, standing) = (self.topics.topic(key).name.clone(), Standing::default());
-            effects.push(Effect::Subscribed { token, topic, request_id, standing });
-            return Ok(());
-        }
         let limit = self.limits.subscriptions_per_connection_max;
         if self.members.subscriptions(token) >= limit as usize {
             return Err(SubscribeError::TooMany { limit });
@@ -266,6 +259,15 @@ impl Broker {
         {
             opening.request_ids.push(request_id);
             self.members.waiting(token);
+            return Ok(());
+        }
+        if let Some(key) = found
+            && self.is_held(key, token)
+        {
+            self.members.waiting(token);
+            let (wants_history, hold) = (false, Hold::Behind);
+            let waiting = Waiting { token, request_id, wants_history, hold };
+            self.topics.topic_mut(key).waiting.push(waiting);
             return Ok(());
         }
         let home = self.topics.home(hash);
@@ -301,7 +303,7 @@ impl Broker {
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
         } else {
             let wants_history = asks && topic.past.is_none();
-            let waiting = Waiting { token, request_id, wants_history, held: false };
+            let waiting = Waiting { token, request_id, wants_history, hold: Hold::No };
             self.ask_home(key, waiting, effects);
         }
         Ok(())
@@ -310,7 +312,7 @@ impl Broker {
     /// Ends a subscription, or the wait for it. `false`: there is none.
     pub fn unsubscribe(&mut self, token: Token, name: &str, effects: &mut Vec<Effect>) -> bool {
         let Some(key) = self.topics.find(self.topics.hash(name), name) else { return false };
-        let withdrawn = self.withdraw_resumed(key, token);
+        let withdrawn = self.withdraw_resumed(key, token, effects);
         let topic = self.topics.topic_mut(key);
         let mut found = topic.subscribers.remove(token.slot) || withdrawn;
         // Somebody who waited is answered first, in the order of the requests.

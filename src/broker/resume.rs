@@ -6,7 +6,7 @@
 
 use super::cursors::CursorState;
 use super::effect::{Effect, Resumed};
-use super::topics::{Interest, TopicKey, Waiting};
+use super::topics::{Hold, Interest, TopicKey, Waiting};
 use super::{Broker, NO_HISTORY};
 use crate::ids::{Token, TopicName};
 use crate::message::{Begin, Opening, SessionSubscription};
@@ -142,7 +142,7 @@ impl Broker {
                 token,
                 request_id: None,
                 wants_history: true,
-                held: true,
+                hold: Hold::Session,
             });
             if home == self.shard || topic.interest == Interest::Held {
                 return Ok((Some(key), Some(LIVE)));
@@ -183,7 +183,7 @@ impl Broker {
     /// Whether the connection has a subscription without history that waits for the rest of its session.
     pub(super) fn is_held(&self, key: TopicKey, token: Token) -> bool {
         let waiting = &self.topics.topic(key).waiting;
-        waiting.iter().any(|waiting| waiting.held && waiting.token == token)
+        waiting.iter().any(|waiting| waiting.hold != Hold::No && waiting.token == token)
     }
 
     /// The home of a topic has answered for a session that is being restored.
@@ -206,7 +206,12 @@ impl Broker {
     }
 
     /// The client unsubscribes before its session is restored. Returns whether it had to.
-    pub(super) fn withdraw_resumed(&mut self, key: TopicKey, token: Token) -> bool {
+    pub(super) fn withdraw_resumed(
+        &mut self,
+        key: TopicKey,
+        token: Token,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let resumption = self.resumptions.get_mut(&token.slot);
         let Some(resumption) = resumption.filter(|it| it.generation == token.generation) else {
             return false;
@@ -214,8 +219,8 @@ impl Broker {
         let before = resumption.entries.len();
         resumption.entries.retain(|entry| entry.topic != Some(key));
         let is_withdrawn = resumption.entries.len() < before;
-        let waiting = &mut self.topics.topic_mut(key).waiting;
-        waiting.retain(|waiting| !waiting.held || waiting.token != token);
+        let held = self.topics.topic_mut(key).take_held(token);
+        self.confirm_behind(key, held, Standing::default(), effects);
         is_withdrawn
     }
 
@@ -236,6 +241,7 @@ impl Broker {
         let Some(resumption) = self.resumptions.remove(&token.slot) else { return };
         let mut subscriptions = Vec::with_capacity(resumption.entries.len());
         let mut reads = false;
+        let mut live = Vec::new();
         for Entry { subscription, topic, outcome } in resumption.entries {
             subscriptions.extend(outcome.map(|outcome| Resumed { subscription, outcome }));
             let Some(key) = topic else { continue };
@@ -247,20 +253,34 @@ impl Broker {
                     reads = true;
                 }
                 Some(_) => {}
-                None => self.admit_held(key, token),
+                None => live.push(key),
             }
         }
         effects.push(Effect::Resumed { token, subscriptions });
         if reads {
             effects.push(Effect::Ready { token });
         }
+        for key in live {
+            let held = self.topics.topic_mut(key).take_held(token);
+            self.admit(key, token);
+            self.confirm_behind(key, held, LIVE, effects);
+        }
     }
 
-    fn admit_held(&mut self, key: TopicKey, token: Token) {
-        if self.is_held(key, token) {
-            self.admit(key, token);
-            let waiting = &mut self.topics.topic_mut(key).waiting;
-            waiting.retain(|waiting| !waiting.held || waiting.token != token);
+    /// Answers the requests for a subscription of a session, which has been told of.
+    fn confirm_behind(
+        &mut self,
+        key: TopicKey,
+        held: Vec<Waiting>,
+        standing: Standing,
+        effects: &mut Vec<Effect>,
+    ) {
+        for Waiting { token, request_id, hold, .. } in held {
+            if hold == Hold::Behind {
+                self.members.answered(token);
+                let topic = self.topics.topic(key).name.clone();
+                effects.push(Effect::Subscribed { token, topic, request_id, standing });
+            }
         }
     }
 

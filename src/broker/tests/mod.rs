@@ -4,6 +4,7 @@
 mod durable;
 mod histories;
 mod live;
+mod sessions;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;

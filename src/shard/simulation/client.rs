@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::sessions::Session;
 use super::{Outcome, Published, TOPICS};
 use crate::io::sim::{Network, Random, SocketId};
 
@@ -67,6 +68,7 @@ pub struct Client {
     pings: u64,
     /// What it asked to recover, by topic: until that is answered.
     recovering: BTreeMap<usize, Place>,
+    pub session: Session,
 }
 
 impl Client {
@@ -85,6 +87,7 @@ impl Client {
             last_pong: 0,
             pings: 0,
             recovering: BTreeMap::new(),
+            session: Session::default(),
         }
     }
 
@@ -138,6 +141,7 @@ impl Client {
     }
 
     pub fn unsubscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
+        self.note_withdrawn(topic);
         let text = format!(r#"{{"action":"unsubscribe","channel":"{}"}}"#, TOPICS[topic]);
         self.send(network, 1, text.as_bytes(), random);
     }
@@ -279,7 +283,8 @@ impl Client {
         let message: Value = serde_json::from_slice(payload).unwrap_or_else(|error| {
             panic!("not JSON: {error}: {}", String::from_utf8_lossy(payload).escape_debug())
         });
-        if message["type"] == "pong" {
+        if self.take_session_message(&message, published.len()) {
+        } else if message["type"] == "pong" {
             let pong = message["timestamp"].as_u64().expect("our timestamp");
             assert_eq!(pong, self.last_pong + 1, "pongs come in order, none is lost");
             self.last_pong = pong;
@@ -299,8 +304,7 @@ impl Client {
                 let topic = topic.expect("one of ours");
                 let place = self.take_place(topic, data);
                 if !self.left && !self.subscribed.contains_key(&topic) {
-                    self.subscribed.insert(topic, self.segments.len());
-                    self.segments.push(Segment {
+                    self.begin_segment(Segment {
                         topic,
                         published_before: published.len(),
                         seen: Vec::new(),
@@ -336,6 +340,11 @@ impl Client {
             },
             kind => panic!("unexpected system message {kind:?}"),
         }
+    }
+
+    pub fn begin_segment(&mut self, segment: Segment) {
+        self.subscribed.insert(segment.topic, self.segments.len());
+        self.segments.push(segment);
     }
 
     /// Where a subscription begins, as its confirmation says.
@@ -383,8 +392,12 @@ impl Client {
         }
     }
 
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
     /// A masked frame. Whether the connection is there to take it.
-    fn send(
+    pub fn send(
         &mut self,
         network: &RefCell<Network>,
         opcode: u8,

@@ -10,8 +10,10 @@
 mod check;
 mod client;
 mod scenarios;
+mod sessions;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +41,10 @@ const TOPICS: [&str; 8] =
 const FIRST_KEPT: usize = 6;
 
 /// What the worlds must meet, else they prove nothing.
-const MET: [Counter; 5] = [
+const MET: [Counter; 8] = [
+    Counter::SessionsRestored,
+    Counter::SessionsMoved,
+    Counter::SessionsExpired,
     Counter::FellBehind,
     Counter::Replayed,
     Counter::HistoryGaps,
@@ -73,6 +78,10 @@ struct World {
     /// The first [`TOPICS`]`.len()` are the witnesses.
     clients: Vec<Client>,
     published: Vec<Published>,
+    /// Sessions that more than one connection has wanted.
+    doubled: BTreeSet<String>,
+    /// Sessions outlive the world.
+    sessions_last: bool,
 }
 
 impl World {
@@ -106,6 +115,7 @@ impl World {
             .map(|(backend, port)| Shard::new(backend, port, None, Arc::clone(&settings)))
             .collect();
         let stopped = vec![0; count];
+        let sessions_last = settings.config.sessions.ttl > Duration::from_hours(1);
         Self {
             random,
             network,
@@ -115,6 +125,8 @@ impl World {
             settings,
             clients: Vec::new(),
             published: Vec::new(),
+            doubled: BTreeSet::new(),
+            sessions_last,
         }
     }
 
@@ -135,11 +147,24 @@ impl World {
         self.settle();
         self.check_streams();
         self.check_offsets();
+        self.check_sessions();
         self.shut_down();
         MET.map(|counter| self.settings.metrics.total(counter))
     }
 
     fn connect(&mut self, manner: Manner) -> usize {
+        let index = self.dial(manner);
+        self.clients[index].upgrade(&self.network);
+        index
+    }
+
+    fn connect_named(&mut self, manner: Manner) -> usize {
+        let index = self.dial(manner);
+        self.clients[index].upgrade_named(&self.network);
+        index
+    }
+
+    fn dial(&mut self, manner: Manner) -> usize {
         let shard = ShardId(self.random.below(self.shards.len()) as u16);
         let capacity = match manner {
             Manner::Witness => STEADY_CAPACITY,
@@ -148,9 +173,7 @@ impl World {
             }
         };
         let socket = self.network.borrow_mut().connect(shard, capacity);
-        let client = Client::new(socket, manner);
-        client.upgrade(&self.network);
-        self.clients.push(client);
+        self.clients.push(Client::new(socket, manner));
         self.clients.len() - 1
     }
 
@@ -166,7 +189,11 @@ impl World {
                 3 => Manner::Mute,
                 _ => Manner::Brisk,
             };
-            self.connect(manner);
+            if self.random.one_in(2) {
+                self.connect_named(manner);
+            } else {
+                self.connect(manner);
+            }
             return;
         }
         if live.is_empty() {
@@ -178,6 +205,7 @@ impl World {
         match self.random.below(24) {
             0..=4 => client.subscribe(&self.network, topic, &mut self.random),
             13 => self.come_back(index),
+            14 | 15 => self.restore_session(index),
             5 => client.unsubscribe(&self.network, topic, &mut self.random),
             6 => client.ping(&self.network, &mut self.random),
             7 if self.random.one_in(6) => client.reset(&self.network),
@@ -239,6 +267,7 @@ impl World {
         for (index, client) in self.clients.iter_mut().enumerate() {
             client.read(&self.network, index, &mut self.published, &mut self.random);
         }
+        self.judge_restored();
     }
 
     /// Everybody reads, nobody publishes, until nothing moves any more.
@@ -291,6 +320,7 @@ fn small_bounds(random: &mut Random) -> Config {
     config.limits.slow_consumer_timeout = Duration::from_secs(2);
     config.limits.close_timeout = Duration::from_secs(1);
     config.heartbeat.interval = Duration::from_secs(1 + random.below(3) as u64);
+    config.sessions.ttl = Duration::from_secs(if random.one_in(3) { 1 } else { 1_000_000 });
     let namespace = |name: &str, slow_consumer| Namespace {
         name: name.to_owned(),
         options: ChannelOptions { slow_consumer, ..ChannelOptions::default() },
