@@ -255,19 +255,9 @@ impl Broker {
             return Err(SubscribeError::TooMany { limit });
         }
         if let Some(key) = found
-            && let Some(CursorState::Opening(opening)) = self.cursors.find(token, key)
+            && self.is_under_way(key, token)
         {
-            opening.request_ids.push(request_id);
-            self.members.waiting(token);
-            return Ok(());
-        }
-        if let Some(key) = found
-            && self.is_held(key, token)
-        {
-            self.members.waiting(token);
-            let (wants_history, hold) = (false, Hold::Behind);
-            let waiting = Waiting { token, request_id, wants_history, hold };
-            self.topics.topic_mut(key).waiting.push(waiting);
+            self.join(key, token, request_id);
             return Ok(());
         }
         let home = self.topics.home(hash);

@@ -186,6 +186,24 @@ impl Broker {
         waiting.iter().any(|waiting| waiting.hold != Hold::No && waiting.token == token)
     }
 
+    /// Whether the connection waits for the history of the topic, or for the rest of its session.
+    pub(super) fn is_under_way(&mut self, key: TopicKey, token: Token) -> bool {
+        matches!(self.cursors.find(token, key), Some(CursorState::Opening(_)))
+            || self.is_held(key, token)
+    }
+
+    /// Asked for again while it is under way: it is confirmed behind that.
+    pub(super) fn join(&mut self, key: TopicKey, token: Token, request_id: Option<Box<str>>) {
+        self.members.waiting(token);
+        if let Some(CursorState::Opening(opening)) = self.cursors.find(token, key) {
+            opening.request_ids.push(request_id);
+            return;
+        }
+        let (wants_history, hold) = (false, Hold::Behind);
+        let waiting = Waiting { token, request_id, wants_history, hold };
+        self.topics.topic_mut(key).waiting.push(waiting);
+    }
+
     /// The home of a topic has answered for a session that is being restored.
     pub(super) fn note_resumed(
         &mut self,

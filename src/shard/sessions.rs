@@ -123,7 +123,10 @@ impl State {
 
     /// The connection ends: its session goes home. Before it leaves the broker.
     pub(super) fn end_session(&mut self, token: Token) {
-        if let Some((home, message)) = self.take_ending(token) {
+        if self.shutdown.has_begun() {
+            // Nothing is kept.
+            self.take_identity(token);
+        } else if let Some((home, message)) = self.take_ending(token) {
             self.post_session(home, message);
         }
     }

@@ -4,6 +4,7 @@
 mod durable;
 mod histories;
 mod live;
+mod resume;
 mod sessions;
 
 use foldhash::SharedSeed;
