@@ -319,7 +319,10 @@ fn small_bounds(random: &mut Random) -> Config {
     config.limits.max_errors = 1000;
     config.limits.slow_consumer_timeout = Duration::from_secs(2);
     config.limits.close_timeout = Duration::from_secs(1);
-    config.heartbeat.interval = Duration::from_secs(1 + random.below(3) as u64);
+    // Often enough that what clients have got is asked for, and not so often that a shard that stops for a
+    // while loses its witnesses.
+    let intervals = [400, 400, 1000, 2000, 3000];
+    config.heartbeat.interval = Duration::from_millis(intervals[random.below(intervals.len())]);
     config.sessions.ttl = Duration::from_secs(if random.one_in(3) { 1 } else { 1_000_000 });
     let namespace = |name: &str, slow_consumer| Namespace {
         name: name.to_owned(),

@@ -159,6 +159,9 @@ impl World {
             self.doubled.insert(pair.0.clone());
         }
         self.clients[index].session.used = true;
+        if self.random.one_in(4) {
+            self.restore_and_go(index, &pair);
+        }
         for _ in 0..count {
             let manner = if self.random.one_in(3) { Manner::Slow } else { Manner::Brisk };
             let successor = self.connect_named(manner);
@@ -171,6 +174,18 @@ impl World {
             };
             self.clients[successor].restore(&self.network, &pair, asked, &mut self.random);
         }
+    }
+
+    /// Somebody asks for the session and is gone before the answer can come. It is still there for the next
+    /// one.
+    fn restore_and_go(&mut self, index: usize, pair: &(String, String)) {
+        let ghost = self.connect_named(Manner::Brisk);
+        let session = pair.0.clone();
+        self.doubled.insert(session.clone());
+        let asked = Asked { predecessor: index, session, claims: None, alone: false };
+        let client = &mut self.clients[ghost];
+        client.restore(&self.network, pair, asked, &mut self.random);
+        client.end(&self.network);
     }
 
     /// Holds what clients were told of their sessions against what they had.
