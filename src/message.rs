@@ -1,6 +1,7 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
 mod log;
+mod session;
 
 use bytes::Bytes;
 
@@ -8,6 +9,8 @@ pub use log::{
     LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
     Ticket,
 };
+
+pub use session::{Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription};
 
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::proto::{HistoryQuery, Recovery, Start, Unavailable};
@@ -45,6 +48,8 @@ pub enum ShardMessage {
     Received { topic: TopicName, upto: u64 },
     /// From the durable log.
     Log(LogAnswer),
+    /// Between a session's home and the shards of its connections.
+    Session(Box<SessionMessage>),
 }
 
 impl ShardMessage {
@@ -57,6 +62,7 @@ impl ShardMessage {
             Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
+            Self::Session(message) => SMALL + message.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

@@ -156,6 +156,18 @@ counters! {
     StoreMoved = "store_moved",
     /// Publications removed at `store.max_size` although their topic would have kept them.
     StoreEvicted = "store_evicted",
+    /// Sessions that lost their connection and are kept.
+    SessionsParked = "sessions_parked",
+    /// Sessions that went on with another connection.
+    SessionsRestored = "sessions_restored",
+    /// Connections closed with 4005: their session moved.
+    SessionsMoved = "sessions_moved",
+    /// Sessions to which nobody came back within `sessions.ttl`.
+    SessionsExpired = "sessions_expired",
+    /// Sessions dropped at `sessions.max_parked` or `sessions.memory`.
+    SessionsDropped = "sessions_dropped",
+    /// Requests to restore a session under a pair of ids that no session has.
+    SessionNotFound = "session_not_found",
     /// Log lines held back by the limit per reason.
     LogSuppressed = "log_suppressed",
 }

@@ -25,6 +25,8 @@ pub enum CursorState {
     Opening(Opening),
     /// The offset of the publication that is wanted next.
     Reading { next: u64 },
+    /// The same, but it must not read yet: the session that it belongs to is not restored.
+    Held { next: u64 },
 }
 
 /// A subscription that the home has not answered.
@@ -33,6 +35,8 @@ pub struct Opening {
     pub ask: Ask,
     /// Of every request that waits for the same answer, in their order; raw JSON of the client.
     pub request_ids: Vec<Option<Box<str>>>,
+    /// It belongs to a session that is being restored, and is held when it is answered.
+    pub resumes: bool,
 }
 
 /// The cursors of one connection. They have turns.

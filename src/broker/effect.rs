@@ -4,8 +4,11 @@ use bytes::Bytes;
 
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
-use crate::message::{Begin, LogMessage, Page, PublishOutcome, Receipt, ShardMessage};
-use crate::proto::Standing;
+use crate::message::{
+    Begin, LogMessage, Page, PublishOutcome, Receipt, SessionMessage, SessionSubscription,
+    ShardMessage,
+};
+use crate::proto::{ErrorCode, Standing};
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -23,6 +26,14 @@ pub enum Effect {
         request_id: Option<Box<str>>,
         standing: Standing,
     },
+    /// Tell the client that the subscriptions of the session it restores are there. None of them has
+    /// got anything yet.
+    Resumed {
+        token: Token,
+        subscriptions: Vec<Resumed>,
+    },
+    /// It is not the broker's.
+    Session(Box<SessionMessage>),
     /// Tell the publisher, if it wants to hear of it.
     Published {
         token: Token,
@@ -56,6 +67,15 @@ pub enum Effect {
         page: Box<Page>,
         request_id: Option<Box<str>>,
     },
+}
+
+/// What became of a subscription of a restored session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// As the session had it.
+    pub subscription: SessionSubscription,
+    /// Where it stands, or why it is refused.
+    pub outcome: Result<Standing, ErrorCode>,
 }
 
 /// Where the shard takes publications for its connections. Slots are those of the broker's members.

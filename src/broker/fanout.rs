@@ -64,6 +64,11 @@ impl Fanout {
         self.pending.is_empty() && self.batch.is_empty()
     }
 
+    /// The number of the oldest publication that some subscriber may not have.
+    pub fn oldest(&self) -> Option<u64> {
+        self.batch.first().or(self.pending.front()).map(|publication| publication.number)
+    }
+
     /// Worth keeping for another topic.
     pub fn is_small(&self) -> bool {
         const CAPACITY_MAX: usize = 256;

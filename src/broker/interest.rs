@@ -2,7 +2,8 @@
 //! to hear that it gets them.
 
 use super::effect::Effect;
-use super::topics::{Interest, Record, TopicKey, Waiting};
+use super::resume::LIVE;
+use super::topics::{Hold, Interest, Record, TopicKey, Waiting};
 use super::{Broker, NO_HISTORY};
 use crate::ids::{Position, ShardId, TopicName};
 use crate::message::{Ask, ShardMessage};
@@ -85,12 +86,25 @@ impl Broker {
     pub(super) fn confirm_waiting(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
         let topic = self.topics.topic_mut(key);
         let (name, position) = (topic.name.clone(), topic.position());
-        for Waiting { token, request_id, wants_history } in std::mem::take(&mut topic.waiting) {
+        let mut held = Vec::new();
+        for waiting in std::mem::take(&mut topic.waiting) {
+            if waiting.hold != Hold::No {
+                held.push(waiting);
+                continue;
+            }
+            let Waiting { token, request_id, wants_history, .. } = waiting;
             self.members.answered(token);
             self.admit(key, token);
             let standing = Standing { position, recovery: wants_history.then_some(NO_HISTORY) };
             let topic = name.clone();
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
+        }
+        // They stay until the whole session is there.
+        let own = held.iter().filter(|waiting| waiting.hold == Hold::Session);
+        let tokens: Vec<_> = own.map(|waiting| waiting.token).collect();
+        self.topics.topic_mut(key).waiting = held;
+        for token in tokens {
+            self.note_resumed(key, token, LIVE, effects);
         }
     }
 

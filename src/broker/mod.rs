@@ -14,7 +14,10 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
+//! waits for the log), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `resume`
+//! (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without
+//! a connection), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`,
+//! `subscribers`, `cursors` (the tables).
 
 mod cursors;
 mod durable;
@@ -25,24 +28,30 @@ mod idempotency;
 mod inbox;
 mod interest;
 mod members;
+mod places;
 mod publishing;
 mod recall;
+mod resume;
 mod retention;
+mod sessions;
 mod subscribers;
 #[cfg(test)]
 mod tests;
 mod topics;
 mod users;
 
-pub use effect::{Deliver, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
+pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, SubscribeRequest};
+pub use places::Places;
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
+pub use sessions::{Sessions, SessionsTally};
 pub use users::JoinError;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::quality::SeedableRandomState;
+use hashbrown::HashMap;
 
 use crate::config::{ChannelOptions, Config};
 use crate::ids::{Epoch, INBOX_MARK, Moment, Position, ShardId, Token, TopicName};
@@ -53,9 +62,10 @@ use cursors::{CursorState, Cursors};
 use fanout::Fanout;
 use history::History;
 use members::Members;
+use resume::Resumption;
 use retention::Retention;
 use subscribers::Inserted;
-use topics::{Interest, Past, Record, TopicKey, Topics, Waiting};
+use topics::{Hold, Interest, Past, Record, TopicKey, Topics, Waiting};
 use users::Users;
 
 /// Bounds of one broker.
@@ -98,6 +108,8 @@ pub struct Broker {
     topics: Topics,
     members: Members,
     cursors: Cursors,
+    /// Sessions that are being restored, by the slot of their connection: at most one of each.
+    resumptions: HashMap<u32, Resumption, foldhash::fast::RandomState>,
     retention: Retention,
     tally: Tally,
     /// Queries that other shards, or the log, have not answered.
@@ -173,6 +185,7 @@ impl Broker {
             topics: Topics::new(shards, hasher),
             members: Members::default(),
             cursors: Cursors::default(),
+            resumptions: HashMap::default(),
             retention: Retention::new(config.limits.history_memory),
             tally: Tally::default(),
             queries: 0,
@@ -213,6 +226,11 @@ impl Broker {
     pub fn note_congestion(&mut self, congested: impl Iterator<Item = ShardId>) {
         self.congested.clear();
         self.congested.extend(congested);
+    }
+
+    /// Whether that shard can take no more messages at the moment.
+    pub fn is_congested(&self, shard: ShardId) -> bool {
+        self.congested.contains(&shard)
     }
 
     /// Whether room that becomes free is for the messages of other shards first. Otherwise local
@@ -259,10 +277,9 @@ impl Broker {
             return Err(SubscribeError::TooMany { limit });
         }
         if let Some(key) = found
-            && let Some(CursorState::Opening(opening)) = self.cursors.find(token, key)
+            && self.is_under_way(key, token)
         {
-            opening.request_ids.push(request_id);
-            self.members.waiting(token);
+            self.join(key, token, request_id);
             return Ok(());
         }
         let home = self.topics.home(hash);
@@ -286,7 +303,7 @@ impl Broker {
             self.members.insert(token, key);
             self.begin(key, token, request_id, &opening, effects);
         } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {
-            self.ask_opening(key, token, begin, request_id, effects);
+            self.ask_opening(key, token, begin, vec![request_id], effects);
         } else if (topic.home == self.shard && !is_loading) || topic.interest == Interest::Held {
             self.members.insert(token, key);
             self.admit(key, token);
@@ -299,7 +316,8 @@ impl Broker {
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
         } else {
             let wants_history = asks && topic.past.is_none();
-            self.ask_home(key, Waiting { token, request_id, wants_history }, effects);
+            let waiting = Waiting { token, request_id, wants_history, hold: Hold::No };
+            self.ask_home(key, waiting, effects);
         }
         Ok(())
     }
@@ -307,8 +325,9 @@ impl Broker {
     /// Ends a subscription, or the wait for it. `false`: there is none.
     pub fn unsubscribe(&mut self, token: Token, name: &str, effects: &mut Vec<Effect>) -> bool {
         let Some(key) = self.topics.find(self.topics.hash(name), name) else { return false };
+        let withdrawn = self.withdraw_resumed(key, token, effects);
         let topic = self.topics.topic_mut(key);
-        let mut found = topic.subscribers.remove(token.slot);
+        let mut found = topic.subscribers.remove(token.slot) || withdrawn;
         // Somebody who waited is answered first, in the order of the requests.
         let waiting = topic.waiting.extract_if(.., |waiting| waiting.token == token);
         let mut unanswered: Vec<_> = waiting.map(|waiting| waiting.request_id).collect();
@@ -317,6 +336,9 @@ impl Broker {
         {
             found = true;
             if let CursorState::Opening(opening) = state {
+                if opening.resumes {
+                    self.members.answered(token);
+                }
                 unanswered.extend(opening.request_ids);
             }
         }
@@ -329,12 +351,16 @@ impl Broker {
         }
         self.members.remove(token, key);
         self.lose_interest(key, effects);
+        if withdrawn {
+            self.finish_resumption(token, effects);
+        }
         found
     }
 
     /// The connection is gone.
     pub fn leave(&mut self, token: Token, effects: &mut Vec<Effect>) {
         self.leave_user(token);
+        self.forget_resumption(token);
         for key in self.members.leave(token) {
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
@@ -375,6 +401,7 @@ impl Broker {
             }
             ShardMessage::Received { topic, upto } => self.note_received(&topic, upto, effects),
             ShardMessage::Log(answer) => self.log_answered(answer, frames, effects),
+            ShardMessage::Session(message) => effects.push(Effect::Session(message)),
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
                 effects.push(Effect::Published { token, topic, receipt, outcome });
@@ -456,7 +483,7 @@ impl Broker {
         }
         let position = topic.past.as_ref().and_then(|_| topic.position());
         match self.cursors.find(token, key)? {
-            CursorState::Reading { next } => {
+            CursorState::Reading { next } | CursorState::Held { next } => {
                 let offset = *next - 1;
                 let position = position.map(|Position { epoch, .. }| Position { epoch, offset });
                 Some(Standing { position, recovery: None })

@@ -190,19 +190,21 @@ impl Broker {
         }
     }
 
-    /// Has the home say where a subscription begins.
+    /// Has the home say where a subscription begins. Without `request_ids` it belongs to a session that is
+    /// being restored.
     pub(super) fn ask_opening(
         &mut self,
         key: TopicKey,
         token: Token,
         begin: Begin,
-        request_id: Option<Box<str>>,
+        request_ids: Vec<Option<Box<str>>>,
         effects: &mut Vec<Effect>,
     ) {
         self.members.insert(token, key);
         self.members.waiting(token);
         let reader = self.reader(token);
-        let opening = cursors::Opening { ask: reader.ask, request_ids: vec![request_id] };
+        let resumes = request_ids.is_empty();
+        let opening = cursors::Opening { ask: reader.ask, request_ids, resumes };
         self.insert_cursor(key, token, CursorState::Opening(opening));
         self.ensure_interest(key, effects);
         let topic = self.topics.topic(key);
@@ -260,7 +262,12 @@ impl Broker {
         let Some(CursorState::Opening(waiting)) = state else { return };
         let mut request_ids = waiting.request_ids.into_iter();
         self.members.answered(token);
-        self.begin(key, token, request_ids.next().flatten(), opening, effects);
+        if waiting.resumes {
+            let standing = self.hold_cursor(key, token, opening);
+            self.note_resumed(key, token, standing, effects);
+        } else {
+            self.begin(key, token, request_ids.next().flatten(), opening, effects);
+        }
         for request_id in request_ids {
             self.members.answered(token);
             let standing = Standing { position: Some(opening.position), recovery: None };
@@ -359,7 +366,7 @@ impl Broker {
         }
     }
 
-    fn insert_cursor(&mut self, key: TopicKey, token: Token, state: CursorState) {
+    pub(super) fn insert_cursor(&mut self, key: TopicKey, token: Token, state: CursorState) {
         self.cursors.insert(token, key, state);
         if let Some(past) = &mut self.topics.topic_mut(key).past {
             past.cursors += 1;

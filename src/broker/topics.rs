@@ -27,6 +27,17 @@ pub struct Waiting {
     pub request_id: Option<Box<str>>,
     /// It asked for what a topic without history does not have.
     pub wants_history: bool,
+    pub hold: Hold,
+}
+
+/// Whether a subscription must wait although its home has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    No,
+    /// It belongs to a session that is being restored, and waits for the rest of that.
+    Session,
+    /// The client asks for one that belongs to such a session: it is confirmed behind it.
+    Behind,
 }
 
 /// What a topic with history has on top of the others.
@@ -94,6 +105,12 @@ impl Topic {
     pub fn has_listeners(&self) -> bool {
         let cursors = self.past.as_ref().map_or(0, |past| past.cursors);
         !self.subscribers.is_empty() || !self.waiting.is_empty() || cursors > 0
+    }
+
+    /// Takes out what a connection has that waits for the rest of its session.
+    pub fn take_held(&mut self, token: Token) -> Vec<Waiting> {
+        let is_held = |waiting: &mut Waiting| waiting.hold != Hold::No && waiting.token == token;
+        self.waiting.extract_if(.., is_held).collect()
     }
 
     /// Whether a connection waits for the home to hold its interest.

@@ -9,11 +9,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 9] = [
+pub const SECTIONS: [&str; 10] = [
     "server",
     "limits",
     "heartbeat",
     "auth",
+    "sessions",
     "channels",
     NAMESPACES,
     "store",
@@ -50,7 +51,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Directory, File, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 56] = [
+pub static KEYS: [Key; 59] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -251,6 +252,24 @@ pub static KEYS: [Key; 56] = [
         flag: None,
         help: "Connections of one user, for each shard",
         field: Count(|c| &mut c.auth.max_connections_per_user, 1..=1_000_000),
+    },
+    Key {
+        path: "sessions.ttl",
+        flag: None,
+        help: "How long a session outlives its connection",
+        field: Time(|c| &mut c.sessions.ttl, RETENTION),
+    },
+    Key {
+        path: "sessions.max_parked",
+        flag: None,
+        help: "Sessions without a connection, for each shard; 0: none; the oldest go first",
+        field: Count(|c| &mut c.sessions.max_parked, 0..=CONNECTIONS_MAX),
+    },
+    Key {
+        path: "sessions.memory",
+        flag: None,
+        help: "Bytes of them, for each shard; the oldest go first",
+        field: Size(|c| &mut c.sessions.memory, KIB..=1024 * GIB),
     },
     Key {
         path: "channels.level",

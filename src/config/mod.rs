@@ -33,6 +33,7 @@ pub struct Config {
     pub limits: Limits,
     pub heartbeat: Heartbeat,
     pub auth: Auth,
+    pub sessions: Sessions,
     /// Options of channels without a namespace, and of namespaces that are not configured.
     pub channels: ChannelOptions,
     /// `[namespaces.NAME]`, in the order of their names.
@@ -137,6 +138,17 @@ pub struct Auth {
     pub max_users: usize,
     /// Connections of one user, per shard. Default 100.
     pub max_connections_per_user: u32,
+}
+
+/// `[sessions]`: what is kept of clients that have no connection, each shard's part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sessions {
+    /// How long a session outlives its connection. Default 1 h.
+    pub ttl: Duration,
+    /// Sessions without a connection, per shard; the oldest make room. Default 100,000; 0: none is kept.
+    pub max_parked: usize,
+    /// Bytes of them, per shard; the oldest make room. Default 64 MiB.
+    pub memory: usize,
 }
 
 /// `[channels]` and `[namespaces.NAME]`
@@ -423,6 +435,12 @@ impl Default for Store {
             max_channels: 1_000_000,
             forget_after: Duration::from_hours(24 * 30),
         }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { ttl: Duration::from_hours(1), max_parked: 100_000, memory: 64 << 20 }
     }
 }
 

@@ -106,6 +106,10 @@ fn every_key_is_read_from_a_file() {
         timeout = "4s"
         max_users = 26
         max_connections_per_user = 27
+        [sessions]
+        ttl = "26s"
+        max_parked = 27
+        memory = "28KiB"
         [channels]
         level = "history"
         slow_consumer = "conflate"
@@ -203,6 +207,7 @@ fn every_key_is_read_from_a_file() {
                 max_users: 26,
                 max_connections_per_user: 27,
             },
+            sessions: Sessions { ttl: Duration::from_secs(26), max_parked: 27, memory: 28 << 10 },
             namespaces: vec![
                 namespace("chat", Level::Live, SlowConsumer::DropOldest),
                 namespace("prices", Level::History, SlowConsumer::Conflate),

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::ids::{ConnectionId, Position, SessionId};
 use crate::proto::command::{Rejection, RequestId};
 use crate::proto::encoding::Encoding;
+use crate::proto::error_code::ErrorCode;
 use crate::proto::recall::{Standing, Unavailable};
 use crate::proto::{protobuf, reply};
 
@@ -62,6 +63,14 @@ pub enum Answer<'a> {
         id: Option<RequestId<'a>>,
         timestamp: Option<&'a str>,
     },
+    SessionRestored {
+        session_id: SessionId,
+        connection_id: ConnectionId,
+        /// Where each subscription stands, or why it is refused.
+        subscriptions: &'a [(&'a str, Result<Standing, ErrorCode>)],
+        id: Option<RequestId<'a>>,
+        message_id: u64,
+    },
     Welcome {
         connection_id: ConnectionId,
         session_id: SessionId,
@@ -109,6 +118,12 @@ impl Answer<'_> {
                 written!(encoding, publish_ack(id, message_id, channel, offset))
             }
             Self::Pong { id, timestamp } => written!(encoding, pong(id, timestamp)),
+            Self::SessionRestored { session_id, connection_id, subscriptions, id, message_id } => {
+                written!(
+                    encoding,
+                    session_restored(session_id, connection_id, subscriptions, id, message_id)
+                )
+            }
             Self::Welcome {
                 connection_id,
                 session_id,

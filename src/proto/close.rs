@@ -12,6 +12,9 @@ pub const SLOW_CONSUMER: CloseCode = CloseCode::Library(4002);
 /// Nothing, not even a pong, came from the peer for too long. It may come back and resume.
 pub const NO_HEARTBEAT: CloseCode = CloseCode::Library(4004);
 
+/// The session of the connection has moved to another one.
+pub const SESSION_MOVED: CloseCode = CloseCode::Library(4005);
+
 /// More publications than the rate limit allows, again and again; come back after a pause.
 pub const RATE_LIMITED: CloseCode = CloseCode::Library(4006);
 
@@ -30,6 +33,12 @@ pub struct CloseFrame {
 /// and the rest below 3000 is reserved for the protocol. 1012–1014 were registered with IANA later.
 pub fn is_sendable_by_peer(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// Whether a connection that is closed with this code leaves nothing to come back to: its session ends
+/// with it.
+pub fn ends_session(code: CloseCode) -> bool {
+    code == CloseCode::Policy
 }
 
 /// Reads the unmasked payload of a close frame. `None`: it was empty, which is allowed.

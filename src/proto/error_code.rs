@@ -29,6 +29,8 @@ pub enum ErrorCode {
     Unauthenticated,
     /// Whoever it is may not do this.
     PermissionDenied,
+    /// No session has this pair of ids, or none any more.
+    SessionNotFound,
 }
 
 impl ErrorCode {
@@ -49,6 +51,7 @@ impl ErrorCode {
             Self::PositionUnavailable => "position_unavailable",
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
+            Self::SessionNotFound => "session_not_found",
         }
     }
 }

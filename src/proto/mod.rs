@@ -32,4 +32,6 @@ pub use encoding::Encoding;
 pub use error_code::ErrorCode;
 pub use opcode::OpCode;
 pub use protocol_error::ProtocolError;
-pub use recall::{HistoryQuery, Recovery, Since, Standing, Start, Unavailable};
+pub use recall::{
+    Claim, ClaimedPlace, HistoryQuery, Recovery, Since, Standing, Start, Unavailable,
+};

@@ -51,6 +51,8 @@ pub enum Unavailable {
     Limit,
     /// The channel keeps no history.
     NoHistory,
+    /// The connection was subscribed already, from elsewhere.
+    Subscribed,
 }
 
 impl Unavailable {
@@ -62,6 +64,7 @@ impl Unavailable {
             Self::Future => "future",
             Self::Limit => "limit",
             Self::NoHistory => "no_history",
+            Self::Subscribed => "subscribed",
         }
     }
 }
@@ -82,6 +85,23 @@ pub struct Standing {
     pub position: Option<Position>,
     /// `None` if no place was named.
     pub recovery: Option<Recovery>,
+}
+
+/// Where a client says that it is on one channel of the session that it restores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// As the client wrote it, valid or not.
+    pub channel: Box<str>,
+    pub place: ClaimedPlace,
+}
+
+/// Behind the publication with this offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimedPlace {
+    /// Of the epoch in which the session was subscribed.
+    Offset(u64),
+    /// `None`: a text that is no epoch of ours.
+    Position { epoch: Option<Epoch>, offset: u64 },
 }
 
 /// What a `history` query asks for.

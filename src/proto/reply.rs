@@ -1,5 +1,7 @@
 //! What the server says in JSON, as complete text frames: one allocation each.
 
+mod session;
+
 use bytes::Bytes;
 
 use crate::ids::{ConnectionId, Position, SessionId};
@@ -8,6 +10,7 @@ use crate::proto::encoder::{Part, retained_fields, text_frame};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::recall::{Recovery, Standing, Unavailable};
+pub use session::{LinkQuality, SessionFacts, session_facts, session_restored};
 
 /// The version of the protocol this server speaks.
 pub const PROTOCOL_VERSION: &str = "1.2";

@@ -103,6 +103,10 @@ pub struct Connection {
     pub publish_time: u64,
     peer: Ipv6Addr,
     peer_port: u16,
+    /// Milliseconds from the last ping that was answered to its pong; `u16::MAX`: there was none.
+    rtt: u16,
+    /// When the oldest ping left that no pong has answered, the low bits of its milliseconds; 0: all are.
+    ping_time: u32,
 }
 
 impl Connection {
@@ -140,11 +144,34 @@ impl Connection {
             publish_time: 0,
             peer: address,
             peer_port: peer.port(),
+            rtt: u16::MAX,
+            ping_time: 0,
         }
     }
 
     pub fn token(&self, slot: u32) -> Token {
         Token { slot, generation: self.generation }
+    }
+
+    /// A ping leaves.
+    pub fn note_ping(&mut self, now: Moment) {
+        if self.ping_time == 0 {
+            self.ping_time = (now.0 as u32).max(1);
+        }
+    }
+
+    /// A pong has come, asked for or not.
+    pub fn note_pong(&mut self, now: Moment) {
+        if self.ping_time != 0 {
+            let took = (now.0 as u32).wrapping_sub(self.ping_time);
+            self.rtt = u16::try_from(took).unwrap_or(u16::MAX).min(u16::MAX - 1);
+            self.ping_time = 0;
+        }
+    }
+
+    /// Milliseconds from the last ping that was answered to its pong.
+    pub fn rtt(&self) -> Option<u16> {
+        (self.rtt != u16::MAX).then_some(self.rtt)
     }
 
     /// What has come of a head that is not complete.
@@ -209,6 +236,23 @@ mod tests {
     fn a_connection_is_two_cache_lines() {
         assert!(size_of::<Connection>() <= 128, "{}", size_of::<Connection>());
         assert_eq!(connection().peer(), "192.0.2.7:55".parse().unwrap());
+    }
+
+    #[test]
+    fn a_pong_tells_how_long_the_way_is() {
+        let mut connection = connection();
+        connection.note_pong(Moment(5));
+        assert_eq!(connection.rtt(), None);
+        let late = u64::from(u32::MAX);
+        for (sent, answered, expected) in
+            [(5, 12, 7), (late, late + 8, 7), (100, 100, 0), (100, 1 << 20, u16::MAX - 1)]
+        {
+            connection.note_ping(Moment(sent));
+            // The pong may be that of the first one.
+            connection.note_ping(Moment(sent + 1));
+            connection.note_pong(Moment(answered));
+            assert_eq!(connection.rtt().map(|rtt| rtt.abs_diff(expected) <= 1), Some(true));
+        }
     }
 
     #[test]

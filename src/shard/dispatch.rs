@@ -116,6 +116,10 @@ impl State {
                 self.send_to_user(token, &to, message);
             }
             Command::Auth { token: secret, id } => self.authenticate(token, &secret, id),
+            Command::Session { id } => self.query_session(token, id),
+            Command::RestoreSession { pair, claims, id } => {
+                self.restore_session(token, pair, claims, id);
+            }
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ping { id: None, timestamp: None }
                 if self.encoding(token) == Encoding::Json =>
@@ -165,6 +169,7 @@ impl State {
     }
 
     fn unsubscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
+        self.forget_place(token, &channel);
         let mut effects = std::mem::take(&mut self.effects);
         let found = self.broker.unsubscribe(token, &channel, &mut effects);
         self.apply(effects);
@@ -232,10 +237,15 @@ impl State {
                     self.inbox_opened(token);
                 }
                 Effect::Subscribed { token, topic, request_id, standing } => {
+                    if let Some(position) = standing.position {
+                        self.note_begin(token, &topic, position);
+                    }
                     let id = request_id.as_deref().and_then(RequestId::parse);
                     let (channel, standing) = (&topic, &standing);
                     self.reply(token, &Answer::SubscriptionConfirm { channel, standing, id });
                 }
+                Effect::Resumed { token, subscriptions } => self.resumed(token, &subscriptions),
+                Effect::Session(message) => self.receive_session(*message),
                 Effect::Published { token, topic, receipt, outcome } => {
                     self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
                 }

@@ -114,6 +114,9 @@ impl State {
     /// Starts the closing handshake; the peer's answer ends it, or the time-out.
     pub(super) fn close(&mut self, token: Token, code: CloseCode, reason: &str) {
         if matches!(self.phase(token), Phase::Open | Phase::Echo) {
+            if close::ends_session(code) {
+                self.give_up_session(token);
+            }
             self.drop_publications(token);
             self.send_close(token, encoder::close_frame(code, reason));
             self.enter(token, Phase::Closing);
@@ -125,6 +128,9 @@ impl State {
         let counter = Counter::named(reason).unwrap_or(Counter::ProtocolError);
         self.count(counter, 1);
         self.note(token, reason, text);
+        if close::ends_session(code) {
+            self.give_up_session(token);
+        }
         self.drop_publications(token);
         self.send_close(token, encoder::close_frame(code, reason));
         self.enter(token, Phase::Draining);
@@ -229,6 +235,7 @@ impl State {
     fn leave_broker(&mut self, token: Token) {
         self.joining.forget(token);
         self.receipts.forget(token);
+        self.end_session(token);
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.leave(token, &mut effects);
         self.apply(effects);

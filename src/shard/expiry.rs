@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::connection::{Connection, Phase};
+use super::heartbeat::is_probe_due;
 use super::sending::may_wait;
 use super::{EXPIRED_MAX, State};
 use crate::config::{Auth, Config};
@@ -78,7 +79,6 @@ impl State {
         let now = self.tick();
         let config = &self.settings.config;
         let interval = config.heartbeat.interval;
-        let ping = self.ping;
         let auth = &config.auth;
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
         if auth_due(connection, auth).is_some_and(|due| now >= due) {
@@ -108,10 +108,11 @@ impl State {
             self.count(Counter::NoHeartbeat, 1);
             self.note(token, Counter::NoHeartbeat.name(), "silent for two heartbeat intervals");
             self.close(token, close::NO_HEARTBEAT, Counter::NoHeartbeat.name());
-        } else if connection.pinged.is_none() && now >= ping_due(connection, token, interval) {
-            connection.pinged = Some(now);
-            self.count(Counter::HeartbeatsSent, 1);
-            self.queue_control(token, ping);
+        } else if connection.pinged.is_none()
+            && (now >= ping_due(connection, token, interval)
+                || is_probe_due(connection, now, interval))
+        {
+            self.ping(token);
         }
     }
 }

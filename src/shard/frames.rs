@@ -78,8 +78,8 @@ impl State {
             }
             // One that proves something was asked for, and does not count.
             Event::Pong(payload) => {
-                if !self.prove(token, &payload) {
-                    self.admit_control(token);
+                if !self.prove(token, &payload) && self.admit_control(token) {
+                    self.take_pong(token, &payload);
                 }
             }
             // The answer to ours: both sides are done.

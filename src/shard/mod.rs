@@ -3,7 +3,9 @@
 //! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get),
-//! `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived), `expiry` (deadlines), `ending` (every way a connection ends).
+//! `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
+//! `sessions` (what outlives a connection), `heartbeat` (pings), `expiry` (deadlines), `ending` (every way a
+//! connection ends).
 
 mod connection;
 mod dispatch;
@@ -11,6 +13,7 @@ mod ending;
 mod expiry;
 mod feeding;
 mod frames;
+mod heartbeat;
 mod identity;
 mod pace;
 mod peer_log;
@@ -18,6 +21,7 @@ mod recall;
 mod receipts;
 mod requests;
 mod sending;
+mod sessions;
 #[cfg(test)]
 mod simulation;
 mod timers;
@@ -33,7 +37,7 @@ use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 
-use crate::broker::{Broker, Effect, Origin};
+use crate::broker::{Broker, Effect, Origin, Sessions};
 use crate::config::Config;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
@@ -61,8 +65,8 @@ const ACCEPT_PAUSE_OVER: Duration = Duration::from_secs(1);
 /// Connections above the limit that are still listened to, in order to tell them why not.
 pub const TURNED_AWAY_MAX: usize = 64;
 
-/// Frames that a shard holds as long as it runs: [`State::ping`] and [`State::pong`].
-const FRAMES_FOR_GOOD: usize = 2;
+/// Frames that a shard holds as long as it runs: [`State::ping`], [`State::probe`] and [`State::pong`].
+const FRAMES_FOR_GOOD: usize = 3;
 
 /// What all shards of a server share.
 pub struct Settings {
@@ -116,6 +120,7 @@ impl<B: Backend> Shard<B> {
         self.state.begin_turn(self.backend.now());
         self.state.broker.note_congestion(self.mesh.congested());
         self.state.expire_histories();
+        self.state.expire_sessions();
         self.drain_mailbox();
         if self.mesh.take_shutdown() {
             self.state.begin_shutdown();
@@ -186,6 +191,8 @@ struct State {
     last_generation: u32,
     timers: TimerWheel,
     broker: Broker,
+    /// At home here.
+    sessions: Sessions,
     frames: FramePool,
     /// Connections to flush at the end of the turn.
     dirty: Vec<u32>,
@@ -207,6 +214,8 @@ struct State {
     expired: Vec<u32>,
     /// The heartbeat ping, shared by all connections.
     ping: FrameId,
+    /// The ping that asks what a client has got, shared likewise.
+    probe: FrameId,
     /// The answer to a bare `{"type":"ping"}`, shared likewise.
     pong: FrameId,
     /// Of the next message of the `type` family.
@@ -231,6 +240,8 @@ impl State {
         let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
         let pong = Answer::Pong { id: None, timestamp: None }.frame(Encoding::Json);
         let pong = frames.insert(pong, FrameClass::Reply);
+        let probe = encoder::ping_frame(heartbeat::PROBE);
+        let probe = frames.insert(probe, FrameClass::Control);
         Self {
             id,
             decoder_limits: DecoderLimits {
@@ -249,6 +260,7 @@ impl State {
             last_generation: 0,
             timers: TimerWheel::new(now),
             broker,
+            sessions: Sessions::new(config.sessions.clone()),
             frames,
             dirty: Vec::new(),
             submitted: Vec::new(),
@@ -261,6 +273,7 @@ impl State {
             twins: Vec::new(),
             expired: Vec::new(),
             ping,
+            probe,
             pong,
             next_message_id: 0,
             joining: users::Joining::default(),

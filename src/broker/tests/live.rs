@@ -221,6 +221,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
+                Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
                 Effect::Send { to, message } => self.links[shard][to.index()].push_back(message),
                 Effect::Subscribed { token, topic, .. } => {
                     assert_eq!(token, self.token(shard, token.slot), "confirmed to somebody else");

@@ -5,6 +5,8 @@ mod durable;
 mod histories;
 mod inboxes;
 mod live;
+mod resume;
+mod sessions;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;

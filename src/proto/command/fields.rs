@@ -30,6 +30,9 @@ pub(super) struct Fields<'a> {
     pub(super) limit: Option<&'a str>,
     pub(super) payload: Option<&'a str>,
     pub(super) to: Option<&'a str>,
+    pub(super) session_id: Option<&'a str>,
+    pub(super) connection_id: Option<&'a str>,
+    pub(super) positions: Option<&'a str>,
     /// The first field that came twice.
     duplicate: Option<&'static str>,
     /// Came twice, first or not: in doubt, and not to be repeated in the answer.
@@ -72,6 +75,9 @@ impl<'a> Fields<'a> {
             "limit" => (&mut self.limit, "limit"),
             "payload" => (&mut self.payload, "payload"),
             "to" => (&mut self.to, "to"),
+            "sessionId" => (&mut self.session_id, "sessionId"),
+            "connectionId" => (&mut self.connection_id, "connectionId"),
+            "positions" => (&mut self.positions, "positions"),
             _ => return,
         };
         if field.replace(value).is_some() {
@@ -146,6 +152,7 @@ impl<'a> Fields<'a> {
             "pong" => Ok(Command::Pong),
             "query" => self.query(self.id()?),
             "auth" => self.auth(self.id()?),
+            "restore_session" => self.restore(self.id()?),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))

@@ -4,19 +4,21 @@
 
 mod fields;
 mod recall;
+mod session;
 mod users;
 
 use std::borrow::Cow;
 use std::mem;
 
-use crate::ids::UserName;
+use crate::ids::{ConnectionId, SessionId, UserName};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{Refused, displayed_name, invalid};
-pub(in crate::proto) use crate::proto::command::users::addressee;
 pub(in crate::proto) use crate::proto::command::recall::history;
+pub(in crate::proto) use crate::proto::command::session::sorted_claims;
+pub(in crate::proto) use crate::proto::command::users::addressee;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
-use crate::proto::recall::{HistoryQuery, Start};
+use crate::proto::recall::{Claim, HistoryQuery, Start};
 
 /// Longest `id` and `timestamp`, in bytes as they were written between the quotes: they are echoed.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -69,6 +71,18 @@ pub enum Command<'a> {
     History {
         channel: Cow<'a, str>,
         query: HistoryQuery,
+        id: Option<RequestId<'a>>,
+    },
+    /// A query for what the server knows of the connection and its session.
+    Session {
+        id: Option<RequestId<'a>>,
+    },
+    /// A session that another connection had is to go on here.
+    RestoreSession {
+        /// `None`: texts that are no ids of ours.
+        pair: Option<(SessionId, ConnectionId)>,
+        /// In the order of their channels, each once.
+        claims: Vec<Claim>,
         id: Option<RequestId<'a>>,
     },
     Ping {

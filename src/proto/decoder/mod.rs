@@ -33,7 +33,7 @@ pub enum Event<'a> {
     Binary(Cow<'a, [u8]>),
     /// To be answered with a pong of the same payload (5.5.3), at most 125 bytes.
     Ping(Cow<'a, [u8]>),
-    /// An answer to a ping, or none, at most 125 bytes.
+    /// The payload is that of the ping it answers, unless nobody asked for it; at most 125 bytes.
     Pong(Cow<'a, [u8]>),
     /// The last event of a connection; nothing after it is to be decoded.
     Close(Option<CloseFrame>),
@@ -251,7 +251,8 @@ mod tests {
         assert!(matches!(first, Event::Text(Cow::Borrowed("hello"))));
         let second = decoder.next(&mut input, &LIMITS).unwrap().unwrap();
         assert!(matches!(second, Event::Binary(Cow::Borrowed(bytes)) if bytes.len() == 70000));
-        assert_eq!(decoder.next(&mut input, &LIMITS), Ok(Some(Event::Pong(Cow::Borrowed(b"x")))));
+        let third = decoder.next(&mut input, &LIMITS);
+        assert_eq!(third, Ok(Some(Event::Pong(Cow::Borrowed(b"x")))));
         assert_eq!(decoder.next(&mut input, &LIMITS), Ok(None));
         assert!(!decoder.holds_partial());
     }

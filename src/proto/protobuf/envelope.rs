@@ -29,6 +29,7 @@ pub enum Body<'a> {
     Pong(Ping),
     Query(Query<'a>),
     Auth(Auth<'a>),
+    RestoreSession(RestoreSession<'a>),
     /// One that only the server sends: its name.
     Servers(&'static str),
 }
@@ -65,6 +66,20 @@ pub struct Publish<'a> {
 #[derive(Debug, Default)]
 pub struct Auth<'a> {
     pub token: &'a str,
+}
+
+#[derive(Debug, Default)]
+pub struct RestoreSession<'a> {
+    pub session_id: &'a str,
+    pub connection_id: &'a str,
+    pub positions: Vec<ChannelPosition<'a>>,
+}
+
+#[derive(Debug, Default)]
+pub struct ChannelPosition<'a> {
+    pub channel: &'a str,
+    pub epoch: Option<&'a str>,
+    pub offset: u64,
 }
 
 #[derive(Debug, Default)]
@@ -113,12 +128,14 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::PONG => body!(Pong, "pong"),
             number::QUERY => body!(Query, "query"),
             number::AUTH => body!(Auth, "auth"),
+            number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
             number::PUBLICATION => Body::Servers("publication"),
             number::CONFIRMATION => Body::Servers("confirmation"),
             number::ERROR => Body::Servers("error"),
             number::RESPONSE => Body::Servers("response"),
             number::ACK => Body::Servers("ack"),
             number::WELCOME => Body::Servers("welcome"),
+            number::SESSION_RESTORED => Body::Servers("session_restored"),
             number::GAP => Body::Servers("gap"),
             other => {
                 match other {
@@ -189,6 +206,33 @@ impl<'a> Message<'a> for Auth<'a> {
     fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
         if number == 1 {
             self.token = value.text("token")?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for RestoreSession<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.session_id = value.text("session_id")?,
+            2 => self.connection_id = value.text("connection_id")?,
+            3 => {
+                let position = ChannelPosition::default().merged(value.bytes("positions")?)?;
+                self.positions.push(position);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for ChannelPosition<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.channel = value.text("channel")?,
+            2 => self.epoch = Some(value.text("epoch")?),
+            3 => self.offset = value.number("offset")?,
+            _ => {}
         }
         Ok(())
     }

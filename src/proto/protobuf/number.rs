@@ -13,6 +13,8 @@ pub const QUERY: u32 = 19;
 pub const RESPONSE: u32 = 20;
 pub const ACK: u32 = 21;
 pub const WELCOME: u32 = 22;
+pub const RESTORE_SESSION: u32 = 23;
+pub const SESSION_RESTORED: u32 = 24;
 pub const GAP: u32 = 29;
 
 /// Fields from this one on are bodies.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::ids::{ConnectionId, Position, SessionId};
 use crate::proto::command::{Rejection, RequestId};
+use crate::proto::error_code::ErrorCode;
 use crate::proto::json::RawString;
 use crate::proto::protobuf::field::{Field, binary_frame};
 use crate::proto::protobuf::number;
@@ -27,6 +28,15 @@ pub fn subscription_confirm(
 ) -> Bytes {
     let epoch = standing.position.map(|position| position.epoch.to_string());
     let place = standing.position.zip(epoch.as_deref()).map(position_fields);
+    answer(id, number::CONFIRMATION, &standing_fields(channel, standing, place.as_ref()))
+}
+
+/// `place`: the fields of its position.
+fn standing_fields<'a>(
+    channel: &'a str,
+    standing: &Standing,
+    place: Option<&'a [Field<'a>; 2]>,
+) -> [Field<'a>; 5] {
     let (recovered, count, reason) = match standing.recovery {
         None => (Field::Absent, 0, ""),
         Some(Recovery { outcome, count }) => {
@@ -34,17 +44,51 @@ pub fn subscription_confirm(
             (Field::Present(4, u64::from(outcome.is_ok())), count, reason)
         }
     };
-    answer(
-        id,
-        number::CONFIRMATION,
-        &[
-            Field::Text(1, channel),
-            Field::message(3, place.as_ref().map(|fields| &fields[..])),
-            recovered,
-            Field::Number(5, count),
-            Field::Text(7, reason),
-        ],
-    )
+    [
+        Field::Text(1, channel),
+        Field::message(3, place.map(|fields| &fields[..])),
+        recovered,
+        Field::Number(5, count),
+        Field::Text(7, reason),
+    ]
+}
+
+/// As [`session_restored`](crate::proto::reply::session_restored).
+pub fn session_restored(
+    session_id: SessionId,
+    connection_id: ConnectionId,
+    subscriptions: &[(&str, Result<Standing, ErrorCode>)],
+    id: Option<RequestId<'_>>,
+    message_id: u64,
+) -> Bytes {
+    let (session, connection) = (session_id.to_string(), connection_id.to_string());
+    let position = |outcome: &Result<Standing, ErrorCode>| outcome.ok()?.position;
+    let epochs: Vec<_> = subscriptions
+        .iter()
+        .map(|(_, outcome)| position(outcome).map(|position| position.epoch.to_string()))
+        .collect();
+    let places: Vec<_> = subscriptions
+        .iter()
+        .zip(&epochs)
+        .map(|((_, outcome), epoch)| position(outcome).zip(epoch.as_deref()).map(position_fields))
+        .collect();
+    let listed: Vec<_> = subscriptions
+        .iter()
+        .zip(&places)
+        .map(|((channel, outcome), place)| match outcome {
+            Ok(standing) => standing_fields(channel, standing, place.as_ref()),
+            Err(code) => [
+                Field::Text(1, channel),
+                Field::Present(4, 0),
+                Field::Text(7, code.as_str()),
+                Field::Text(8, code.as_str()),
+                Field::Absent,
+            ],
+        })
+        .collect();
+    let mut fields = vec![Field::Text(1, &session), Field::Text(2, &connection)];
+    fields.extend(listed.iter().map(|confirmation| Field::Message(3, confirmation)));
+    numbered(message_id, id, number::SESSION_RESTORED, &fields)
 }
 
 /// The answer to an `unsubscribe` that succeeded.

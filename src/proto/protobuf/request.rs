@@ -4,19 +4,19 @@
 use std::borrow::Cow;
 use std::mem;
 
-use crate::ids::{Epoch, TOPIC_NAME_BYTES_MAX, check_topic_name};
+use crate::ids::{ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Refused, Rejection, RequestId,
-    addressee, displayed_name, history, invalid,
+    addressee, displayed_name, sorted_claims, history, invalid,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::protobuf::envelope::{
-    Auth, Body, Envelope, Message, Ping, Position, Publish, Query, Subscribe, Unsubscribe,
+    Auth, Body, ChannelPosition, Envelope, Message, Ping, Position, Publish, Query, RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};
-use crate::proto::recall::{Since, Start};
+use crate::proto::recall::{Claim, ClaimedPlace, Since, Start};
 
 /// The requests of one binary frame, in order; at least one, even for an empty frame.
 ///
@@ -105,6 +105,7 @@ impl<'a> Envelope<'a> {
                 }
                 Body::Pong(_) => Ok(Command::Pong),
                 Body::Query(query) => query.command(id),
+                Body::RestoreSession(restore) => restore.command(id),
                 Body::Auth(Auth { token: "" }) => Err(invalid("`token` is missing")),
                 Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
                 Body::Servers(name) => Err(no_route(format!("no route for `{name}`"))),
@@ -133,6 +134,7 @@ impl<'a> Body<'a> {
             | Self::Pong(_)
             | Self::Query(_)
             | Self::Auth(_)
+            | Self::RestoreSession(_)
             | Self::Servers(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
@@ -188,6 +190,9 @@ impl<'a> Subscribe<'a> {
 
 impl<'a> Query<'a> {
     fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        if self.resource == "session" {
+            return Ok(Command::Session { id });
+        }
         if self.resource != "history" {
             let resource = displayed_name(self.resource);
             return Err(no_route(format!("no route for query `{resource}`")));
@@ -201,6 +206,25 @@ impl<'a> Query<'a> {
             }
         };
         history(parameters, id)
+    }
+}
+
+impl<'a> RestoreSession<'a> {
+    fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        let Self { session_id, connection_id, positions } = self;
+        if session_id.is_empty() || connection_id.is_empty() {
+            return Err(invalid("`session_id` and `connection_id` must be there"));
+        }
+        let pair = SessionId::parse(session_id).zip(ConnectionId::parse(connection_id));
+        let claims = positions.into_iter().map(|position| {
+            let ChannelPosition { channel, epoch, offset } = position;
+            let place = match epoch {
+                None => ClaimedPlace::Offset(offset),
+                Some(epoch) => ClaimedPlace::Position { epoch: Epoch::parse(epoch), offset },
+            };
+            Claim { channel: channel.into(), place }
+        });
+        Ok(Command::RestoreSession { pair, claims: sorted_claims(claims.collect())?, id })
     }
 }
 

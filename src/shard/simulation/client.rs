@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::sessions::Session;
 use super::{Outcome, Published, TOPICS, translate};
 use crate::io::sim::{Network, Random, SocketId};
 use crate::proto::Encoding;
@@ -69,6 +70,7 @@ pub struct Client {
     pings: u64,
     /// What it asked to recover, by topic: until that is answered.
     recovering: BTreeMap<usize, Place>,
+    pub session: Session,
 }
 
 impl Client {
@@ -88,6 +90,7 @@ impl Client {
             last_pong: 0,
             pings: 0,
             recovering: BTreeMap::new(),
+            session: Session::default(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Client {
     }
 
     pub fn unsubscribe(&mut self, network: &RefCell<Network>, topic: usize, random: &mut Random) {
+        self.note_withdrawn(topic);
         let text = format!(r#"{{"action":"unsubscribe","channel":"{}"}}"#, TOPICS[topic]);
         self.say(network, &text, random);
     }
@@ -316,6 +320,8 @@ impl Client {
     fn take_message(&mut self, message: &Value, index: usize, published: &mut [Published]) {
         if message["type"] == "welcome" {
             assert_eq!(self.messages, 1, "the server speaks first");
+        }
+        if self.take_session_message(message, published.len()) {
         } else if message["type"] == "pong" {
             let pong = message["timestamp"].as_u64().expect("our timestamp");
             assert_eq!(pong, self.last_pong + 1, "pongs come in order, none is lost");
@@ -336,8 +342,7 @@ impl Client {
                 let topic = topic.expect("one of ours");
                 let place = self.take_place(topic, data);
                 if !self.left && !self.subscribed.contains_key(&topic) {
-                    self.subscribed.insert(topic, self.segments.len());
-                    self.segments.push(Segment {
+                    self.begin_segment(Segment {
                         topic,
                         published_before: published.len(),
                         seen: Vec::new(),
@@ -373,6 +378,11 @@ impl Client {
             },
             kind => panic!("unexpected system message {kind:?}"),
         }
+    }
+
+    pub fn begin_segment(&mut self, segment: Segment) {
+        self.subscribed.insert(segment.topic, self.segments.len());
+        self.segments.push(segment);
     }
 
     /// Where a subscription begins, as its confirmation says.
@@ -421,8 +431,12 @@ impl Client {
         }
     }
 
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
     /// A masked frame. Whether the connection is there to take it.
-    fn send(
+    pub fn send(
         &mut self,
         network: &RefCell<Network>,
         opcode: u8,

@@ -11,9 +11,11 @@
 mod check;
 mod client;
 mod scenarios;
+mod sessions;
 mod translate;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,10 @@ const TOPICS: [&str; 8] =
 const FIRST_KEPT: usize = 6;
 
 /// What the worlds must meet, else they prove nothing.
-const MET: [Counter; 5] = [
+const MET: [Counter; 8] = [
+    Counter::SessionsRestored,
+    Counter::SessionsMoved,
+    Counter::SessionsExpired,
     Counter::FellBehind,
     Counter::Replayed,
     Counter::HistoryGaps,
@@ -78,6 +83,10 @@ struct World {
     /// The first [`TOPICS`]`.len()` are the witnesses.
     clients: Vec<Client>,
     published: Vec<Published>,
+    /// Sessions that more than one connection has wanted.
+    doubled: BTreeSet<String>,
+    /// Sessions outlive the world.
+    sessions_last: bool,
 }
 
 impl World {
@@ -97,7 +106,7 @@ impl World {
             connections_max: 1000,
             unix_start: 1_700_000_000_000,
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
-            identity: || 7,
+            identity: distinct,
         });
         let network = Network::new(random.number());
         let backends: Vec<_> = (0..count as u16)
@@ -111,6 +120,7 @@ impl World {
             .map(|(backend, port)| Shard::new(backend, port, None, Arc::clone(&settings)))
             .collect();
         let stopped = vec![0; count];
+        let sessions_last = settings.config.sessions.ttl > Duration::from_hours(1);
         Self {
             random,
             network,
@@ -120,6 +130,8 @@ impl World {
             settings,
             clients: Vec::new(),
             published: Vec::new(),
+            doubled: BTreeSet::new(),
+            sessions_last,
         }
     }
 
@@ -140,11 +152,25 @@ impl World {
         self.settle();
         self.check_streams();
         self.check_offsets();
+        self.check_sessions();
         self.shut_down();
         MET.map(|counter| self.settings.metrics.total(counter))
     }
 
     fn connect(&mut self, manner: Manner) -> usize {
+        let is_binary = self.random.one_in(3);
+        let index = self.dial(manner, if is_binary { Encoding::Protobuf } else { Encoding::Json });
+        self.clients[index].upgrade(&self.network);
+        index
+    }
+
+    fn connect_named(&mut self, manner: Manner) -> usize {
+        let index = self.dial(manner, Encoding::Json);
+        self.clients[index].upgrade_named(&self.network);
+        index
+    }
+
+    fn dial(&mut self, manner: Manner, encoding: Encoding) -> usize {
         let shard = ShardId(self.random.below(self.shards.len()) as u16);
         let capacity = match manner {
             Manner::Witness => STEADY_CAPACITY,
@@ -153,10 +179,7 @@ impl World {
             }
         };
         let socket = self.network.borrow_mut().connect(shard, capacity);
-        let is_binary = self.random.one_in(3);
-        let encoding = if is_binary { Encoding::Protobuf } else { Encoding::Json };
         let client = Client::new(socket, manner, encoding);
-        client.upgrade(&self.network);
         self.clients.push(client);
         self.clients.len() - 1
     }
@@ -173,7 +196,11 @@ impl World {
                 3 => Manner::Mute,
                 _ => Manner::Brisk,
             };
-            self.connect(manner);
+            if self.random.one_in(2) {
+                self.connect_named(manner);
+            } else {
+                self.connect(manner);
+            }
             return;
         }
         if live.is_empty() {
@@ -185,6 +212,7 @@ impl World {
         match self.random.below(24) {
             0..=4 => client.subscribe(&self.network, topic, &mut self.random),
             13 => self.come_back(index),
+            14 | 15 => self.restore_session(index),
             5 => client.unsubscribe(&self.network, topic, &mut self.random),
             6 => client.ping(&self.network, &mut self.random),
             7 if self.random.one_in(6) => client.reset(&self.network),
@@ -247,6 +275,7 @@ impl World {
         for (index, client) in self.clients.iter_mut().enumerate() {
             client.read(&self.network, index, &mut self.published, &mut self.random);
         }
+        self.judge_restored();
     }
 
     /// Everybody reads, nobody publishes, until nothing moves any more.
@@ -298,7 +327,11 @@ fn small_bounds(random: &mut Random) -> Config {
     config.limits.max_errors = 1000;
     config.limits.slow_consumer_timeout = Duration::from_secs(2);
     config.limits.close_timeout = Duration::from_secs(1);
-    config.heartbeat.interval = Duration::from_secs(1 + random.below(3) as u64);
+    // Often enough that what clients have got is asked for, and not so often that a shard that stops for a
+    // while loses its witnesses.
+    let intervals = [400, 400, 1000, 2000, 3000];
+    config.heartbeat.interval = Duration::from_millis(intervals[random.below(intervals.len())]);
+    config.sessions.ttl = Duration::from_secs(if random.one_in(3) { 1 } else { 1_000_000 });
     let namespace = |name: &str, slow_consumer| Namespace {
         name: name.to_owned(),
         options: ChannelOptions { slow_consumer, ..ChannelOptions::default() },
@@ -320,6 +353,15 @@ fn small_bounds(random: &mut Random) -> Config {
         namespace("old", SlowConsumer::DropOldest),
     ];
     config
+}
+
+/// A number that this thread has not had; epochs and ids need no more.
+fn distinct() -> u128 {
+    thread_local!(static LAST: Cell<u128> = const { Cell::new(7) });
+    LAST.with(|last| {
+        last.set(last.get() + 1);
+        last.get()
+    })
 }
 
 fn run_seed(seed: u64) -> [u64; MET.len()] {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::proto::protobuf::tests::envelope::envelope::Body;
 use crate::proto::protobuf::tests::envelope::{
     Confirmation, Envelope, Error, Gap, Ping, Position, Publication, Publish, Subscribe,
-    Unsubscribe,
+    Unsubscribe, Welcome,
 };
 
 /// Behind the data of a publication that is not to be JSON.
@@ -30,7 +30,7 @@ pub fn request(text: &str, is_raw: bool) -> Vec<u8> {
             let mut data = request["data"].to_string().into_bytes();
             data.extend(is_raw.then_some(RAW));
             let no_echo = request["echo"] == false;
-            Body::Publish(Publish { channel, data, no_echo, message_id: String::new() })
+            Body::Publish(Publish { channel, data, no_echo, ..Default::default() })
         }
         _ => Body::Ping(Ping { timestamp_ms: request["timestamp"].as_i64().expect("a number") }),
     };
@@ -53,7 +53,7 @@ fn message(envelope: Envelope) -> Value {
     let id = envelope.request_id.parse::<u64>().ok();
     let system = |data: Value| json!({"channel": "system", "data": data});
     match envelope.body.expect("a body") {
-        Body::Publication(Publication { channel, mut data, offset }) => {
+        Body::Publication(Publication { channel, mut data, offset, .. }) => {
             let is_raw = data.last() == Some(&RAW);
             data.truncate(data.len() - usize::from(is_raw));
             let data: Value = serde_json::from_slice(&data).expect("what was published");
@@ -79,7 +79,9 @@ fn message(envelope: Envelope) -> Value {
         }
         Body::Ack(_) => json!({"type": "ack", "requestId": id}),
         Body::Pong(pong) => json!({"type": "pong", "timestamp": pong.timestamp_ms}),
-        Body::Welcome(_) => json!({"type": "welcome"}),
+        Body::Welcome(Welcome { session_id, connection_id, .. }) => {
+            json!({"type": "welcome", "sessionId": session_id, "connectionId": connection_id})
+        }
         other => panic!("unexpected {other:?}"),
     }
 }

@@ -395,6 +395,7 @@ impl World {
                 }
                 Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
                 Effect::Handed { .. } => panic!("nobody has an inbox: {effect:?}"),
+                Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
                 Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
             }
         }
@@ -434,7 +435,7 @@ impl World {
                     }
                 ),
                 Err(Unavailable::Trimmed | Unavailable::Future) => assert_eq!(recovery.count, 0),
-                Err(Unavailable::NoHistory) => panic!("it has one"),
+                Err(Unavailable::NoHistory | Unavailable::Subscribed) => panic!("it has one"),
             }
         }
         let (reader, next, epoch) = ((shard, token), at.offset + 1, at.epoch);

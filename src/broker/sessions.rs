@@ -1,0 +1,238 @@
+//! The sessions at home on one shard: those without a connection, and those that have left the connection
+//! they began on. Data only: what has to be said to shards comes back as messages.
+//!
+//! A session is had by one connection at most. To give it to another one its home asks for it back
+//! (`Release`) and waits until whoever has it has sent it (`Park`), or ended it (`Forget`).
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use hashbrown::HashMap;
+
+use crate::config;
+use crate::ids::{ConnectionId, Moment, SessionId, ShardId};
+use crate::message::{Holder, RestoreRequest, SessionMessage, SessionState};
+use crate::proto::ErrorCode;
+
+/// Clients that wait for the same session to come back.
+const WAITING_MAX: usize = 8;
+
+/// Sessions that expire at a time.
+const EXPIRED_MAX: usize = 256;
+
+/// What a session takes in the tables here, on top of its state.
+const SESSION_BYTES: usize = 256;
+
+/// What was lost since it was last asked for, for the counters.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct SessionsTally {
+    /// Nobody came back in time.
+    pub expired: u64,
+    /// There were too many.
+    pub dropped: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Secrets of the connections that the client may name: the last one, and the one that it named to get
+    /// there, for it may not have heard of the last one.
+    proofs: [u128; 2],
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// No connection has it. The key is that of [`Sessions::parked`].
+    Parked { state: SessionState, key: (Moment, u64) },
+    /// This connection has it. Those are no more than there are connections.
+    Live(Holder),
+    /// This connection has it and was asked for it; the others are to have it, one after the other.
+    Moving { from: Holder, waiting: Vec<RestoreRequest> },
+}
+
+/// The sessions at home on one shard, by their secrets. One that has never left its first connection is not
+/// here.
+#[derive(Debug)]
+pub struct Sessions {
+    entries: HashMap<u128, Entry, foldhash::fast::RandomState>,
+    /// By the time they expire, then in the order they came.
+    parked: BTreeMap<(Moment, u64), u128>,
+    last_number: u64,
+    /// Bytes of all that are parked, at most `limits.memory`.
+    bytes: usize,
+    limits: config::Sessions,
+    tally: SessionsTally,
+}
+
+impl Sessions {
+    pub fn new(limits: config::Sessions) -> Self {
+        Self {
+            entries: HashMap::default(),
+            parked: BTreeMap::new(),
+            last_number: 0,
+            bytes: 0,
+            limits,
+            tally: SessionsTally::default(),
+        }
+    }
+
+    /// Sessions without a connection.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    pub fn take_tally(&mut self) -> SessionsTally {
+        mem::take(&mut self.tally)
+    }
+
+    /// A client wants to go on with a session. `fresh`: the connection that it names, if that is here and
+    /// has the session since it began.
+    pub fn restore(
+        &mut self,
+        request: RestoreRequest,
+        fresh: Option<Holder>,
+        now: Moment,
+        messages: &mut Vec<(ShardId, SessionMessage)>,
+    ) {
+        let secret = request.session.secret;
+        if let Some(holder) = fresh {
+            let proofs = [request.proof.secret; 2];
+            let entry = || Entry { proofs, stage: Stage::Live(holder) };
+            self.entries.entry(secret).or_insert_with(entry);
+        }
+        let entry = self.entries.get_mut(&secret);
+        let Some(entry) = entry.filter(|entry| entry.proofs.contains(&request.proof.secret)) else {
+            messages.push(refusal(request, ErrorCode::SessionNotFound));
+            return;
+        };
+        match &mut entry.stage {
+            Stage::Parked { key: (until, _), .. } if *until <= now => {
+                messages.push(refusal(request, ErrorCode::SessionNotFound));
+            }
+            Stage::Parked { state, key } => {
+                let (state, key) = (mem::take(state), *key);
+                entry.grant(request, state, messages);
+                self.unlist(key, messages.last());
+            }
+            Stage::Live(holder) => {
+                let from = *holder;
+                entry.stage = Stage::Moving { from, waiting: vec![request] };
+                let session = request.session;
+                messages.push((from.shard, SessionMessage::Release { session, from }));
+            }
+            Stage::Moving { waiting, .. } if waiting.len() < WAITING_MAX => waiting.push(request),
+            Stage::Moving { .. } => messages.push(refusal(request, ErrorCode::BacklogFull)),
+        }
+    }
+
+    /// The connection that had a session has ended, or has given it back.
+    pub fn park(
+        &mut self,
+        session: SessionId,
+        connection: ConnectionId,
+        from: Holder,
+        state: SessionState,
+        now: Moment,
+        messages: &mut Vec<(ShardId, SessionMessage)>,
+    ) {
+        // Without an entry it was fresh.
+        let entry = self
+            .entries
+            .entry(session.secret)
+            .or_insert_with(|| Entry { proofs: [connection.secret; 2], stage: Stage::Live(from) });
+        match &mut entry.stage {
+            Stage::Live(holder) if *holder == from => {}
+            Stage::Moving { from: holder, waiting } if *holder == from => {
+                let mut waiting = mem::take(waiting).into_iter();
+                if let Some(first) = waiting.next() {
+                    entry.grant(first, state, messages);
+                }
+                for request in waiting {
+                    self.restore(request, None, now, messages);
+                }
+                return;
+            }
+            Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
+        }
+        let bytes = SESSION_BYTES + state.bytes();
+        self.last_number += 1;
+        let key = (now.after(self.limits.ttl), self.last_number);
+        entry.stage = Stage::Parked { state, key };
+        self.parked.insert(key, session.secret);
+        self.bytes += bytes;
+        while self.bytes > self.limits.memory || self.parked.len() > self.limits.max_parked {
+            if !self.drop_oldest() {
+                break;
+            }
+            self.tally.dropped += 1;
+        }
+    }
+
+    /// A session has ended with its connection.
+    pub fn forget(
+        &mut self,
+        session: SessionId,
+        from: Holder,
+        messages: &mut Vec<(ShardId, SessionMessage)>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&session.secret) else { return };
+        let waiting = match &mut entry.stage {
+            Stage::Live(holder) if *holder == from => Vec::new(),
+            Stage::Moving { from: holder, waiting } if *holder == from => mem::take(waiting),
+            Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
+        };
+        self.entries.remove(&session.secret);
+        let refused = |request| refusal(request, ErrorCode::SessionNotFound);
+        messages.extend(waiting.into_iter().map(refused));
+    }
+
+    /// Forgets sessions whose time is over, a bounded number.
+    pub fn expire(&mut self, now: Moment) {
+        for _ in 0..EXPIRED_MAX {
+            match self.parked.first_key_value() {
+                Some(((until, _), _)) if *until <= now => {}
+                Some(_) | None => return,
+            }
+            self.drop_oldest();
+            self.tally.expired += 1;
+        }
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, secret)) = self.parked.pop_first() else { return false };
+        if let Some(Entry { stage: Stage::Parked { state, .. }, .. }) = self.entries.remove(&secret)
+        {
+            self.bytes -= SESSION_BYTES + state.bytes();
+        }
+        if self.entries.is_empty() {
+            // Gives the memory of a past crowd back.
+            self.entries = HashMap::default();
+        }
+        true
+    }
+
+    /// A parked session was granted with this message.
+    fn unlist(&mut self, key: (Moment, u64), granted: Option<&(ShardId, SessionMessage)>) {
+        self.parked.remove(&key);
+        if let Some((_, SessionMessage::Granted { state, .. })) = granted {
+            self.bytes -= SESSION_BYTES + state.bytes();
+        }
+    }
+}
+
+impl Entry {
+    fn grant(
+        &mut self,
+        request: RestoreRequest,
+        state: SessionState,
+        messages: &mut Vec<(ShardId, SessionMessage)>,
+    ) {
+        self.proofs = [request.connection.secret, request.proof.secret];
+        self.stage = Stage::Live(request.to);
+        messages.push((request.to.shard, SessionMessage::Granted { request, state }));
+    }
+}
+
+fn refusal(request: RestoreRequest, code: ErrorCode) -> (ShardId, SessionMessage) {
+    (request.to.shard, SessionMessage::Refused { request, code })
+}

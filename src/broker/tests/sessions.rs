@@ -1,0 +1,298 @@
+//! The table of sessions against connections that come and go, with every message on its way for as long
+//! as it likes, in the order of its way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::broker::Sessions;
+use crate::config;
+use crate::ids::{ConnectionId, Epoch, Moment, Position, SessionId, ShardId, Token, TopicName};
+use crate::message::{Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription};
+use crate::proto::ErrorCode;
+
+const HOME: ShardId = ShardId(0);
+const SHARDS: u16 = 3;
+const TTL: Duration = Duration::from_secs(10);
+
+/// One session, its home, and everybody who wants it.
+struct World {
+    sessions: Sessions,
+    now: Moment,
+    /// On their way from and to each shard.
+    from_home: BTreeMap<ShardId, VecDeque<SessionMessage>>,
+    to_home: BTreeMap<ShardId, VecDeque<SessionMessage>>,
+    /// Open connections, by number: which shard, whether it has the session.
+    connections: BTreeMap<u32, (ShardId, bool)>,
+    /// Requests without an answer, by connection.
+    asked: BTreeSet<u32>,
+    last: u32,
+    /// Connections that had it, in order.
+    had: Vec<u32>,
+    /// The connection that was named to get it last, or its first one.
+    named: u32,
+    /// What was in the state that was parked last.
+    version: u64,
+    /// It was given up for good.
+    over: bool,
+    moved: usize,
+}
+
+fn session() -> SessionId {
+    SessionId { shard: HOME, secret: 77 }
+}
+
+fn connection(number: u32, shard: ShardId) -> ConnectionId {
+    ConnectionId { shard, slot: number, secret: u128::from(number) }
+}
+
+fn holder(number: u32, shard: ShardId) -> Holder {
+    Holder { shard, token: Token { slot: number, generation: 1 } }
+}
+
+/// Tells states apart.
+fn state(version: u64) -> SessionState {
+    let position = Some(Position { epoch: Epoch(1), offset: version });
+    let subscription = SessionSubscription { topic: TopicName::new("kept:a"), position };
+    SessionState { subscriptions: [subscription].into() }
+}
+
+impl World {
+    fn new() -> Self {
+        let limits = config::Sessions { ttl: TTL, ..config::Sessions::default() };
+        Self {
+            sessions: Sessions::new(limits),
+            now: Moment(0),
+            from_home: BTreeMap::new(),
+            to_home: BTreeMap::new(),
+            // The one that it began on.
+            connections: BTreeMap::from([(1, (HOME, true))]),
+            asked: BTreeSet::new(),
+            last: 1,
+            had: vec![1],
+            named: 1,
+            version: 0,
+            over: false,
+            moved: 0,
+        }
+    }
+
+    /// A new connection asks for the session with the ids of one that had it, or of another.
+    fn ask(&mut self, shard: u16, which: usize) {
+        let recent = self.had.len() - 1 - which.min(self.had.len() - 1);
+        let proof = if which == 9 { 0 } else { self.had[recent] };
+        self.ask_with(shard, proof);
+    }
+
+    fn ask_with(&mut self, shard: u16, proof: u32) {
+        self.last += 1;
+        let (number, shard) = (self.last, ShardId(shard % SHARDS));
+        self.connections.insert(number, (shard, false));
+        self.asked.insert(number);
+        let request = RestoreRequest {
+            session: session(),
+            proof: connection(proof, HOME),
+            to: holder(number, shard),
+            connection: connection(number, shard),
+        };
+        self.to_home.entry(shard).or_default().push_back(SessionMessage::Restore(request));
+    }
+
+    /// A connection ends; what it had goes home, or is lost with it.
+    fn end(&mut self, index: usize, for_good: bool) {
+        let Some(&number) = self.connections.keys().nth(index) else { return };
+        let Some((shard, has)) = self.connections.remove(&number) else { return };
+        self.asked.remove(&number);
+        if has {
+            self.give_back(number, shard, for_good);
+        }
+    }
+
+    fn give_back(&mut self, number: u32, shard: ShardId, for_good: bool) {
+        let from = holder(number, shard);
+        self.version += 1;
+        let message = if for_good {
+            self.over = true;
+            SessionMessage::Forget { session: session(), from }
+        } else {
+            let connection = connection(number, shard);
+            SessionMessage::Park {
+                session: session(),
+                connection,
+                from,
+                state: state(self.version),
+            }
+        };
+        if shard == HOME {
+            self.deliver_home(message);
+        } else {
+            self.to_home.entry(shard).or_default().push_back(message);
+        }
+    }
+
+    /// The next message on one of the ways arrives.
+    fn arrive(&mut self, shard: u16, homeward: bool) {
+        let shard = ShardId(shard % SHARDS);
+        let ways = if homeward { &mut self.to_home } else { &mut self.from_home };
+        let Some(message) = ways.get_mut(&shard).and_then(VecDeque::pop_front) else { return };
+        if homeward { self.deliver_home(message) } else { self.deliver(shard, message) }
+    }
+
+    fn deliver_home(&mut self, message: SessionMessage) {
+        let mut messages = Vec::new();
+        match message {
+            SessionMessage::Restore(request) => {
+                let first = self.connections.get(&1).is_some_and(|(_, has)| *has);
+                let fresh = (first && self.moved == 0 && request.proof.secret == 1)
+                    .then(|| holder(1, HOME));
+                self.sessions.restore(request, fresh, self.now, &mut messages);
+            }
+            SessionMessage::Park { session, connection, from, state } => {
+                self.sessions.park(session, connection, from, state, self.now, &mut messages);
+            }
+            SessionMessage::Forget { session, from } => {
+                self.sessions.forget(session, from, &mut messages);
+            }
+            other => panic!("not for a home: {other:?}"),
+        }
+        for (to, message) in messages {
+            // A shard does not wait for what it says to itself.
+            if to == HOME {
+                self.deliver(to, message);
+            } else {
+                self.from_home.entry(to).or_default().push_back(message);
+            }
+        }
+    }
+
+    fn deliver(&mut self, shard: ShardId, message: SessionMessage) {
+        match message {
+            SessionMessage::Granted { request, state: kept } => {
+                assert_eq!(kept, state(self.version), "not what was parked last");
+                let number = request.to.token.slot;
+                self.moved += 1;
+                self.named = request.proof.slot;
+                let others = self.connections.values().filter(|(_, has)| *has).count();
+                assert_eq!(others, 0, "had twice");
+                match self.connections.get_mut(&number) {
+                    Some((_, has)) => {
+                        *has = true;
+                        assert!(self.asked.remove(&number), "answered twice");
+                        self.had.push(number);
+                    }
+                    None => self.give_back(number, shard, false),
+                }
+            }
+            SessionMessage::Refused { request, code } => {
+                assert!(matches!(code, ErrorCode::SessionNotFound | ErrorCode::BacklogFull));
+                let number = request.to.token.slot;
+                if self.connections.contains_key(&number) {
+                    assert!(self.asked.remove(&number), "answered twice");
+                }
+            }
+            SessionMessage::Release { from, .. } => {
+                let number = from.token.slot;
+                if self.connections.get(&number).is_some_and(|(_, has)| *has) {
+                    self.connections.remove(&number);
+                    self.give_back(number, shard, false);
+                }
+            }
+            other => panic!("not for a shard: {other:?}"),
+        }
+    }
+
+    /// Everything arrives. Then every request is answered, and the session is where it should be.
+    fn settle(&mut self) {
+        while self.from_home.values().chain(self.to_home.values()).any(|way| !way.is_empty()) {
+            for shard in 0..SHARDS {
+                self.arrive(shard, true);
+                self.arrive(shard, false);
+            }
+        }
+        assert!(self.asked.is_empty(), "never answered: {:?}", self.asked);
+        let holders = self.connections.values().filter(|(_, has)| *has).count();
+        let parked = self.sessions.parked();
+        assert_eq!(holders + parked, usize::from(!self.over), "{holders} have it, {parked} parked");
+        // Whoever was told least of its way gets it, if it is there.
+        if !self.over {
+            self.ask_with(1, self.named);
+            let asked = self.last;
+            while self.asked.contains(&asked) {
+                for shard in 0..SHARDS {
+                    self.arrive(shard, true);
+                    self.arrive(shard, false);
+                }
+            }
+            assert!(self.connections[&asked].1, "its owner is refused");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn a_session_is_had_once_and_never_lost(
+        steps in prop::collection::vec((0..12u8, 0..3u16, 0..10usize), 0..80),
+    ) {
+        let mut world = World::new();
+        for (step, shard, which) in steps {
+            match step {
+                0..3 => world.ask(shard, which),
+                3 => world.end(which, false),
+                4 if which == 0 => world.end(0, true),
+                _ => world.arrive(shard, step % 2 == 0),
+            }
+        }
+        world.settle();
+    }
+}
+
+#[test]
+fn what_is_parked_is_bounded_and_expires() {
+    let limits = config::Sessions { ttl: TTL, max_parked: 3, memory: 2000 };
+    let mut sessions = Sessions::new(limits);
+    let park = |sessions: &mut Sessions, number: u32, subscriptions: usize, now| {
+        let session = SessionId { shard: HOME, secret: u128::from(number) };
+        let one = state(1).subscriptions[0].clone();
+        let state = SessionState { subscriptions: vec![one; subscriptions].into() };
+        let (id, from) = (connection(number, HOME), holder(number, HOME));
+        let mut messages = Vec::new();
+        sessions.park(session, id, from, state, Moment(now), &mut messages);
+        assert!(messages.is_empty());
+    };
+    let restore = |sessions: &mut Sessions, number: u32, now| {
+        let request = RestoreRequest {
+            session: SessionId { shard: HOME, secret: u128::from(number) },
+            proof: connection(number, HOME),
+            to: holder(100 + number, HOME),
+            connection: connection(100 + number, HOME),
+        };
+        let mut messages = Vec::new();
+        sessions.restore(request, None, Moment(now), &mut messages);
+        matches!(messages[..], [(HOME, SessionMessage::Granted { .. })])
+    };
+    for number in 1..=4 {
+        park(&mut sessions, number, 1, 0);
+    }
+    assert_eq!((sessions.parked(), sessions.take_tally().dropped), (3, 1));
+    assert!(!restore(&mut sessions, 1, 0) && restore(&mut sessions, 2, 0));
+    // Those that are left make room for a large one.
+    park(&mut sessions, 5, 20, 0);
+    assert_eq!((sessions.parked(), sessions.take_tally().dropped), (1, 2));
+    // One that is too large alone is not kept.
+    park(&mut sessions, 6, 1000, 0);
+    assert_eq!((sessions.parked(), sessions.take_tally().dropped), (0, 2));
+    let ttl = TTL.as_millis() as u64;
+    park(&mut sessions, 7, 1, 5);
+    park(&mut sessions, 8, 1, 6);
+    assert!(restore(&mut sessions, 7, 4 + ttl));
+    assert!(!restore(&mut sessions, 8, 6 + ttl), "its time is over, looked at or not");
+    sessions.expire(Moment(5 + ttl));
+    assert_eq!(sessions.parked(), 1);
+    sessions.expire(Moment(6 + ttl));
+    assert_eq!((sessions.parked(), sessions.take_tally().expired), (0, 1));
+    // All of it came back.
+    park(&mut sessions, 9, 20, 0);
+    assert_eq!(sessions.parked(), 1);
+}

@@ -1,0 +1,79 @@
+//! Sessions between shards: their homes keep those without a connection, and know who has the others.
+
+use crate::ids::{ConnectionId, Position, SessionId, ShardId, Token, TopicName};
+use crate::proto::ErrorCode;
+
+/// A connection that has, or is to have, a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    pub shard: ShardId,
+    pub token: Token,
+}
+
+/// Between the home of a session and the shards of its connections. For each `Granted` that a shard gets it
+/// sends one `Park` or `Forget`, sooner or later: so a session is never lost, and never had twice.
+#[derive(Debug)]
+pub enum SessionMessage {
+    /// To the home: a client wants to go on with a session. Answered by `Granted` or `Refused`.
+    Restore(RestoreRequest),
+    /// From the home: the session is the connection's.
+    Granted { request: RestoreRequest, state: SessionState },
+    /// From the home: it is not.
+    Refused { request: RestoreRequest, code: ErrorCode },
+    /// From the home: another connection is to have the session. Whoever has it still sends `Park`.
+    Release { session: SessionId, from: Holder },
+    /// To the home: the connection has ended, or has to give the session up.
+    Park { session: SessionId, connection: ConnectionId, from: Holder, state: SessionState },
+    /// To the home: the session has ended with its connection, or been left for another one.
+    Forget { session: SessionId, from: Holder },
+}
+
+impl SessionMessage {
+    /// Bytes that wait with this message, an estimate.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Granted { state, .. } | Self::Park { state, .. } => state.bytes(),
+            Self::Restore(_)
+            | Self::Refused { .. }
+            | Self::Release { .. }
+            | Self::Forget { .. } => 0,
+        }
+    }
+}
+
+/// What a client says who restores a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreRequest {
+    pub session: SessionId,
+    /// The connection that the client had it on: who names both may have it.
+    pub proof: ConnectionId,
+    /// The connection that is to have it.
+    pub to: Holder,
+    pub connection: ConnectionId,
+}
+
+/// What a session keeps while it has no connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionState {
+    pub subscriptions: Box<[SessionSubscription]>,
+}
+
+/// A subscription of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSubscription {
+    pub topic: TopicName,
+    /// What the client surely has of it. `None`: it has no history.
+    pub position: Option<Position>,
+}
+
+impl SessionState {
+    /// Bytes of memory, as good as they can be told.
+    pub fn bytes(&self) -> usize {
+        /// Of the name's own allocation, beyond its text.
+        const NAME_BYTES: usize = 32;
+        let bytes = |subscription: &SessionSubscription| {
+            size_of::<SessionSubscription>() + NAME_BYTES + subscription.topic.len()
+        };
+        self.subscriptions.iter().map(bytes).sum()
+    }
+}

@@ -1,0 +1,333 @@
+//! Sessions: what outlives a connection, and how another one gets it.
+//!
+//! The table of those at home here is [`Sessions`](crate::broker::Sessions). A connection has its
+//! session from the `Granted` of the home on (a fresh one from the beginning), until it sends the home one
+//! `Park` or `Forget`.
+
+use std::borrow::Cow;
+
+use super::State;
+use super::connection::{Aside, Phase};
+use super::dispatch::BACKLOG_FULL;
+use super::identity::{Identity, Restoring};
+use crate::broker::Resumed;
+use crate::ids::{ConnectionId, SessionId, ShardId, Token};
+use crate::message::{
+    Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription, ShardMessage,
+};
+use crate::metrics::Counter;
+use crate::proto::reply::{self, SessionFacts};
+use crate::proto::{Answer, Claim, ClaimedPlace, ErrorCode, Family, Rejection, RequestId, Start, close};
+
+/// For people, with `session_not_found`.
+const NOT_FOUND: &str = "no session has these ids, or it has ended";
+
+impl State {
+    /// A client wants to go on with a session.
+    pub(super) fn restore_session(
+        &mut self,
+        token: Token,
+        pair: Option<(SessionId, ConnectionId)>,
+        claims: Vec<Claim>,
+        id: Option<RequestId<'_>>,
+    ) {
+        let shards = self.settings.metrics.shards().len();
+        let Some(identity) = self.identity(token) else { return };
+        let (connection, own) = (identity.connection_id, identity.session_id);
+        let track = identity.track();
+        if track.restoring.is_some() {
+            let message = "a session is being restored on this connection already";
+            self.refuse_restore(token, ErrorCode::InvalidMessage, message, id);
+            return;
+        }
+        let named = track.proof;
+        let pair = pair.filter(|(session, _)| session.shard.index() < shards);
+        let Some((session, proof)) = pair else {
+            self.refuse_restore(token, ErrorCode::SessionNotFound, NOT_FOUND, id);
+            return;
+        };
+        if session == own && (proof == connection || Some(proof) == named) {
+            // It is there already.
+            let standings = self.broker.standings(token);
+            self.tell_restored(token, &standings, id);
+            return;
+        }
+        if self.broker.is_congested(session.shard) {
+            self.refuse_restore(token, ErrorCode::BacklogFull, BACKLOG_FULL, id);
+            return;
+        }
+        let request_id = id.map(|id| id.as_json().into());
+        if let Some(identity) = self.identity(token) {
+            let restoring = Restoring { request_id, claims: claims.into() };
+            identity.track().restoring = Some(Box::new(restoring));
+        }
+        let to = Holder { shard: self.id, token };
+        let request = RestoreRequest { session, proof, to, connection };
+        self.post_session(session.shard, SessionMessage::Restore(request));
+    }
+
+    /// What the server knows of the connection and its session.
+    pub(super) fn query_session(&mut self, token: Token, id: Option<RequestId<'_>>) {
+        let subscriptions = self.broker.subscriptions(token);
+        let ttl_ms = self.settings.config.sessions.ttl.as_millis() as u64;
+        let Some(identity) = self.identity(token) else { return };
+        let Identity { connection_id, session_id, user, .. } = identity;
+        let (connection_id, session_id, user) = (*connection_id, *session_id, user.clone());
+        let rtt = self.connection(token).and_then(|connection| connection.rtt());
+        self.next_message_id += 1;
+        let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
+        let facts = SessionFacts { session_id, connection_id, user, subscriptions, rtt, ttl_ms };
+        let payload = reply::session_facts(&facts);
+        self.reply(token, &Answer::Response { payload: &payload, id, envelope });
+    }
+
+    /// A message of another shard, or of this one to itself.
+    pub(super) fn receive_session(&mut self, message: SessionMessage) {
+        if self.shutdown.has_begun() {
+            // Every connection is about to end, and nothing is kept.
+            return;
+        }
+        let mut messages = Vec::new();
+        match message {
+            SessionMessage::Restore(request) => {
+                let fresh = self.fresh_holder(&request);
+                self.sessions.restore(request, fresh, self.now, &mut messages);
+            }
+            SessionMessage::Park { session, connection, from, state } => {
+                self.count(Counter::SessionsParked, 1);
+                self.sessions.park(session, connection, from, state, self.now, &mut messages);
+            }
+            SessionMessage::Forget { session, from } => {
+                self.sessions.forget(session, from, &mut messages);
+            }
+            SessionMessage::Release { session, from } => self.release_session(session, from.token),
+            SessionMessage::Granted { request, state } => self.take_session(request, state),
+            SessionMessage::Refused { request, code } => {
+                self.session_refused(request.to.token, code)
+            }
+        }
+        for (to, message) in messages {
+            self.post_session(to, message);
+        }
+    }
+
+    /// Subscriptions of a restored session are there.
+    pub(super) fn resumed(&mut self, token: Token, subscriptions: &[Resumed]) {
+        let Some(identity) = self.known_identity(token) else { return };
+        let track = identity.track();
+        let Some(restoring) = track.restoring.take() else { return };
+        let refused = subscriptions.iter().filter(|resumed| resumed.outcome.is_err());
+        track.unmet = refused.map(|resumed| resumed.subscription.clone()).collect();
+        let id = restoring.request_id.as_deref().and_then(RequestId::parse);
+        self.tell_restored(token, subscriptions, id);
+    }
+
+    /// The connection ends: its session goes home. Before it leaves the broker.
+    pub(super) fn end_session(&mut self, token: Token) {
+        if self.shutdown.has_begun() {
+            // Nothing is kept.
+            self.take_identity(token);
+        } else if let Some((home, message)) = self.take_ending(token) {
+            self.post_session(home, message);
+        }
+    }
+
+    /// The connection is closed for a reason that its session does not survive.
+    pub(super) fn give_up_session(&mut self, token: Token) {
+        if let Some(Identity { session_id, .. }) = self.take_identity(token) {
+            let from = Holder { shard: self.id, token };
+            let message = SessionMessage::Forget { session: session_id, from };
+            self.post_session(session_id.shard, message);
+        }
+    }
+
+    /// Forgets parked sessions whose time is over, and counts what was lost.
+    pub(super) fn expire_sessions(&mut self) {
+        if self.sessions.parked() == 0 {
+            return;
+        }
+        self.sessions.expire(self.now);
+        let tally = self.sessions.take_tally();
+        if tally != crate::broker::SessionsTally::default() {
+            self.count(Counter::SessionsExpired, tally.expired);
+            self.count(Counter::SessionsDropped, tally.dropped);
+        }
+    }
+
+    /// Who has a session since it began, if the client names that connection.
+    fn fresh_holder(&self, request: &RestoreRequest) -> Option<Holder> {
+        let RestoreRequest { session, proof, .. } = *request;
+        let connection = self.connections.get(proof.slot as usize)?;
+        let Some(Aside::Identity(identity)) = connection.aside.as_deref() else { return None };
+        let is_it = proof.shard == self.id
+            && (identity.session_id, identity.connection_id) == (session, proof)
+            && !identity.has_moved();
+        is_it.then(|| Holder { shard: self.id, token: connection.token(proof.slot) })
+    }
+
+    /// Another connection is to have the session of this one. If it is not here any more it is on its way
+    /// home already.
+    fn release_session(&mut self, session: SessionId, token: Token) {
+        if self.known_identity(token).is_none_or(|identity| identity.session_id != session) {
+            return;
+        }
+        let ending = self.take_ending(token);
+        self.count(Counter::SessionsMoved, 1);
+        self.close(token, close::SESSION_MOVED, "session_moved");
+        if let Some((home, message)) = ending {
+            self.post_session(home, message);
+        }
+    }
+
+    /// The home gives a session to a connection of this shard.
+    fn take_session(&mut self, request: RestoreRequest, state: SessionState) {
+        let RestoreRequest { session, proof, to, connection } = request;
+        let token = to.token;
+        let Some(identity) = self.known_identity(token) else {
+            // It has gone meanwhile.
+            let message = SessionMessage::Park { session, connection, from: to, state };
+            self.post_session(session.shard, message);
+            return;
+        };
+        let given_up = std::mem::replace(&mut identity.session_id, session);
+        let had_moved = identity.has_moved();
+        let track = identity.track();
+        track.proof = Some(proof);
+        let claims =
+            track.restoring.as_mut().map(|restoring| std::mem::take(&mut restoring.claims));
+        let claims = claims.unwrap_or_default();
+        let mut places = std::mem::take(&mut track.places);
+        // What was looked up does not know of what follows.
+        track.asked = None;
+        if had_moved {
+            let message = SessionMessage::Forget { session: given_up, from: to };
+            self.post_session(given_up.shard, message);
+        }
+        self.count(Counter::SessionsRestored, 1);
+        let wanted = state.subscriptions.iter().map(|subscription| {
+            let start = start(subscription, &claims);
+            (subscription.clone(), start)
+        });
+        let mut effects = std::mem::take(&mut self.effects);
+        self.broker.resume(token, wanted.collect(), &mut effects);
+        for SessionSubscription { topic, position } in &state.subscriptions {
+            // Not where it begins now: the client may not hear of that, and come back once more.
+            if let Some(position) = *position {
+                self.broker.note_kept(&mut places, topic, position);
+            }
+        }
+        if let Some(identity) = self.known_identity(token) {
+            identity.track().places = places;
+        }
+        self.apply(effects);
+    }
+
+    fn session_refused(&mut self, token: Token, code: ErrorCode) {
+        let Some(identity) = self.known_identity(token) else { return };
+        let Some(restoring) = identity.track().restoring.take() else { return };
+        let id = restoring.request_id.as_deref().and_then(RequestId::parse);
+        let message = if code == ErrorCode::BacklogFull { BACKLOG_FULL } else { NOT_FOUND };
+        self.refuse_restore(token, code, message, id);
+    }
+
+    fn refuse_restore(
+        &mut self,
+        token: Token,
+        code: ErrorCode,
+        message: &'static str,
+        id: Option<RequestId<'_>>,
+    ) {
+        let (counter, penalty) = match code {
+            ErrorCode::BacklogFull => (Some(Counter::BacklogFull), 0),
+            ErrorCode::SessionNotFound => (Some(Counter::SessionNotFound), 1),
+            _ => (None, 1),
+        };
+        if let Some(counter) = counter {
+            self.count(counter, 1);
+        }
+        let message = Cow::Borrowed(message);
+        let refused = Rejection { family: Family::Type, code, message, channel: None, id };
+        self.reject(token, &refused, penalty);
+    }
+
+    fn tell_restored(
+        &mut self,
+        token: Token,
+        subscriptions: &[Resumed],
+        id: Option<RequestId<'_>>,
+    ) {
+        let Some(identity) = self.known_identity(token) else { return };
+        let Identity { connection_id, session_id, .. } = *identity;
+        self.next_message_id += 1;
+        let listed: Vec<_> = subscriptions
+            .iter()
+            .map(|resumed| (&*resumed.subscription.topic, resumed.outcome))
+            .collect();
+        let restored = Answer::SessionRestored {
+            session_id,
+            connection_id,
+            subscriptions: &listed,
+            id,
+            message_id: self.next_message_id,
+        };
+        self.reply(token, &restored);
+    }
+
+    /// What goes to the home of the connection's session, which it has no longer.
+    fn take_ending(&mut self, token: Token) -> Option<(ShardId, SessionMessage)> {
+        let Identity { connection_id, session_id, track, .. } = self.take_identity(token)?;
+        let track = track.unwrap_or_default();
+        let mut subscriptions = self.broker.session_subscriptions(token, &track.places);
+        for unmet in track.unmet {
+            if subscriptions.iter().all(|subscription| subscription.topic != unmet.topic) {
+                subscriptions.push(unmet);
+            }
+        }
+        let message = SessionMessage::Park {
+            session: session_id,
+            connection: connection_id,
+            from: Holder { shard: self.id, token },
+            state: SessionState { subscriptions: subscriptions.into() },
+        };
+        Some((session_id.shard, message))
+    }
+
+    fn post_session(&mut self, to: ShardId, message: SessionMessage) {
+        if to == self.id {
+            self.receive_session(message);
+        } else {
+            self.outbox.push((to, ShardMessage::Session(Box::new(message))));
+        }
+    }
+
+    /// The identity of a connection that is open and has one.
+    pub(super) fn known_identity(&mut self, token: Token) -> Option<&mut Identity> {
+        let connection = self.connection(token)?;
+        match connection.aside.as_deref_mut() {
+            Some(Aside::Identity(identity)) if connection.phase == Phase::Open => Some(identity),
+            _ => None,
+        }
+    }
+
+    fn take_identity(&mut self, token: Token) -> Option<Identity> {
+        let connection = self.connection(token)?;
+        let is_identity = |aside: &mut Box<Aside>| matches!(**aside, Aside::Identity(_));
+        match *connection.aside.take_if(is_identity)? {
+            Aside::Identity(identity) => Some(identity),
+            Aside::Head(_) => None,
+        }
+    }
+}
+
+/// Where a subscription of a session goes on: where its client says that it is, or where it surely was.
+fn start(subscription: &SessionSubscription, claims: &[Claim]) -> Start {
+    let kept = subscription.position;
+    let topic = &*subscription.topic;
+    let claim = claims.binary_search_by(|claim| (*claim.channel).cmp(topic)).ok();
+    let epoch = kept.map(|position| position.epoch);
+    match claim.map(|claim| claims[claim].place) {
+        Some(ClaimedPlace::Position { epoch, offset }) => Start::Recover { epoch, offset },
+        Some(ClaimedPlace::Offset(offset)) => Start::Recover { epoch, offset },
+        None => Start::Recover { epoch, offset: kept.map_or(0, |position| position.offset) },
+    }
+}

@@ -1,0 +1,486 @@
+//! Sessions over real sockets: what a client gets back on another connection, who loses it, and what is
+//! said to whoever has no right to it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::*;
+use tempfile::TempDir;
+
+const CONFIGURATION: &str = r#"
+[namespaces.kept]
+level = "history"
+history_size = 100000
+
+[namespaces.short]
+level = "history"
+history_size = 5
+"#;
+
+const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: stentor.v1.json\r\n";
+
+fn start(flags: &[&str]) -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("stentor.toml");
+    fs::write(&file, CONFIGURATION).expect("it is ours");
+    let path = file.to_str().expect("text");
+    let server = Server::start(&[&["--config", path], flags].concat());
+    (folder, server)
+}
+
+/// The ids that a client restores its session with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pair {
+    session: String,
+    connection: String,
+}
+
+impl Pair {
+    fn of(message: &Value) -> Self {
+        let text = |name: &str| message[name].as_str().expect("an id").to_owned();
+        Self { session: text("sessionId"), connection: text("connectionId") }
+    }
+
+    fn request(&self, more: &str) -> String {
+        let Self { session, connection } = self;
+        format!(
+            r#"{{"type":"restore_session","sessionId":"{session}","connectionId":"{connection}"{more}}}"#
+        )
+    }
+
+    fn shard(&self) -> &str {
+        &self.connection[..4]
+    }
+}
+
+#[track_caller]
+fn open(server: &Server) -> (Peer, Pair) {
+    let mut peer = Peer::connect(server);
+    peer.send(upgrade_request("/ws", SUBPROTOCOL).as_bytes());
+    assert_eq!(peer.response().status, 101);
+    let welcome = peer.json();
+    assert_eq!(welcome["type"], "welcome");
+    let pair = Pair::of(&welcome);
+    (peer, pair)
+}
+
+/// On that shard: the kernel spreads connections.
+#[track_caller]
+fn open_on(server: &Server, shard: &str) -> (Peer, Pair) {
+    for _ in 0..200 {
+        let (peer, pair) = open(server);
+        if pair.shard() == shard {
+            return (peer, pair);
+        }
+    }
+    panic!("no connection comes to {shard}");
+}
+
+#[track_caller]
+fn subscribe(peer: &mut Peer, channel: &str) -> Value {
+    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"}}"#));
+    let confirmation = peer.json();
+    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
+    confirmation["data"].clone()
+}
+
+#[track_caller]
+fn publish(peer: &mut Peer, channel: &str, data: &str) {
+    peer.send_text(&format!(
+        r#"{{"action":"publish","channel":"{channel}","data":{data},"id":1}}"#
+    ));
+    assert_eq!(peer.json()["type"], "ack");
+}
+
+/// Restores and returns the answer, which comes next.
+#[track_caller]
+fn restore(peer: &mut Peer, pair: &Pair, more: &str) -> Value {
+    peer.send_text(&pair.request(more));
+    let answer = peer.json();
+    assert_eq!(answer["type"], "session_restored", "{answer}");
+    assert_eq!(answer["sessionId"], pair.session);
+    answer
+}
+
+#[track_caller]
+fn expect_error(peer: &mut Peer, request: &str, code: &str) {
+    peer.send_text(request);
+    let answer = peer.json();
+    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{request}");
+    assert!(answer["id"].is_string() && answer["error"].is_string(), "{answer}");
+}
+
+/// Of a channel in the list of a restored session.
+#[track_caller]
+fn listed<'a>(restored: &'a Value, channel: &str) -> &'a Value {
+    let list = restored["subscriptions"].as_array().expect("a list");
+    let mut found = list.iter().filter(|one| one["channel"] == channel);
+    let one = found.next().unwrap_or_else(|| panic!("{channel} is not in {restored}"));
+    assert_eq!(found.next(), None, "once: {restored}");
+    one
+}
+
+#[track_caller]
+fn query_session(peer: &mut Peer) -> Value {
+    peer.send_text(r#"{"type":"query","id":5,"payload":{"resource":"session"}}"#);
+    let answer = peer.json();
+    assert_eq!((&answer["type"], &answer["requestId"]), (&json!("response"), &json!(5)));
+    answer["payload"].clone()
+}
+
+#[test]
+fn a_session_comes_back_with_all_its_subscriptions_in_one_message() {
+    let (_folder, server) = start(&[]);
+    let mut publisher = Peer::open(&server);
+    let channels: Vec<_> = (0..6).map(|number| format!("kept:{number}")).collect();
+    // From each shard to each.
+    for (from, to) in [("0000", "0000"), ("0000", "0001"), ("0001", "0000"), ("0001", "0001")] {
+        let (mut peer, pair) = open_on(&server, from);
+        for channel in &channels {
+            subscribe(&mut peer, channel);
+        }
+        subscribe(&mut peer, "live");
+        let mut offsets = Vec::new();
+        for channel in &channels {
+            publish(&mut publisher, channel, "1");
+            offsets.push(peer.json()["offset"].as_u64().expect("an offset"));
+        }
+        peer.close();
+        for channel in &channels {
+            publish(&mut publisher, channel, "2");
+        }
+        let (mut peer, fresh) = open_on(&server, to);
+        let positions: Vec<_> = channels
+            .iter()
+            .zip(&offsets)
+            .map(|(channel, at)| format!(r#""{channel}":{at}"#))
+            .collect();
+        let more = format!(r#","id":"r","positions":{{{}}}"#, positions.join(","));
+        let restored = restore(&mut peer, &pair, &more);
+        assert_eq!(restored["requestId"], "r");
+        assert_eq!(restored["connectionId"], fresh.connection, "the new one");
+        for (channel, offset) in channels.iter().zip(&offsets) {
+            let one = listed(&restored, channel);
+            assert_eq!((&one["recovered"], &one["recoveredCount"]), (&json!(true), &json!(1)));
+            assert_eq!(one["offset"], *offset);
+            assert!(one["epoch"].is_string());
+        }
+        let live = listed(&restored, "live");
+        assert_eq!((&live["recovered"], &live["reason"]), (&json!(false), &json!("no_history")));
+        assert_eq!(live.get("offset"), None);
+        // What was missed, each once, in any order of the channels.
+        let mut missed = BTreeSet::new();
+        for _ in &channels {
+            let publication = peer.json();
+            assert_eq!(publication["data"], 2);
+            assert!(missed.insert(publication["channel"].as_str().expect("a name").to_owned()));
+        }
+        // Then what comes.
+        for channel in channels.iter().map(String::as_str).chain(["live"]) {
+            publish(&mut publisher, channel, "3");
+            let publication = peer.json();
+            assert_eq!(
+                (&publication["channel"], &publication["data"]),
+                (&json!(channel), &json!(3))
+            );
+        }
+        peer.close();
+    }
+    let counters = server.counters();
+    assert_eq!(counters["sessions_restored"], 4);
+    assert!(!counters.contains_key("sessions_moved"), "{counters:?}");
+}
+
+#[test]
+fn without_positions_nothing_is_missing() {
+    let (_folder, server) = start(&["--heartbeat", "500ms"]);
+    let mut publisher = Peer::open(&server);
+    let (mut peer, pair) = open(&server);
+    subscribe(&mut peer, "kept:a");
+    for n in 1..=3 {
+        publish(&mut publisher, "kept:a", &n.to_string());
+        assert_eq!(peer.json()["offset"], n);
+    }
+    // It answers a ping, so it has what came before.
+    peer.expect_frame(OpCode::PING, b"probe");
+    peer.send(&frame(OpCode::PONG, b"probe"));
+    assert_eq!(query_session(&mut peer)["linkQuality"], "good");
+    for n in 4..=5 {
+        publish(&mut publisher, "kept:a", &n.to_string());
+        assert_eq!(peer.json()["offset"], n);
+    }
+    peer.abort();
+    publish(&mut publisher, "kept:a", "6");
+    let (mut peer, _) = open(&server);
+    let restored = restore(&mut peer, &pair, "");
+    let one = listed(&restored, "kept:a");
+    assert_eq!((&one["offset"], &one["recoveredCount"]), (&json!(3), &json!(3)));
+    for n in 4..=6 {
+        assert_eq!(peer.json()["offset"], n);
+    }
+}
+
+#[test]
+fn a_pong_that_nobody_asked_for_proves_nothing() {
+    let (_folder, server) = start(&["--heartbeat", "500ms"]);
+    let mut publisher = Peer::open(&server);
+    let (mut peer, pair) = open(&server);
+    subscribe(&mut peer, "kept:a");
+    publish(&mut publisher, "kept:a", "1");
+    assert_eq!(peer.json()["offset"], 1);
+    peer.expect_frame(OpCode::PING, b"probe");
+    peer.send(&frame(OpCode::PONG, b""));
+    peer.expect_idle();
+    peer.abort();
+    let (mut peer, _) = open(&server);
+    let restored = restore(&mut peer, &pair, "");
+    assert_eq!(listed(&restored, "kept:a")["offset"], 0);
+    assert_eq!(peer.json()["offset"], 1);
+}
+
+#[test]
+fn a_session_that_is_restored_elsewhere_leaves_its_connection_with_4005() {
+    let (_folder, server) = start(&[]);
+    let mut publisher = Peer::open(&server);
+    let (mut first, mut pair) = open_on(&server, "0000");
+    subscribe(&mut first, "kept:a");
+    let mut holder = first;
+    for (number, shard) in ["0001", "0000", "0000", "0001", "0001"].into_iter().enumerate() {
+        let (mut next, fresh) = open_on(&server, shard);
+        subscribe(&mut next, "other");
+        let restored = restore(&mut next, &pair, "");
+        listed(&restored, "kept:a");
+        holder.expect_close(4005, "session_moved");
+        holder.send(&frame(OpCode::CLOSE, &close_payload(4005, b"")));
+        holder.expect_end();
+        for offset in 1..=number {
+            assert_eq!(next.json()["offset"], offset, "no ping was answered");
+        }
+        publish(&mut publisher, "kept:a", "1");
+        assert_eq!(next.json()["channel"], "kept:a");
+        publish(&mut publisher, "other", "1");
+        assert_eq!(next.json()["channel"], "other", "it keeps its own");
+        pair.connection = fresh.connection;
+        holder = next;
+    }
+    assert_eq!(query_session(&mut holder)["sessionId"], pair.session);
+    assert_eq!(server.counter("sessions_moved"), 5);
+    // Once more where it is.
+    let restored = restore(&mut holder, &pair, r#","id":1"#);
+    assert_eq!(listed(&restored, "kept:a")["recovered"], true);
+    publish(&mut publisher, "kept:a", "1");
+    assert_eq!(holder.json()["channel"], "kept:a");
+    assert_eq!(server.counter("sessions_moved"), 5);
+}
+
+#[test]
+fn who_did_not_hear_that_it_was_restored_comes_back_with_the_old_pair() {
+    let (_folder, server) = start(&[]);
+    let (mut peer, pair) = open(&server);
+    subscribe(&mut peer, "kept:a");
+    peer.abort();
+    for _ in 0..5 {
+        let (mut peer, _) = open(&server);
+        let restored = restore(&mut peer, &pair, "");
+        listed(&restored, "kept:a");
+        peer.abort();
+    }
+    let (mut peer, fresh) = open(&server);
+    restore(&mut peer, &pair, "");
+    peer.abort();
+    let (mut peer, _) = open(&server);
+    let new = Pair { connection: fresh.connection, ..pair.clone() };
+    restore(&mut peer, &new, "");
+    // Whoever has heard of the new pair has no use for the old one.
+    let (mut other, _) = open(&server);
+    expect_error(&mut other, &pair.request(""), "session_not_found");
+}
+
+#[test]
+fn a_session_ends_with_its_time() {
+    let (_folder, server) = start(&["--set", "sessions.ttl=1s"]);
+    let (mut peer, pair) = open(&server);
+    subscribe(&mut peer, "kept:a");
+    peer.close();
+    server.wait_for_counter("sessions_expired", 1);
+    let (mut peer, _) = open(&server);
+    expect_error(&mut peer, &pair.request(r#","id":1"#), "session_not_found");
+    fresh_client_works(&server);
+}
+
+#[test]
+fn the_oldest_sessions_make_room() {
+    let (_folder, server) = start(&["--shards", "1", "--set", "sessions.max_parked=2"]);
+    let mut pairs = Vec::new();
+    for number in 1..=3 {
+        let (peer, pair) = open(&server);
+        peer.close();
+        server.wait_for_counter("sessions_parked", number);
+        pairs.push(pair);
+    }
+    server.wait_for_counter("sessions_dropped", 1);
+    let (mut peer, _) = open(&server);
+    expect_error(&mut peer, &pairs[0].request(""), "session_not_found");
+    for pair in &pairs[1..] {
+        let restored = restore(&mut peer, pair, "");
+        assert_eq!(restored["subscriptions"], json!([]));
+    }
+}
+
+#[test]
+fn an_offender_has_nothing_to_come_back_to() {
+    let (_folder, server) = start(&["--set", "limits.max_errors=5"]);
+    let (mut peer, pair) = open(&server);
+    for _ in 0..5 {
+        peer.send_text("nonsense");
+    }
+    assert_eq!(peer.skip_to_close(), (1008, "too_many_errors".to_owned()));
+    let (mut peer, _) = open(&server);
+    expect_error(&mut peer, &pair.request(""), "session_not_found");
+}
+
+#[test]
+fn nobody_gets_a_session_without_its_pair() {
+    let (_folder, server) = start(&["--set", "limits.max_errors=1000"]);
+    let (mut owner, pair) = open(&server);
+    subscribe(&mut owner, "kept:a");
+    let (mut other, own) = open(&server);
+    let zeros = |text: &str| "0".repeat(text.len());
+    let foreign = [
+        Pair { session: own.session.clone(), ..pair.clone() },
+        Pair { connection: own.connection.clone(), ..pair.clone() },
+        Pair { connection: zeros(&pair.connection), ..pair.clone() },
+        Pair { session: zeros(&pair.session), ..pair.clone() },
+        Pair { session: format!("ffff{}", &pair.session[4..]), ..pair.clone() },
+        Pair { connection: format!("{}f", &pair.connection[1..]), ..pair.clone() },
+        Pair { session: pair.session.to_uppercase() + "x", ..pair.clone() },
+        Pair { session: String::new(), connection: "é".repeat(300) },
+    ];
+    for pair in &foreign {
+        expect_error(&mut other, &pair.request(""), "session_not_found");
+    }
+    for more in [
+        r#","positions":7"#,
+        r#","positions":{"kept:a":-1}"#,
+        r#","positions":{"kept:a":1e3}"#,
+        r#","positions":{"kept:a":18446744073709551616}"#,
+        r#","positions":{"kept:a":"1"}"#,
+        r#","positions":{"kept:a":{"epoch":7,"offset":1}}"#,
+        r#","positions":{"kept:a":1,"kept:a":1}"#,
+        r#","positions":{"kept:a":1},"positions":{}"#,
+        r#","id":1.5"#,
+    ] {
+        expect_error(&mut other, &pair.request(more), "invalid_message");
+    }
+    for request in [
+        r#"{"type":"restore_session"}"#.to_owned(),
+        format!(r#"{{"type":"restore_session","sessionId":"{}"}}"#, pair.session),
+        r#"{"type":"restore_session","sessionId":7,"connectionId":null}"#.to_owned(),
+        r#"{"type":"restore_session","sessionId":"\ud800","connectionId":"x"}"#.to_owned(),
+    ] {
+        expect_error(&mut other, &request, "invalid_message");
+    }
+    owner.expect_idle();
+    other.expect_idle();
+    restore(&mut other, &pair, "");
+    owner.expect_close(4005, "session_moved");
+}
+
+#[test]
+fn positions_that_lead_nowhere_are_told() {
+    let (_folder, server) = start(&[]);
+    let mut publisher = Peer::open(&server);
+    let (mut peer, mut pair) = open(&server);
+    let begin = subscribe(&mut peer, "short:a");
+    let epoch = begin["epoch"].as_str().expect("an epoch");
+    for n in 1..=9 {
+        publish(&mut publisher, "short:a", &n.to_string());
+    }
+    let position = |place: &str| format!(r#","positions":{{"short:a":{place},"foreign":1}}"#);
+    let at =
+        |epoch: &str, offset: u64| position(&format!(r#"{{"epoch":"{epoch}","offset":{offset}}}"#));
+    for (more, reason, offset) in [
+        (position("10"), "future", 9),
+        (position("18446744073709551615"), "future", 9),
+        (position("3"), "trimmed", 9),
+        (String::new(), "trimmed", 9),
+        (at("0000000000000000", 9), "epoch", 9),
+        (at("another server", 9), "epoch", 9),
+    ] {
+        let (mut next, fresh) = open(&server);
+        let restored = restore(&mut next, &pair, &more);
+        let one = listed(&restored, "short:a");
+        assert_eq!((&one["recovered"], &one["reason"]), (&json!(false), &json!(reason)), "{more}");
+        assert_eq!(
+            (&one["offset"], &one["code"]),
+            (&json!(offset), &json!("position_unavailable"))
+        );
+        assert_eq!(restored["subscriptions"].as_array().map(Vec::len), Some(1));
+        next.expect_idle();
+        pair.connection = fresh.connection;
+        peer = next;
+    }
+    // It was told so once, but nobody knows that it heard it.
+    let (mut next, _) = open(&server);
+    let restored = restore(&mut next, &pair, &at(epoch, 7));
+    assert_eq!(listed(&restored, "short:a")["recoveredCount"], 2);
+    assert_eq!([next.json()["data"].clone(), next.json()["data"].clone()], [8, 9]);
+    drop(peer);
+}
+
+#[test]
+fn a_session_can_be_asked_about() {
+    let (_folder, server) = start(&["--heartbeat", "500ms"]);
+    // Without a subprotocol nobody is told its ids until it asks.
+    let mut peer = Peer::open(&server);
+    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "live");
+    let facts = query_session(&mut peer);
+    assert_eq!((&facts["userId"], &facts["subscriptions"]), (&Value::Null, &json!(2)));
+    assert_eq!((&facts["linkQuality"], &facts["rtt"]), (&json!("unknown"), &Value::Null));
+    assert_eq!(facts["sessionTtl"], 3_600_000);
+    let pair = Pair::of(&facts);
+    assert_eq!(Pair::of(&query_session(&mut peer)), pair, "they stay");
+    peer.expect_frame(OpCode::PING, b"probe");
+    std::thread::sleep(Duration::from_millis(150));
+    peer.send(&frame(OpCode::PONG, b"probe"));
+    let facts = query_session(&mut peer);
+    assert!(facts["rtt"].as_u64().expect("a number") >= 140, "{facts}");
+    assert_ne!(facts["linkQuality"], "good");
+    peer.abort();
+    let mut peer = Peer::open(&server);
+    let restored = restore(&mut peer, &pair, "");
+    assert_eq!(restored["subscriptions"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_parked_session_takes_little_memory() {
+    const COUNT: usize = 5000;
+    const AT_ONCE: usize = 250;
+    let (_folder, server) = start(&["--shards", "1"]);
+    let park = |count: usize| {
+        for _ in 0..count / AT_ONCE {
+            let mut peers: Vec<_> = (0..AT_ONCE).map(|_| open(&server).0).collect();
+            for peer in &mut peers {
+                for number in 0..5 {
+                    subscribe(peer, &format!("kept:channel-{number}"));
+                }
+            }
+            let before = server.connections();
+            peers.into_iter().for_each(Peer::abort);
+            server.wait_for_connections(before - AT_ONCE as u64);
+        }
+    };
+    // The tables of connections are there then.
+    park(AT_ONCE);
+    let before = server.rss();
+    park(COUNT);
+    let grown = server.rss().saturating_sub(before);
+    assert_eq!(server.counter("sessions_parked"), (COUNT + AT_ONCE) as u64);
+    println!("{} bytes for a parked session", grown / COUNT as u64);
+    assert!(grown <= (COUNT * 1024) as u64, "{grown} bytes for {COUNT} sessions");
+}
