@@ -12,6 +12,8 @@ use crate::proto::protobuf::wire::{Reader, Value, WireError};
 pub struct Envelope<'a> {
     pub id: &'a str,
     pub body: Body<'a>,
+    /// The name of a body that only the server sends. It is not read.
+    pub servers: Option<&'static str>,
     /// The number of a body that we do not know.
     pub unknown: Option<u32>,
 }
@@ -28,8 +30,6 @@ pub enum Body<'a> {
     Ping(Ping),
     Pong(Ping),
     Query(Query<'a>),
-    /// One that only the server sends: its name.
-    Servers(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -105,15 +105,15 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::PING => body!(Ping, "ping"),
             number::PONG => body!(Pong, "pong"),
             number::QUERY => body!(Query, "query"),
-            number::PUBLICATION => Body::Servers("publication"),
-            number::CONFIRMATION => Body::Servers("confirmation"),
-            number::ERROR => Body::Servers("error"),
-            number::RESPONSE => Body::Servers("response"),
-            number::ACK => Body::Servers("ack"),
-            number::WELCOME => Body::Servers("welcome"),
-            number::GAP => Body::Servers("gap"),
             other => {
                 match other {
+                    number::PUBLICATION => self.servers = Some("publication"),
+                    number::CONFIRMATION => self.servers = Some("confirmation"),
+                    number::ERROR => self.servers = Some("error"),
+                    number::RESPONSE => self.servers = Some("response"),
+                    number::ACK => self.servers = Some("ack"),
+                    number::WELCOME => self.servers = Some("welcome"),
+                    number::GAP => self.servers = Some("gap"),
                     1 => self.id = value.text("id")?,
                     2 => drop(value.text("request_id")?),
                     number::FIRST.. => self.unknown = Some(other),

@@ -81,7 +81,7 @@ fn malformed(message: Cow<'static, str>) -> Rejection<'static> {
 impl<'a> Envelope<'a> {
     /// What the envelope asks for, if that is as it should be.
     fn command(self, scratch: &'a mut Scratch) -> Result<Command<'a>, Rejection<'a>> {
-        let Self { id: id_text, body, unknown } = self;
+        let Self { id: id_text, body, servers, unknown } = self;
         let data = match &body {
             Body::Publish(publish) => json::member_value(publish.data),
             _ => None,
@@ -92,6 +92,8 @@ impl<'a> Envelope<'a> {
         let channel = body.channel();
         let command = if id.is_none() && !id_text.is_empty() {
             Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
+        } else if let Some(name) = servers {
+            Err(no_route(format!("no route for `{name}`")))
         } else {
             match body {
                 Body::Publish(publish) => publish.command(data, scratch, id),
@@ -105,7 +107,6 @@ impl<'a> Envelope<'a> {
                 }
                 Body::Pong(_) => Ok(Command::Pong),
                 Body::Query(query) => query.command(id),
-                Body::Servers(name) => Err(no_route(format!("no route for `{name}`"))),
                 Body::None => Err(unknown.map_or_else(
                     || invalid("an envelope needs a body"),
                     |number| no_route(format!("no route for body {number}")),
@@ -126,7 +127,7 @@ impl<'a> Body<'a> {
             Self::Publish(Publish { channel, .. })
             | Self::Subscribe(Subscribe { channel, .. })
             | Self::Unsubscribe(Unsubscribe { channel }) => channel,
-            Self::None | Self::Ping(_) | Self::Pong(_) | Self::Query(_) | Self::Servers(_) => "",
+            Self::None | Self::Ping(_) | Self::Pong(_) | Self::Query(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
     }
