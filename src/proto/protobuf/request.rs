@@ -90,10 +90,10 @@ impl<'a> Envelope<'a> {
         let scratch: &'a Scratch = scratch;
         let id = RequestId::parse(&scratch.id);
         let channel = body.channel();
-        let command = if id.is_none() && !id_text.is_empty() {
-            Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
-        } else if let Some(name) = servers {
+        let command = if let Some(name) = servers {
             Err(no_route(format!("no route for `{name}`")))
+        } else if id.is_none() && !id_text.is_empty() {
+            Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
         } else {
             match body {
                 Body::Publish(publish) => publish.command(data, scratch, id),

@@ -80,6 +80,9 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
     let optional = |text: &String| (!text.is_empty()).then(|| text.clone());
     let channel = |name: &String| check_topic_name(name).map(|()| name.clone());
     let id = optional(&envelope.id);
+    if is_servers(envelope) {
+        return Err(ErrorCode::NoRoute);
+    }
     if id.as_ref().is_some_and(|id| !fits(id, 64)) {
         return Err(ErrorCode::InvalidMessage);
     }
