@@ -191,11 +191,9 @@ impl State {
     }
 
     fn answer_auth(&mut self, token: Token, id: Option<RequestId<'_>>) {
-        let Some(Identity { connection_id, session_id, user: Some(user) }) =
-            self.identity(token).cloned()
-        else {
-            return;
-        };
+        let Some(identity) = self.identity(token) else { return };
+        let (connection_id, session_id) = (identity.connection_id, identity.session_id);
+        let Some(user) = identity.user.clone() else { return };
         self.next_message_id += 1;
         let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
         let payload = reply::authenticated(&user, connection_id, session_id);
@@ -213,7 +211,9 @@ impl State {
             | Command::Unsubscribe { channel, id }
             | Command::Publish { channel, id, .. }
             | Command::Direct { channel, id, .. } => (Family::Action, Some(channel.clone()), *id),
-            Command::History { id, .. } => (Family::Type, None, *id),
+            Command::History { id, .. }
+            | Command::Session { id }
+            | Command::RestoreSession { id, .. } => (Family::Type, None, *id),
         };
         self.count(Counter::Unauthenticated, 1);
         let (code, message) = (ErrorCode::Unauthenticated, Cow::Borrowed("authenticate first"));

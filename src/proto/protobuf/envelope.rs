@@ -12,6 +12,8 @@ use crate::proto::protobuf::wire::{Reader, Value, WireError};
 pub struct Envelope<'a> {
     pub id: &'a str,
     pub body: Body<'a>,
+    /// The name of a body that only the server sends. It is not read.
+    pub servers: Option<&'static str>,
     /// The number of a body that we do not know.
     pub unknown: Option<u32>,
 }
@@ -30,8 +32,6 @@ pub enum Body<'a> {
     Query(Query<'a>),
     Auth(Auth<'a>),
     RestoreSession(RestoreSession<'a>),
-    /// One that only the server sends: its name.
-    Servers(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -129,16 +129,16 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::QUERY => body!(Query, "query"),
             number::AUTH => body!(Auth, "auth"),
             number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
-            number::PUBLICATION => Body::Servers("publication"),
-            number::CONFIRMATION => Body::Servers("confirmation"),
-            number::ERROR => Body::Servers("error"),
-            number::RESPONSE => Body::Servers("response"),
-            number::ACK => Body::Servers("ack"),
-            number::WELCOME => Body::Servers("welcome"),
-            number::SESSION_RESTORED => Body::Servers("session_restored"),
-            number::GAP => Body::Servers("gap"),
             other => {
                 match other {
+                    number::PUBLICATION => self.servers = Some("publication"),
+                    number::CONFIRMATION => self.servers = Some("confirmation"),
+                    number::ERROR => self.servers = Some("error"),
+                    number::RESPONSE => self.servers = Some("response"),
+                    number::ACK => self.servers = Some("ack"),
+                    number::WELCOME => self.servers = Some("welcome"),
+                    number::SESSION_RESTORED => self.servers = Some("session_restored"),
+                    number::GAP => self.servers = Some("gap"),
                     1 => self.id = value.text("id")?,
                     2 => drop(value.text("request_id")?),
                     number::FIRST.. => self.unknown = Some(other),

@@ -81,7 +81,7 @@ fn malformed(message: Cow<'static, str>) -> Rejection<'static> {
 impl<'a> Envelope<'a> {
     /// What the envelope asks for, if that is as it should be.
     fn command(self, scratch: &'a mut Scratch) -> Result<Command<'a>, Rejection<'a>> {
-        let Self { id: id_text, body, unknown } = self;
+        let Self { id: id_text, body, servers, unknown } = self;
         let data = match &body {
             Body::Publish(publish) => json::member_value(publish.data),
             _ => None,
@@ -90,7 +90,9 @@ impl<'a> Envelope<'a> {
         let scratch: &'a Scratch = scratch;
         let id = RequestId::parse(&scratch.id);
         let channel = body.channel();
-        let command = if id.is_none() && !id_text.is_empty() {
+        let command = if let Some(name) = servers {
+            Err(no_route(format!("no route for `{name}`")))
+        } else if id.is_none() && !id_text.is_empty() {
             Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
         } else {
             match body {
@@ -108,7 +110,6 @@ impl<'a> Envelope<'a> {
                 Body::RestoreSession(restore) => restore.command(id),
                 Body::Auth(Auth { token: "" }) => Err(invalid("`token` is missing")),
                 Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
-                Body::Servers(name) => Err(no_route(format!("no route for `{name}`"))),
                 Body::None => Err(unknown.map_or_else(
                     || invalid("an envelope needs a body"),
                     |number| no_route(format!("no route for body {number}")),
@@ -134,8 +135,7 @@ impl<'a> Body<'a> {
             | Self::Pong(_)
             | Self::Query(_)
             | Self::Auth(_)
-            | Self::RestoreSession(_)
-            | Self::Servers(_) => "",
+            | Self::RestoreSession(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
     }
