@@ -598,7 +598,7 @@ fn a_confirmation_comes_before_publications_whatever_is_published_meanwhile() {
 fn the_examples_of_the_documentation_are_true() {
     let text = include_str!("../docs/protocol.md");
     let (_, section) = text.split_once("## Channels with history").expect("a section");
-    let (section, _) = section.split_once("## Close codes").expect("the next one");
+    let (section, _) = section.split_once("\n## ").expect("the next one");
     let (_folder, server) = start(&[]);
     let mut publisher = Peer::open(&server);
     for n in 1..=3 {

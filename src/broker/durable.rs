@@ -79,7 +79,13 @@ impl Durable {
 
     /// Something waits for the log, so the topic must stay.
     pub fn is_busy(&self) -> bool {
-        !self.is_open() || !self.pending.is_empty()
+        !matches!(self.stage, Stage::Open | Stage::Unasked) || !self.pending.is_empty()
+    }
+
+    /// The history was forgotten: the log is to be asked again. Nothing waits for it.
+    pub(super) fn close(&mut self) {
+        debug_assert!(!self.is_busy() && self.held.is_empty());
+        self.stage = Stage::Unasked;
     }
 }
 

@@ -154,6 +154,13 @@ impl History {
         self.bytes = 0;
     }
 
+    /// Forgets everything, ids too, until [`History::restore`].
+    pub fn unload(&mut self) {
+        self.restore(self.epoch, 1);
+        self.entries = VecDeque::new();
+        self.ids = None;
+    }
+
     /// Forgets the oldest message id, if there is one.
     pub fn forget_oldest_id(&mut self) -> bool {
         self.ids.as_mut().is_some_and(|ids| ids.forget_oldest())

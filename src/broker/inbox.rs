@@ -61,6 +61,27 @@ impl Broker {
         }
     }
 
+    /// Forgets what the inbox of a user who is away has in memory: the log has it, and is asked again when
+    /// somebody wants it. `false`: it is no such inbox.
+    pub(super) fn unload(&mut self, key: TopicKey) -> bool {
+        let topic = self.topics.topic_mut(key);
+        if !topic.is_idle() {
+            return false;
+        }
+        let Some((history, durable)) = topic.durable_mut() else { return false };
+        let before = history.cost();
+        // What is not marked is known here alone.
+        let Some(inbox) = history.inbox.take_if(|inbox| inbox.received <= inbox.marked) else {
+            return false;
+        };
+        debug_assert_eq!(inbox.marking, None, "it would be busy");
+        history.inbox = Some(Box::default());
+        history.unload();
+        durable.close();
+        self.retention.account(before, history.cost());
+        true
+    }
+
     /// Has the log keep how far the user has come, unless it does already. What has no room, or is refused,
     /// is tried again with the next message that is received, and when a connection of the user comes.
     pub(super) fn mark(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {

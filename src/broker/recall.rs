@@ -155,6 +155,13 @@ impl Broker {
         while self.retention.is_over()
             && let Some(next) = self.retention.pop_filled()
         {
+            if self.unload(next.topic) {
+                // It is listed for its end already, or with this.
+                if let Some(history) = self.topics.topic_mut(next.topic).history_mut() {
+                    self.retention.put_back(next, history, false);
+                }
+                continue;
+            }
             let Some(history) = self.topics.topic_mut(next.topic).history_mut() else { continue };
             let before = history.cost();
             if next.due >= history.due() && (history.trim_oldest() || history.forget_oldest_id()) {

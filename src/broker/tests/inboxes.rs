@@ -124,8 +124,12 @@ fn config() -> Config {
 
 impl World {
     fn new(log: Log) -> Self {
+        Self::with(log, &config())
+    }
+
+    fn with(log: Log, config: &Config) -> Self {
         let mut brokers: Vec<_> =
-            (0..SHARDS).map(|shard| broker(shard as u16, SHARDS, &config())).collect();
+            (0..SHARDS).map(|shard| broker(shard as u16, SHARDS, config)).collect();
         brokers.iter_mut().for_each(|broker| broker.begin_turn(Moment(1)));
         let queues = || (0..SHARDS).map(|_| VecDeque::new()).collect::<Vec<_>>();
         Self {
@@ -455,4 +459,31 @@ fn a_mark_that_the_log_refused_is_tried_again_when_a_connection_comes() {
     world.settle();
     assert_eq!(world.devices[&(1, 1)].mail, [], "it is known here");
     assert_eq!(world.log.mark(0), 1);
+}
+
+#[test]
+fn what_waits_for_those_who_are_away_needs_no_memory() {
+    let mut config = config();
+    config.limits.history_memory = 2000;
+    let mut world = World::with(Log::default(), &config);
+    for round in 0..3 {
+        // Each has more than a quarter of the memory, and both are at home on either shard.
+        for _ in 0..5 {
+            for user in 0..USERS.len() {
+                world.send(user % SHARDS, user, MAIL);
+                world.settle();
+            }
+        }
+        for user in 0..USERS.len() {
+            world.join(1, 1, user);
+            world.settle();
+            let device = &world.devices[&(1, 1)];
+            assert_eq!(device.mail.len(), 5, "round {round}, user {user}: {:?}", device.mail);
+            world.prove(1, 1);
+            world.settle();
+            world.leave(1, 1);
+            world.settle();
+        }
+    }
+    assert_eq!(world.accepted.len(), 30);
 }
