@@ -279,7 +279,7 @@ impl Broker {
         if let Some(key) = found
             && self.is_under_way(key, token)
         {
-            self.confirm_behind(key, token, request_id);
+            self.wait_behind(key, token, request_id);
             return Ok(());
         }
         let home = self.topics.home(hash);

@@ -193,7 +193,7 @@ impl Broker {
     }
 
     /// Asked for again while it is under way: it is confirmed behind that.
-    pub(super) fn confirm_behind(&mut self, key: TopicKey, token: Token, request_id: Option<Box<str>>) {
+    pub(super) fn wait_behind(&mut self, key: TopicKey, token: Token, request_id: Option<Box<str>>) {
         self.members.waiting(token);
         if let Some(CursorState::Opening(opening)) = self.cursors.find(token, key) {
             opening.request_ids.push(request_id);

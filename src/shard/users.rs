@@ -7,7 +7,6 @@ use hashbrown::HashMap;
 
 use super::State;
 use super::dispatch::BACKLOG_FULL;
-use super::identity::Identity;
 use crate::broker::{JoinError, PublishRequest};
 use crate::ids::{Token, UserName};
 use crate::message::Receipt;
