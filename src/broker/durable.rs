@@ -19,7 +19,6 @@ use crate::io::FramePool;
 use crate::message::{
     LogAnswer, LogAppend, LogMessage, LogSlice, PublishOutcome, Publisher, ShardMessage, Ticket,
 };
-use crate::proto::encoder;
 
 /// Publications, and bytes of them, that one question to the log asks for.
 const READ_RECORDS_MAX: u32 = 1024;
@@ -172,7 +171,7 @@ impl Broker {
             return;
         }
         let offset = head.offset + durable.pending.len() as u64 + 1;
-        let frame = encoder::retained_frame(&topic, offset, &data);
+        let frame = history.frame(&topic, offset, &data);
         let message_id = publisher.receipt.as_ref().and_then(|receipt| receipt.message_id.clone());
         let number = self.last_ticket + 1;
         let message = LogMessage::Append(LogAppend {
@@ -391,7 +390,7 @@ impl Broker {
         }
         let was_empty = slice.records.is_empty();
         for record in slice.records {
-            let frame = encoder::retained_frame(&name, record.offset, &record.data);
+            let frame = history.frame(&name, record.offset, &record.data);
             history.push(frame, None, Moment(record.time_ms));
         }
         self.retention.account(before, history.cost());

@@ -46,6 +46,11 @@ impl Members {
             .map_or(0, |member| member.topics.as_slice().len().max(member.waiting as usize))
     }
 
+    /// Whether it has a subscription to that topic, confirmed or not.
+    pub fn is_subscribed(&self, token: Token, key: TopicKey) -> bool {
+        self.member(token).is_some_and(|member| member.topics.as_slice().contains(&key))
+    }
+
     pub fn waiting(&mut self, token: Token) {
         self.tenant(token).waiting += 1;
     }

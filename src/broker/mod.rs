@@ -14,8 +14,10 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
+//! waits for the log), `recall` (cursors and queries), `acking` (what is repeated until it is acknowledged), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
+mod acking;
+mod acks;
 mod cursors;
 mod durable;
 mod effect;
@@ -31,7 +33,10 @@ mod subscribers;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod window;
 
+pub use acking::Unacked;
+pub use acks::AckError;
 pub use effect::{Deliver, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
@@ -46,6 +51,7 @@ use crate::ids::{Epoch, Moment, Position, ShardId, Token, TopicName};
 use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
+use acks::Acks;
 use cursors::{CursorState, Cursors};
 use fanout::Fanout;
 use history::History;
@@ -53,6 +59,7 @@ use members::Members;
 use retention::Retention;
 use subscribers::Inserted;
 use topics::{Interest, Past, Record, TopicKey, Topics, Waiting};
+use window::Terms;
 
 /// Bounds of one broker.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +97,7 @@ pub struct Broker {
     topics: Topics,
     members: Members,
     cursors: Cursors,
+    acks: Acks,
     retention: Retention,
     tally: Tally,
     /// Queries that other shards, or the log, have not answered.
@@ -155,6 +163,7 @@ impl Broker {
             topics: Topics::new(shards, hasher),
             members: Members::default(),
             cursors: Cursors::default(),
+            acks: Acks::new(config.limits.max_unacked),
             retention: Retention::new(config.limits.history_memory),
             tally: Tally::default(),
             queries: 0,
@@ -299,6 +308,7 @@ impl Broker {
                 unanswered.extend(opening.request_ids);
             }
         }
+        self.acks.remove(token, key);
         for request_id in unanswered {
             found = true;
             self.members.answered(token);
@@ -313,6 +323,7 @@ impl Broker {
 
     /// The connection is gone.
     pub fn leave(&mut self, token: Token, effects: &mut Vec<Effect>) {
+        self.acks.leave(token);
         for key in self.members.leave(token) {
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
@@ -406,7 +417,12 @@ impl Broker {
         if options.has_history() {
             let last = options.last;
             let at_home = self.topics.topic(key).home == self.shard;
-            let durable = (at_home && options.is_durable()).then(Box::default);
+            let terms = options.is_acked().then(|| Terms {
+                timeout: options.ack_timeout,
+                repeats_max: options.ack_retries,
+            });
+            let durable = at_home && self.log_bytes_max > 0 && options.is_durable();
+            let durable = durable.then(Box::default);
             let record = if at_home {
                 self.last_epoch += 1;
                 let seed = (self.origin.identity, self.shard.0, self.last_epoch);
@@ -418,7 +434,7 @@ impl Broker {
                 Record::Away(None)
             };
             self.topics.topic_mut(key).past =
-                Some(Box::new(Past { record, cursors: 0, last, durable }));
+                Some(Box::new(Past { record, cursors: 0, last, terms, durable }));
         }
         key
     }

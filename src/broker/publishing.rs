@@ -112,6 +112,7 @@ impl Broker {
             && let Some(key) = self.round.pop_front()
         {
             let topic = self.topics.topic_mut(key);
+            let epoch = topic.terms().and_then(|_| topic.position()).map(|position| position.epoch);
             // A topic in the round has a fan-out; see `enqueue`.
             let Some(fanout) = &mut topic.fanout else { continue };
             let share = visits.min(ROUND_VISITS);
@@ -120,7 +121,23 @@ impl Broker {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
                 let (subscribers, behind) = (&mut topic.subscribers, &mut self.behind);
-                let advanced = if topic.past.is_some() {
+                let advanced = if let (Some(epoch), Some(past)) = (epoch, &topic.past)
+                    && let Some(terms) = past.terms
+                {
+                    let (acks, members, now) = (&mut self.acks, &self.members, self.now);
+                    let name = &topic.name;
+                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                        let Some(token) = members.tenant_of(slot) else { return true };
+                        if acks.room(slot) < ids.len() || !sink.retained(frames, slot, ids) {
+                            return false;
+                        }
+                        for id in ids {
+                            let offset = encoder::retained_offset(name, frames.bytes(*id));
+                            acks.note_sent(token, (key, epoch), offset, now, terms);
+                        }
+                        true
+                    })
+                } else if topic.past.is_some() {
                     fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
                         sink.retained(frames, slot, ids)
                     })
@@ -228,7 +245,7 @@ impl Broker {
             return PublishOutcome::BacklogFull;
         }
         let offset = history.position().offset + 1;
-        let frame = encoder::retained_frame(name, offset, data);
+        let frame = history.frame(name, offset, data);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
         self.tally.trimmed += history.push(frame.clone(), except, now) as u64;
         if let Some(id) = id {

@@ -23,7 +23,12 @@ const EXPIRED_MAX: usize = 1024;
 impl Broker {
     /// Lets one of the connection's cursors read, if it has any: call it when its queue has room.
     pub fn feed(&mut self, token: Token, effects: &mut Vec<Effect>) -> Fed {
-        let (key, next) = match self.cursors.turn(token) {
+        if let Some(fed) = self.reread(token, effects) {
+            return fed;
+        }
+        let pauses = self.acks.is_paused(token);
+        let pauses = |key| pauses && self.topics.topic(key).terms().is_some();
+        let (key, next) = match self.cursors.turn(token, pauses) {
             Turn::None => return Fed::Nothing,
             Turn::Waiting => return Fed::Waiting,
             Turn::Read { topic, next } => (topic, next),
@@ -295,7 +300,8 @@ impl Broker {
     ) {
         self.cursors.end_read();
         let token = reader.token;
-        if let Some(key) = self.find(name)
+        if let Err(slice) = self.reread_answered(reader, slice, effects)
+            && let Some(key) = self.find(name)
             && self.cursors.answered(token, key, reader.ask)
         {
             self.replay(key, token, slice, effects);
@@ -309,7 +315,11 @@ impl Broker {
         for (slot, next) in behind.drain(..) {
             let Some(token) = self.members.tenant_of(slot) else { continue };
             self.insert_cursor(key, token, CursorState::Reading { next });
-            self.tally.fell_behind += 1;
+            if self.acks.is_paused(token) && self.topics.topic(key).terms().is_some() {
+                self.tally.ack_paused += 1;
+            } else {
+                self.tally.fell_behind += 1;
+            }
             effects.push(Effect::Ready { token });
         }
         self.behind = behind;
@@ -337,7 +347,7 @@ impl Broker {
 
     /// Hands a slice on. The one that reaches the head makes the subscription live.
     fn replay(&mut self, key: TopicKey, token: Token, slice: Slice, effects: &mut Vec<Effect>) {
-        let Slice { gap, frames, next, at_head } = slice;
+        let Slice { gap, frames, next, at_head } = self.note_slice(key, token, slice);
         self.tally.gaps += u64::from(gap.is_some());
         if gap.is_some() || !frames.is_empty() {
             let topic = self.topics.topic(key).name.clone();
@@ -362,7 +372,7 @@ impl Broker {
         self.find(name).and_then(|key| Topic::history(self.topics.topic(key)))
     }
 
-    fn reader(&mut self, token: Token) -> Reader {
+    pub(super) fn reader(&mut self, token: Token) -> Reader {
         self.last_ask += 1;
         Reader { shard: self.shard, token, ask: Ask(self.last_ask) }
     }

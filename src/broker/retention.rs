@@ -121,4 +121,12 @@ pub struct Tally {
     pub not_recovered: u64,
     /// Cursors that found their place trimmed.
     pub gaps: u64,
+    /// Deliveries that were acknowledged.
+    pub acked: u64,
+    /// Deliveries that were sent again for want of an acknowledgement.
+    pub redelivered: u64,
+    /// Deliveries that are not sent again any more, though nobody acknowledged them.
+    pub ack_expired: u64,
+    /// Times that delivery to a connection paused at `limits.max_unacked`.
+    pub ack_paused: u64,
 }

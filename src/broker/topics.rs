@@ -11,6 +11,7 @@ use super::durable::Durable;
 use super::fanout::Fanout;
 use super::history::History;
 use super::subscribers::Subscribers;
+use super::window::Terms;
 use crate::config::SlowConsumer;
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::message::Ask;
@@ -37,6 +38,8 @@ pub struct Past {
     pub cursors: u32,
     /// A new subscriber gets the latest publication.
     pub last: bool,
+    /// Where the level is acked.
+    pub terms: Option<Terms>,
     /// At home, where the level is durable.
     pub durable: Option<Box<Durable>>,
 }
@@ -120,6 +123,11 @@ impl Topic {
             (Record::Home(history), Some(durable)) => Some((history, durable)),
             _ => None,
         }
+    }
+
+    /// How deliveries are repeated until they are acknowledged; `None`: they are not.
+    pub fn terms(&self) -> Option<Terms> {
+        self.past.as_ref()?.terms
     }
 
     /// Behind the newest publication that has come to this shard.

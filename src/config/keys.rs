@@ -41,7 +41,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Directory, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 46] = [
+pub static KEYS: [Key; 49] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -205,6 +205,12 @@ pub static KEYS: [Key; 46] = [
         field: Size(|c| &mut c.limits.history_memory, KIB..=1024 * GIB),
     },
     Key {
+        path: "limits.max_unacked",
+        flag: None,
+        help: "Deliveries to one connection that wait for its ack, at level acked; then it pauses",
+        field: Count(|c| &mut c.limits.max_unacked, 1..=1_000_000),
+    },
+    Key {
         path: "heartbeat.interval",
         flag: Some("heartbeat"),
         help: "Silence before a ping; twice that closes a connection",
@@ -260,6 +266,18 @@ pub static KEYS: [Key; 46] = [
         flag: None,
         help: "Message ids remembered of each channel; 0: none",
         field: Count(|c| &mut c.channels.idempotency_size, 0..=10_000_000),
+    },
+    Key {
+        path: "channels.ack_timeout",
+        flag: None,
+        help: "How long a delivery waits for its ack before it is sent again, at level acked",
+        field: Time(|c| &mut c.channels.ack_timeout, TIMEOUT),
+    },
+    Key {
+        path: "channels.ack_retries",
+        flag: None,
+        help: "How often a delivery without an ack is sent again, at level acked",
+        field: Count(|c| &mut c.channels.ack_retries, 0..=1000),
     },
     Key {
         path: "store.directory",

@@ -105,6 +105,9 @@ pub struct Limits {
     /// Bytes of all histories, per shard: publications, each with 128 bytes on top, and remembered
     /// message ids. Over it, what is nearest to its `history_ttl` goes first. Default 256 MiB.
     pub history_memory: usize,
+    /// Publications of acked channels that one connection was sent and has not acknowledged; with so many
+    /// of them delivery to it pauses. Default 1,000.
+    pub max_unacked: usize,
 }
 
 /// `[heartbeat]`
@@ -137,6 +140,11 @@ pub struct ChannelOptions {
     pub idempotency_window: Duration,
     /// Message ids remembered of each channel; 0: none. Default 1,000.
     pub idempotency_size: usize,
+    /// How long a delivery waits for its acknowledgement until it is sent again; at level `acked` only.
+    /// Default 5 s.
+    pub ack_timeout: Duration,
+    /// How often it is sent again at most. Default 3.
+    pub ack_retries: u32,
 }
 
 impl ChannelOptions {
@@ -144,7 +152,7 @@ impl ChannelOptions {
     pub fn has_history(&self) -> bool {
         match self.level {
             Level::Live => false,
-            Level::History | Level::Durable => true,
+            Level::History | Level::Durable | Level::Acked => true,
         }
     }
 
@@ -152,7 +160,15 @@ impl ChannelOptions {
     pub fn is_durable(&self) -> bool {
         match self.level {
             Level::Live | Level::History => false,
-            Level::Durable => true,
+            Level::Durable | Level::Acked => true,
+        }
+    }
+
+    /// Whether each delivery is repeated until its receiver acknowledges it.
+    pub fn is_acked(&self) -> bool {
+        match self.level {
+            Level::Live | Level::History | Level::Durable => false,
+            Level::Acked => true,
         }
     }
 }
@@ -167,6 +183,8 @@ pub enum Level {
     History,
     /// The same across restarts: acknowledged and delivered once the durable log has it.
     Durable,
+    /// The same, and each delivery is repeated until its receiver acknowledges it.
+    Acked,
 }
 
 /// The channels whose name starts with `name:`.
@@ -304,6 +322,7 @@ impl Default for Limits {
             fanout_backlog: 64 << 20,
             mesh_backlog: 64 << 20,
             history_memory: 256 << 20,
+            max_unacked: 1000,
         }
     }
 }
@@ -319,6 +338,8 @@ impl Default for ChannelOptions {
             last: false,
             idempotency_window: Duration::from_mins(5),
             idempotency_size: 1000,
+            ack_timeout: Duration::from_secs(5),
+            ack_retries: 3,
         }
     }
 }
