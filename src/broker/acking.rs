@@ -244,4 +244,3 @@ impl Broker {
         subscribed.then(|| self.topics.topic(key).name.clone())
     }
 }
-

@@ -417,10 +417,9 @@ impl Broker {
         if options.has_history() {
             let last = options.last;
             let at_home = self.topics.topic(key).home == self.shard;
-            let terms = options.is_acked().then(|| Terms {
-                timeout: options.ack_timeout,
-                repeats_max: options.ack_retries,
-            });
+            let terms = options
+                .is_acked()
+                .then(|| Terms { timeout: options.ack_timeout, repeats_max: options.ack_retries });
             let durable = at_home && self.log_bytes_max > 0 && options.is_durable();
             let durable = durable.then(Box::default);
             let record = if at_home {

@@ -117,6 +117,7 @@ impl Broker {
             let Some(fanout) = &mut topic.fanout else { continue };
             let share = visits.min(ROUND_VISITS);
             let mut budget = Budget { visits: share };
+            let mut full = 0;
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
@@ -128,7 +129,9 @@ impl Broker {
                     let name = &topic.name;
                     fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
                         let Some(token) = members.tenant_of(slot) else { return true };
-                        if acks.room(slot) < ids.len() || !sink.retained(frames, slot, ids) {
+                        let is_full = acks.room(slot) < ids.len();
+                        full += u64::from(is_full);
+                        if is_full || !sink.retained(frames, slot, ids) {
                             return false;
                         }
                         for id in ids {
@@ -153,7 +156,7 @@ impl Broker {
             let is_idle = fanout.is_idle();
             visits -= (share - budget.visits).max(1);
             if !self.behind.is_empty() {
-                self.fall_behind(key, effects);
+                self.fall_behind(key, full, effects);
             }
             if is_idle {
                 if let Some(fanout) = self.topics.topic_mut(key).fanout.take()

@@ -309,17 +309,15 @@ impl Broker {
         effects.push(Effect::Ready { token });
     }
 
-    /// A fan-out has left connections behind: they go on from the history.
-    pub(super) fn fall_behind(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+    /// A fan-out has left connections behind: they go on from the history. So many of them have too much
+    /// to acknowledge, the others are slow.
+    pub(super) fn fall_behind(&mut self, key: TopicKey, full: u64, effects: &mut Vec<Effect>) {
         let mut behind = std::mem::take(&mut self.behind);
+        self.tally.fell_behind += behind.len() as u64 - full;
+        self.tally.ack_paused += full;
         for (slot, next) in behind.drain(..) {
             let Some(token) = self.members.tenant_of(slot) else { continue };
             self.insert_cursor(key, token, CursorState::Reading { next });
-            if self.acks.is_paused(token) && self.topics.topic(key).terms().is_some() {
-                self.tally.ack_paused += 1;
-            } else {
-                self.tally.fell_behind += 1;
-            }
             effects.push(Effect::Ready { token });
         }
         self.behind = behind;

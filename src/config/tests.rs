@@ -95,6 +95,7 @@ fn every_key_is_read_from_a_file() {
         fanout_backlog = "12MiB"
         mesh_backlog = "13MiB"
         history_memory = "14MiB"
+        max_unacked = 26
         [heartbeat]
         interval = "500ms"
         [channels]
@@ -106,6 +107,8 @@ fn every_key_is_read_from_a_file() {
         last = true
         idempotency_window = "18s"
         idempotency_size = 19
+        ack_timeout = "27s"
+        ack_retries = 28
         [namespaces.chat]
         level = "live"
         slow_consumer = "drop_oldest"
@@ -135,6 +138,8 @@ fn every_key_is_read_from_a_file() {
         last: true,
         idempotency_window: Duration::from_secs(18),
         idempotency_size: 19,
+        ack_timeout: Duration::from_secs(27),
+        ack_retries: 28,
     };
     let namespace = |name: &str, level, slow_consumer| Namespace {
         name: name.to_string(),
@@ -173,6 +178,7 @@ fn every_key_is_read_from_a_file() {
                 fanout_backlog: 12 << 20,
                 mesh_backlog: 13 << 20,
                 history_memory: 14 << 20,
+                max_unacked: 26,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
             namespaces: vec![

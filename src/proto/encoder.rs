@@ -131,9 +131,7 @@ pub fn retained_offset(channel: &str, frame: &[u8]) -> u64 {
     let fields = retained_fields(channel, frame);
     let number = fields.strip_prefix(br#""offset":"#).unwrap_or_default();
     let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0u64, |offset, digit| {
-        offset.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
-    })
+    digits.fold(0u64, |offset, digit| offset.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
 }
 
 /// What follows the channel in a frame of [`retained_frame`] or [`acked_frame`]: `"offset":N,…"data":D}`.

@@ -20,7 +20,7 @@ pub mod reply;
 mod tests;
 
 pub use close::{CloseCode, CloseFrame};
-pub use command::{Command, Commands, Family, Rejection, RequestId};
+pub use command::{Command, Commands, Family, Received, Rejection, RequestId, Subscription};
 pub use decoder::{Decoder, DecoderLimits, Event};
 pub use error_code::ErrorCode;
 pub use opcode::OpCode;

@@ -9,7 +9,8 @@ use crate::ids::Token;
 use crate::message::{Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::{
-    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, reply,
+    CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, Standing, Subscription,
+    close, reply,
 };
 
 /// For people, with `backlog_full`.
@@ -57,7 +58,7 @@ impl State {
             Command::Subscribe { channel, start, limit, id } => {
                 self.subscribe(token, channel, Begin { start, limit }, id);
             }
-            Command::Unsubscribe { channel, id } => self.unsubscribe(token, channel, id),
+            Command::Unsubscribe { subscription, id } => self.unsubscribe(token, subscription, id),
             Command::Publish { channel, data, echo, id, message_id } => {
                 let receipt = (id.is_some() || message_id.is_some()).then(|| {
                     let request_id = id.map(|id| id.as_json().into());
@@ -84,6 +85,7 @@ impl State {
                 self.apply(effects);
             }
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
+            Command::Ack { received, id } => self.acknowledge(token, received, id),
             Command::Ping { id: None, timestamp: None } => self.queue(token, self.pong),
             Command::Ping { id, timestamp } => self.reply(token, reply::pong(id, timestamp)),
             Command::Pong => {}
@@ -127,19 +129,38 @@ impl State {
         self.reject(token, &refused, penalty);
     }
 
-    fn unsubscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
-        let mut effects = std::mem::take(&mut self.effects);
-        let found = self.broker.unsubscribe(token, &channel, &mut effects);
-        self.apply(effects);
-        if found {
-            self.reply(token, reply::unsubscription_confirm(&channel, id));
-            return;
+    fn unsubscribe(
+        &mut self,
+        token: Token,
+        subscription: Subscription<'_>,
+        id: Option<RequestId<'_>>,
+    ) {
+        let topic;
+        let channel = match subscription {
+            Subscription::Channel(channel) => Some(channel),
+            Subscription::Id(number) => {
+                topic = self.broker.subscribed_topic(token, number);
+                topic.as_deref().map(Cow::Borrowed)
+            }
+        };
+        if let Some(channel) = &channel {
+            let mut effects = std::mem::take(&mut self.effects);
+            let found = self.broker.unsubscribe(token, channel, &mut effects);
+            self.apply(effects);
+            if found {
+                self.reply(token, reply::unsubscription_confirm(channel, id));
+                return;
+            }
         }
+        let message = match channel {
+            Some(_) => "this connection is not subscribed to the channel",
+            None => "this connection has no subscription with that id",
+        };
         let refused = Rejection {
             family: Family::Action,
             code: ErrorCode::NotSubscribed,
-            message: Cow::Borrowed("this connection is not subscribed to the channel"),
-            channel: Some(channel),
+            message: Cow::Borrowed(message),
+            channel,
             id,
         };
         self.reject(token, &refused, 1);
@@ -189,7 +210,9 @@ impl State {
                 Effect::Log(message) => self.log_outbox.push(message),
                 Effect::Subscribed { token, topic, request_id, standing } => {
                     let id = request_id.as_deref().and_then(RequestId::parse);
-                    self.reply(token, reply::subscription_confirm(&topic, &standing, id));
+                    let told = standing != Standing::default();
+                    let number = told.then(|| self.broker.subscription_id(&topic)).flatten();
+                    self.reply(token, reply::subscription_confirm(&topic, &standing, number, id));
                 }
                 Effect::Published { token, topic, receipt, outcome } => {
                     self.answer_publisher(token, &topic, receipt.as_deref(), outcome);

@@ -87,7 +87,7 @@ fn place(value: &str, name: &str, may_be_start: bool) -> Result<Since, Refused> 
 }
 
 /// The value of a field that must be a whole number, without sign, point or exponent.
-fn whole(value: &str, name: &str) -> Result<u64, Refused> {
+pub(super) fn whole(value: &str, name: &str) -> Result<u64, Refused> {
     let parsed = value.parse();
     parsed.map_err(|_| invalid(format!("`{name}` must be a whole number from 0 to {}", u64::MAX)))
 }
