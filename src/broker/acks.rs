@@ -115,15 +115,17 @@ impl Acks {
         Ok(Settled { count, goes_on: was_paused && count > 0 })
     }
 
-    /// A subscription has ended.
-    pub fn remove(&mut self, token: Token, topic: TopicKey) {
-        let Some(receiver) = self.receiver(token) else { return };
+    /// A subscription has ended. Returns whether delivery to the others may go on, having paused.
+    pub fn remove(&mut self, token: Token, topic: TopicKey) -> bool {
+        let was_paused = self.is_paused(token);
+        let Some(receiver) = self.receiver(token) else { return false };
         receiver.windows.retain(|window| window.topic != topic);
         receiver.unacked = receiver.windows.iter().map(Window::unacked).sum();
         receiver.rereading.take_if(|rereading| rereading.topic == topic);
         if receiver.windows.is_empty() {
             self.leave(token);
         }
+        was_paused && !self.is_paused(token)
     }
 
     /// The connection is gone.

@@ -308,7 +308,9 @@ impl Broker {
                 unanswered.extend(opening.request_ids);
             }
         }
-        self.acks.remove(token, key);
+        if self.acks.remove(token, key) {
+            effects.push(Effect::Ready { token });
+        }
         for request_id in unanswered {
             found = true;
             self.members.answered(token);
