@@ -170,7 +170,8 @@ impl Broker {
         let mut frames = Vec::with_capacity(slice.frames.len());
         for frame in slice.frames {
             let offset = encoder::retained_offset(&name, &frame);
-            if self.acks.window(token, key, epoch).is_known(offset) {
+            let window = self.acks.receiver(token).and_then(|receiver| receiver.find(epoch));
+            if window.is_some_and(|window| window.is_known(offset)) {
                 continue;
             }
             if self.acks.room(token.slot) == 0 {

@@ -75,11 +75,6 @@ impl Acks {
         found.filter(|receiver| receiver.generation == token.generation)
     }
 
-    /// Begins to keep what a subscription has not acknowledged, or goes on with it.
-    pub fn window(&mut self, token: Token, topic: TopicKey, epoch: Epoch) -> &mut Window {
-        self.insert(token, Window::new(topic, epoch, 0, &[]), false)
-    }
-
     /// Begins with what was acknowledged on an earlier connection.
     pub fn restore(&mut self, token: Token, window: Window) {
         self.insert(token, window, true);
@@ -94,7 +89,8 @@ impl Acks {
         now: Moment,
         terms: Terms,
     ) {
-        self.window(token, topic, epoch).note_sent(offset, now, terms);
+        let window = self.insert(token, Window::new(topic, epoch, 0, &[]), false);
+        window.note_sent(offset, now, terms);
         if let Some(receiver) = self.receivers.get_mut(&token.slot) {
             receiver.unacked += 1;
             arm(&mut self.due, receiver, token.slot, Window::due(now, terms));

@@ -1,6 +1,7 @@
 //! Topics with history: every subscriber sees the offsets from where it was told that it begins, each
 //! once and in order, or is told which ones are gone.
 
+mod acks;
 mod checks;
 mod steps;
 
@@ -16,13 +17,19 @@ use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FramePool;
 use crate::message::{Begin, PublishOutcome, Receipt, ShardMessage};
 use crate::proto::{HistoryQuery, Since, Standing, Start, Unavailable};
+use acks::Sent;
 use checks::parse;
 use steps::{From, Step, step};
 
 const SHARDS: usize = 3;
 const SLOTS: u32 = 3;
-/// Two that keep a few publications, and one whose new subscribers get the latest.
-const TOPICS: [&str; 3] = ["h:a", "h:b", "l:c"];
+/// Two that keep a few publications, one whose new subscribers get the latest, and one whose subscribers
+/// acknowledge.
+const TOPICS: [&str; 4] = ["h:a", "h:b", "l:c", "k:d"];
+const ACKED: usize = 3;
+const UNACKED_MAX: usize = 4;
+const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+const ACK_RETRIES: u32 = 2;
 const KEPT: usize = 6;
 const TTL: Duration = Duration::from_secs(20);
 
@@ -35,6 +42,11 @@ struct Stream {
     /// It has, or was told that it cannot have, everything before.
     next: u64,
     over: bool,
+    /// Of the acked topic: what came last, what waits for its acknowledgement, and what was
+    /// acknowledged on an earlier connection.
+    delivered: u64,
+    unacked: BTreeMap<u64, Sent>,
+    known: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -73,24 +85,38 @@ struct World {
     orders: BTreeMap<(usize, u64), Vec<usize>>,
     /// Epoch and offset of what was accepted under a message id, and when.
     accepted: BTreeMap<MessageKey, (u64, u64, Moment)>,
+    /// What subscriptions were to know already, by their numbers in `asked`.
+    restored: BTreeMap<usize, BTreeSet<u64>>,
     gaps: usize,
     replayed: usize,
+    redelivered: usize,
+    paused: usize,
 }
 
 impl World {
     fn new(kept: usize) -> Self {
         let mut config = Config::default();
-        let options = |last| ChannelOptions {
-            level: Level::History,
+        let options = |last, level| ChannelOptions {
+            level,
+            ack_timeout: ACK_TIMEOUT,
+            ack_retries: ACK_RETRIES,
             history_size: kept,
             history_ttl: TTL,
             idempotency_window: TTL,
             last,
             ..ChannelOptions::default()
         };
-        let namespace =
-            |name: &str, last| Namespace { name: name.to_owned(), options: options(last) };
-        config.namespaces = vec![namespace("h", false), namespace("l", true)];
+        let namespace = |name: &str, last, level| Namespace {
+            name: name.to_owned(),
+            options: options(last, level),
+        };
+        // Without a log the acked one is in memory, too.
+        config.namespaces = vec![
+            namespace("h", false, Level::History),
+            namespace("k", false, Level::Acked),
+            namespace("l", true, Level::History),
+        ];
+        config.limits.max_unacked = UNACKED_MAX;
         config.limits.fanout_backlog = 2000;
         let mut brokers: Vec<_> =
             (0..SHARDS as u16).map(|shard| broker(shard, SHARDS, &config)).collect();
@@ -113,8 +139,11 @@ impl World {
             publications: Vec::new(),
             orders: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            restored: BTreeMap::new(),
             gaps: 0,
             replayed: 0,
+            redelivered: 0,
+            paused: 0,
         }
     }
 
@@ -169,6 +198,8 @@ impl World {
                 self.brokers[shard].note_congestion(full.map(|(other, _)| ShardId(other as u16)));
             }
             Step::Wait(seconds) => self.wait(seconds),
+            Step::Ack(shard, slot, pick) => self.acknowledge(shard, slot, pick),
+            Step::Resume(shard, slot) => self.resume(shard, slot),
         }
     }
 
@@ -178,6 +209,7 @@ impl World {
             broker.begin_turn(self.now);
             broker.expire();
         }
+        self.expire_acks();
     }
 
     fn subscribe(
@@ -436,8 +468,13 @@ impl World {
             }
         }
         let (reader, next, epoch) = ((shard, token), at.offset + 1, at.epoch);
+        let known = self.take_restored(id);
+        let recovered = standing.recovery.is_some_and(|recovery| recovery.outcome.is_ok());
+        let known = if recovered { known } else { BTreeSet::new() };
         self.current.insert(key, self.streams.len());
-        self.streams.push(Stream { reader, topic, epoch, next, over: false });
+        let (delivered, unacked) = (0, BTreeMap::new());
+        let over = false;
+        self.streams.push(Stream { reader, topic, epoch, next, over, delivered, unacked, known });
     }
 }
 
