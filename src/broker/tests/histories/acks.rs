@@ -38,6 +38,7 @@ impl World {
         if stream.topic != ACKED {
             return;
         }
+        assert!(!stream.known.contains(&offset), "{offset} was acknowledged elsewhere");
         stream.delivered = offset;
         stream.unacked.insert(offset, Sent { at: self.now, repeats: 0 });
         let unacked = stream.unacked.len();

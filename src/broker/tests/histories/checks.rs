@@ -6,8 +6,45 @@ use super::steps::Step;
 use super::{SHARDS, SLOTS, TTL, UNACKED_MAX, World, position};
 use crate::broker::Broker;
 use crate::ids::Position;
+use crate::message::PublishOutcome;
 
 impl World {
+    /// What the home has made of a publication: `before` is where its history ended.
+    pub fn note_outcome(
+        &mut self,
+        topic: usize,
+        number: usize,
+        id: Option<u8>,
+        before: Option<Position>,
+        outcome: PublishOutcome,
+    ) {
+        let after = self.history(topic).map(|(position, _)| position);
+        let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
+        let (shard, token) = self.publications[number].author;
+        let key = id.map(|id| (shard, token.pack(), topic, id));
+        let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
+            let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
+            same_epoch && time.after(TTL) > self.now
+        });
+        match outcome {
+            PublishOutcome::Accepted { offset: Some(offset) } => match known {
+                Some((_, first, _)) => {
+                    assert_eq!((offset, after), (*first, before), "it came twice");
+                }
+                None => {
+                    assert_eq!((offset, offset), (head(before) + 1, head(after)));
+                    let epoch = after.expect("there is a history").epoch.0;
+                    let order = self.orders.entry((topic, epoch)).or_default();
+                    order.push(number);
+                    assert_eq!(order.len() as u64, offset, "offsets have no gap");
+                    key.map(|key| self.accepted.insert(key, (epoch, offset, self.now)));
+                }
+            },
+            PublishOutcome::BacklogFull => assert_eq!(after, before, "it was refused"),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
     /// A subscriber gets a publication.
     pub fn see(&mut self, shard: usize, slot: u32, text: &str) {
         let (topic, offset, number) = parse(text);

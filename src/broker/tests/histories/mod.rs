@@ -15,11 +15,11 @@ use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, Subscri
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FramePool;
-use crate::message::{Begin, PublishOutcome, Receipt, ShardMessage};
+use crate::message::{Begin, Receipt, ShardMessage};
 use crate::proto::{HistoryQuery, Since, Standing, Start, Unavailable};
 use acks::Sent;
 use checks::parse;
-use steps::{From, Step, step};
+use steps::{From, Step, acked_step, step};
 
 const SHARDS: usize = 3;
 const SLOTS: u32 = 3;
@@ -74,6 +74,8 @@ struct World {
     congested: Vec<Vec<bool>>,
     generations: Vec<Vec<u32>>,
     slow: BTreeSet<(usize, u32)>,
+    /// Connections that were said to have something to read.
+    ready: BTreeSet<(usize, u64)>,
     now: Moment,
     streams: Vec<Stream>,
     current: BTreeMap<(usize, u32, usize), usize>,
@@ -131,6 +133,7 @@ impl World {
             congested: vec![vec![false; SHARDS]; SHARDS],
             generations: vec![vec![1; SLOTS as usize]; SHARDS],
             slow: BTreeSet::new(),
+            ready: BTreeSet::new(),
             now: Moment(0),
             streams: Vec::new(),
             current: BTreeMap::new(),
@@ -272,42 +275,6 @@ impl World {
         self.apply(shard, effects);
     }
 
-    /// What the home has made of a publication: `before` is where its history ended.
-    fn note_outcome(
-        &mut self,
-        topic: usize,
-        number: usize,
-        id: Option<u8>,
-        before: Option<Position>,
-        outcome: PublishOutcome,
-    ) {
-        let after = self.history(topic).map(|(position, _)| position);
-        let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
-        let (shard, token) = self.publications[number].author;
-        let key = id.map(|id| (shard, token.pack(), topic, id));
-        let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
-            let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
-            same_epoch && time.after(TTL) > self.now
-        });
-        match outcome {
-            PublishOutcome::Accepted { offset: Some(offset) } => match known {
-                Some((_, first, _)) => {
-                    assert_eq!((offset, after), (*first, before), "it came twice");
-                }
-                None => {
-                    assert_eq!((offset, offset), (head(before) + 1, head(after)));
-                    let epoch = after.expect("there is a history").epoch.0;
-                    let order = self.orders.entry((topic, epoch)).or_default();
-                    order.push(number);
-                    assert_eq!(order.len() as u64, offset, "offsets have no gap");
-                    key.map(|key| self.accepted.insert(key, (epoch, offset, self.now)));
-                }
-            },
-            PublishOutcome::BacklogFull => assert_eq!(after, before, "it was refused"),
-            outcome => panic!("{outcome:?}"),
-        }
-    }
-
     fn query(&mut self, shard: usize, slot: u32, topic: usize, query: HistoryQuery) {
         let token = self.token(shard, slot);
         let mut effects = Vec::new();
@@ -400,8 +367,15 @@ impl World {
             return true;
         }
         let token = self.token(shard, slot);
+        let ready = (shard, token.pack());
+        if !self.ready.contains(&ready) {
+            return false;
+        }
         let mut effects = Vec::new();
         let fed = self.brokers[shard].feed(token, &mut effects);
+        if matches!(fed, Fed::Nothing | Fed::Waiting) {
+            self.ready.remove(&ready);
+        }
         self.apply(shard, effects);
         fed != Fed::Nothing
     }
@@ -425,7 +399,8 @@ impl World {
                     }
                 }
                 Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
-                Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
+                Effect::Ready { token } => drop(self.ready.insert((shard, token.pack()))),
+                Effect::Published { .. } | Effect::Page { .. } => {}
             }
         }
     }
@@ -501,6 +476,14 @@ proptest! {
         steps in prop::collection::vec(step(), 0..250),
     ) {
         run(KEPT, steps);
+    }
+
+    #[test]
+    fn deliveries_come_again_until_they_are_acknowledged(
+        kept in prop_oneof![Just(KEPT), Just(100_000)],
+        steps in prop::collection::vec(acked_step(), 0..250),
+    ) {
+        run(kept, steps);
     }
 
     #[test]
