@@ -14,7 +14,9 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `acking` (what is repeated until it is acknowledged), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
+//! waits for the log), `recall` (cursors and queries), `acking` (what is repeated until it is acknowledged),
+//! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`,
+//! `acks`, `window` (the tables).
 
 mod acking;
 mod acks;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::steps::{From, Step};
-use super::{ACK_RETRIES, ACK_TIMEOUT, ACKED, TOPICS, UNACKED_MAX, World, position};
+use super::{ACK_RETRIES, ACK_TIMEOUT, ACKED, SHARDS, SLOTS, TOPICS, UNACKED_MAX, World, position};
 use crate::broker::AckError;
 use crate::ids::{Moment, Position};
 
@@ -146,5 +146,40 @@ impl World {
             }
         }
         any
+    }
+}
+
+/// Everything on its way arrives, and everybody reads; nobody acknowledges.
+fn deliver(world: &mut World) {
+    for _ in 0..20 {
+        for shard in 0..SHARDS {
+            (0..SHARDS).for_each(|from| world.take(Step::Arrive(from, shard)));
+            world.take(Step::Advance(shard, usize::MAX));
+            (0..SLOTS).for_each(|slot| world.take(Step::Feed(shard, slot)));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_acknowledged_comes_as_often_as_may_be() {
+    // At home, and elsewhere.
+    for shard in 0..SHARDS {
+        let mut world = World::new(100);
+        world.take(Step::Subscribe(shard, 0, ACKED, From::Now, None));
+        deliver(&mut world);
+        for _ in 0..UNACKED_MAX + 2 {
+            world.take(Step::Publish(shard, 1, ACKED, true, None));
+        }
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            deliver(&mut world);
+            seen.push((world.paused, world.redelivered));
+            world.take(Step::Wait(4));
+        }
+        assert_eq!(seen, [0, 1, 2, 2].map(|times| (1, times * UNACKED_MAX)));
+        world.settle();
+        world.check();
+        assert_eq!(world.streams[0].delivered, UNACKED_MAX as u64 + 2);
+        world.leave_all();
     }
 }
