@@ -106,7 +106,7 @@ pub struct Limits {
     /// message ids. Over it, what is nearest to its `history_ttl` goes first. Default 256 MiB.
     pub history_memory: usize,
     /// Publications of acked channels that one connection was sent and has not acknowledged; with so many
-    /// of them delivery to it pauses. Default 1,000.
+    /// of them delivery to it pauses. Each takes 40 bytes at most. Default 1,000.
     pub max_unacked: usize,
 }
 
