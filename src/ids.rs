@@ -71,6 +71,23 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// The position that is displayed like this: an epoch, `-`, and an offset that is not 0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (epoch, offset) = text.split_once('-')?;
+        let epoch = Epoch::parse(epoch)?;
+        let canonical =
+            !offset.starts_with('0') && offset.bytes().all(|byte| byte.is_ascii_digit());
+        canonical.then(|| Some(Self { epoch, offset: offset.parse().ok()? }))?
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.offset)
+    }
+}
+
 /// Milliseconds since the server's clock started. Monotonic; passed in, never read by the layers
 /// that use it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -313,6 +330,20 @@ mod tests {
         for text in ["", "0", "+00000000000000a", "000000000000000A", "00000000000000000"] {
             assert_eq!(Epoch::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_position_is_read_as_it_is_shown() {
+        for offset in [1, 10, u64::MAX] {
+            let position = Position { epoch: Epoch(0xABC), offset };
+            assert_eq!(Position::parse(&position.to_string()), Some(position));
+        }
+        let epoch = Epoch(7);
+        for offset in ["", "0", "+1", "-1", "01", "1 ", "18446744073709551616"] {
+            assert_eq!(Position::parse(&format!("{epoch}-{offset}")), None, "{offset}");
+        }
+        assert_eq!(Position::parse("7-1"), None);
+        assert_eq!(Position::parse(&epoch.to_string()), None);
     }
 
     #[test]

@@ -82,6 +82,14 @@ counters! {
     FellBehind = "fell_behind",
     /// Cursors that found their place trimmed.
     HistoryGaps = "history_gaps",
+    /// Deliveries of acked channels that were acknowledged.
+    Acked = "acked",
+    /// Deliveries sent again for want of an acknowledgement.
+    Redelivered = "redelivered",
+    /// Deliveries not acknowledged, and not sent again any more.
+    AckExpired = "ack_expired",
+    /// Times that delivery to a connection paused at `max_unacked`.
+    AckPaused = "ack_paused",
     /// Times that receiving from a connection paused because it did not read its replies.
     ReceivePaused = "receive_paused",
     /// Pongs replaced by a newer one before they could leave.

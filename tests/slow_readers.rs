@@ -327,7 +327,8 @@ fn a_stopped_reader_among_two_thousand_changes_nothing_for_the_others() {
     const READERS: usize = 2000;
     const ROUNDS: usize = 30;
     const EACH: usize = 10;
-    let (_folder, server) = start(&[]);
+    // Two thousand readers are not read from one after the other within a heartbeat.
+    let (_folder, server) = start(&["--heartbeat", "1h"]);
     let mut readers: Vec<_> = (0..READERS - 1).map(|_| Peer::open(&server)).collect();
     readers.iter_mut().for_each(|peer| peer.subscribe("old:crowd"));
     let mut publisher = Peer::open(&server);

@@ -107,8 +107,8 @@ impl Cursors {
     }
 
     /// Whose turn it is of the connection's cursors; it goes behind the others, unless
-    /// it waits for an answer.
-    pub fn turn(&mut self, token: Token) -> Turn {
+    /// it waits for an answer. Those on topics that pause are passed over.
+    pub fn turn(&mut self, token: Token, pauses: impl Fn(TopicKey) -> bool) -> Turn {
         let Some(reader) = self.reader(token) else { return Turn::None };
         if reader.asked.is_some() {
             return Turn::Waiting;
@@ -117,6 +117,7 @@ impl Cursors {
             reader.cursors.rotate_left(1);
             if let Some(Cursor { topic, state: CursorState::Reading { next } }) =
                 reader.cursors.back()
+                && !pauses(*topic)
             {
                 return Turn::Read { topic: *topic, next: *next };
             }
@@ -126,10 +127,15 @@ impl Cursors {
 
     /// A slice of `topic` is on its way to `token`, which has a cursor there.
     pub fn asked(&mut self, token: Token, topic: TopicKey, ask: Ask) {
-        self.reads += 1;
+        self.begin_read();
         if let Some(reader) = self.reader(token) {
             reader.asked = Some((topic, ask));
         }
+    }
+
+    /// A slice is on its way, for whomever.
+    pub fn begin_read(&mut self) {
+        self.reads += 1;
     }
 
     /// A slice has come. Returns whether it is the one that `token` waits for.

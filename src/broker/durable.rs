@@ -180,7 +180,7 @@ impl Broker {
             return;
         }
         let offset = head.offset + durable.pending.len() as u64 + 1;
-        let frame = kept_frame(&topic, head.epoch, offset, &data);
+        let frame = kept_frame(&topic, history, offset, &data);
         let message_id = publisher.receipt.as_ref().and_then(|receipt| receipt.message_id.clone());
         let number = self.last_ticket + 1;
         let message = LogMessage::Append(LogAppend {
@@ -421,7 +421,7 @@ impl Broker {
                 inbox.received = inbox.received.max(upto);
                 inbox.marked = inbox.received;
             }
-            let frame = kept_frame(&name, epoch, record.offset, &record.data);
+            let frame = kept_frame(&name, history, record.offset, &record.data);
             history.push(frame, None, Moment(record.time_ms));
         }
         self.retention.account(before, history.cost());

@@ -13,7 +13,7 @@ use crate::config::ChannelOptions;
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FRAME_OVERHEAD_BYTES;
 use crate::message::{Begin, Opening, Page, Slice};
-use crate::proto::{HistoryQuery, Recovery, Since, Start, Unavailable};
+use crate::proto::{HistoryQuery, Recovery, Since, Start, Unavailable, encoder};
 
 /// Who does not want its own publication back.
 pub type Author = (ShardId, Token);
@@ -77,6 +77,15 @@ impl History {
     /// Behind the newest publication.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, offset: self.head() }
+    }
+
+    /// The next publication, or one behind it, as every subscriber gets it.
+    pub fn frame(&self, topic: &str, offset: u64, data: &[u8]) -> Bytes {
+        if self.options.is_acked() {
+            encoder::acked_frame(topic, Position { epoch: self.epoch, offset }, data)
+        } else {
+            encoder::retained_frame(topic, offset, data)
+        }
     }
 
     /// What it takes of the memory for histories.

@@ -10,11 +10,12 @@ use bytes::Bytes;
 
 use super::durable::Pending;
 use super::effect::Effect;
+use super::history::History;
 use super::topics::TopicKey;
 use super::{Broker, Token};
-use crate::ids::{Epoch, ShardId, TopicName};
+use crate::ids::{ShardId, TopicName};
 use crate::message::{LogAppend, LogMessage, Publisher, ShardMessage, Ticket};
-use crate::proto::{encoder, inbox};
+use crate::proto::inbox;
 
 /// What the history of an inbox knows of its user.
 #[derive(Debug, Default)]
@@ -131,12 +132,17 @@ fn nobody(shard: ShardId) -> Publisher {
 }
 
 /// A publication as its readers get it; empty for what they do not.
-pub(super) fn kept_frame(topic: &TopicName, epoch: Epoch, offset: u64, data: &[u8]) -> Bytes {
+pub(super) fn kept_frame(
+    topic: &TopicName,
+    history: &History,
+    offset: u64,
+    data: &[u8],
+) -> Bytes {
     if !topic.is_inbox() {
-        return encoder::retained_frame(topic, offset, data);
+        return history.frame(topic, offset, data);
     }
     match inbox::as_mark(data) {
         Some(_) => Bytes::new(),
-        None => inbox::frame(epoch, offset, data),
+        None => inbox::frame(history.position().epoch, offset, data),
     }
 }

@@ -51,6 +51,11 @@ impl Members {
         self.member(token).map_or(&[], |member| member.topics.as_slice())
     }
 
+    /// Whether it has a subscription to that topic, confirmed or not.
+    pub fn is_subscribed(&self, token: Token, key: TopicKey) -> bool {
+        self.member(token).is_some_and(|member| member.topics.as_slice().contains(&key))
+    }
+
     pub fn waiting(&mut self, token: Token) {
         self.tenant(token).waiting += 1;
     }

@@ -16,9 +16,11 @@
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without
-//! a connection), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`,
-//! `subscribers`, `cursors` (the tables).
+//! a connection), `acking` (what is repeated until it is acknowledged), `history`, `retention`, `idempotency`
+//! (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
+mod acking;
+mod acks;
 mod cursors;
 mod durable;
 mod effect;
@@ -39,7 +41,10 @@ mod subscribers;
 mod tests;
 mod topics;
 mod users;
+mod window;
 
+pub use acking::Unacked;
+pub use acks::AckError;
 pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, SubscribeRequest};
 pub use places::Places;
 pub use recall::SLICE_COST_MAX;
@@ -58,6 +63,7 @@ use crate::ids::{Epoch, INBOX_MARK, Moment, Position, ShardId, Token, TopicName}
 use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
+use acks::Acks;
 use cursors::{CursorState, Cursors};
 use fanout::Fanout;
 use history::History;
@@ -67,6 +73,7 @@ use retention::Retention;
 use subscribers::Inserted;
 use topics::{Hold, Interest, Past, Record, TopicKey, Topics, Waiting};
 use users::Users;
+use window::Terms;
 
 /// Bounds of one broker.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +117,7 @@ pub struct Broker {
     cursors: Cursors,
     /// Sessions that are being restored, by the slot of their connection: at most one of each.
     resumptions: HashMap<u32, Resumption, foldhash::fast::RandomState>,
+    acks: Acks,
     retention: Retention,
     tally: Tally,
     /// Queries that other shards, or the log, have not answered.
@@ -186,6 +194,7 @@ impl Broker {
             members: Members::default(),
             cursors: Cursors::default(),
             resumptions: HashMap::default(),
+            acks: Acks::new(config.limits.max_unacked),
             retention: Retention::new(config.limits.history_memory),
             tally: Tally::default(),
             queries: 0,
@@ -342,6 +351,9 @@ impl Broker {
                 unanswered.extend(opening.request_ids);
             }
         }
+        if self.acks.remove(token, key) {
+            effects.push(Effect::Ready { token });
+        }
         for request_id in unanswered {
             found = true;
             self.members.answered(token);
@@ -361,6 +373,7 @@ impl Broker {
     pub fn leave(&mut self, token: Token, effects: &mut Vec<Effect>) {
         self.leave_user(token);
         self.forget_resumption(token);
+        self.acks.leave(token);
         for key in self.members.leave(token) {
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
@@ -457,7 +470,11 @@ impl Broker {
         if options.has_history() {
             let last = options.last;
             let at_home = self.topics.topic(key).home == self.shard;
-            let durable = (at_home && options.is_durable()).then(Box::default);
+            let terms = options
+                .is_acked()
+                .then(|| Terms { timeout: options.ack_timeout, repeats_max: options.ack_retries });
+            let durable = at_home && self.log_bytes_max > 0 && options.is_durable();
+            let durable = durable.then(Box::default);
             let record = if at_home {
                 self.last_epoch += 1;
                 let seed = (self.origin.identity, self.shard.0, self.last_epoch);
@@ -470,7 +487,7 @@ impl Broker {
                 Record::Away(None)
             };
             self.topics.topic_mut(key).past =
-                Some(Box::new(Past { record, cursors: 0, last, is_inbox, durable }));
+                Some(Box::new(Past { record, cursors: 0, last, is_inbox, terms, durable }));
         }
         key
     }

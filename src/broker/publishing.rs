@@ -108,10 +108,12 @@ impl Broker {
             && let Some(key) = self.round.pop_front()
         {
             let topic = self.topics.topic_mut(key);
+            let epoch = topic.terms().and_then(|_| topic.position()).map(|position| position.epoch);
             // A topic in the round has a fan-out; see `enqueue`.
             let Some(fanout) = &mut topic.fanout else { continue };
             let share = visits.min(ROUND_VISITS);
             let mut budget = Budget { visits: share };
+            let mut full = 0;
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
@@ -122,6 +124,24 @@ impl Broker {
                         let taken = sink.retained(frames, slot, ids);
                         handed.extend(taken.then_some(slot));
                         taken
+                    })
+                } else if let (Some(epoch), Some(past)) = (epoch, &topic.past)
+                    && let Some(terms) = past.terms
+                {
+                    let (acks, members, now) = (&mut self.acks, &self.members, self.now);
+                    let name = &topic.name;
+                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                        let Some(token) = members.tenant_of(slot) else { return true };
+                        let is_full = acks.room(slot) < ids.len();
+                        full += u64::from(is_full);
+                        if is_full || !sink.retained(frames, slot, ids) {
+                            return false;
+                        }
+                        for id in ids {
+                            let offset = encoder::retained_offset(name, frames.bytes(*id));
+                            acks.note_sent(token, (key, epoch), offset, now, terms);
+                        }
+                        true
                     })
                 } else if topic.past.is_some() {
                     fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
@@ -144,7 +164,7 @@ impl Broker {
             let is_idle = fanout.is_idle();
             visits -= (share - budget.visits).max(1);
             if !self.behind.is_empty() {
-                self.fall_behind(key, effects);
+                self.fall_behind(key, full, effects);
             }
             if is_idle {
                 if let Some(fanout) = self.topics.topic_mut(key).fanout.take()
@@ -237,7 +257,7 @@ impl Broker {
             return PublishOutcome::BacklogFull;
         }
         let offset = history.position().offset + 1;
-        let frame = encoder::retained_frame(name, offset, data);
+        let frame = history.frame(name, offset, data);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
         self.tally.trimmed += history.push(frame.clone(), except, now) as u64;
         if let Some(id) = id {

@@ -23,7 +23,12 @@ const EXPIRED_MAX: usize = 1024;
 impl Broker {
     /// Lets one of the connection's cursors read, if it has any: call it when its queue has room.
     pub fn feed(&mut self, token: Token, effects: &mut Vec<Effect>) -> Fed {
-        let (key, next) = match self.cursors.turn(token) {
+        if let Some(fed) = self.reread(token, effects) {
+            return fed;
+        }
+        let pauses = self.acks.is_paused(token);
+        let pauses = |key| pauses && self.topics.topic(key).terms().is_some();
+        let (key, next) = match self.cursors.turn(token, pauses) {
             Turn::None => return Fed::Nothing,
             Turn::Waiting => return Fed::Waiting,
             Turn::Read { topic, next } => (topic, next),
@@ -312,7 +317,8 @@ impl Broker {
     ) {
         self.cursors.end_read();
         let token = reader.token;
-        if let Some(key) = self.find(name)
+        if let Err(slice) = self.reread_answered(reader, slice, effects)
+            && let Some(key) = self.find(name)
             && self.cursors.answered(token, key, reader.ask)
         {
             self.replay(key, token, slice, effects);
@@ -320,13 +326,15 @@ impl Broker {
         effects.push(Effect::Ready { token });
     }
 
-    /// A fan-out has left connections behind: they go on from the history.
-    pub(super) fn fall_behind(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+    /// A fan-out has left connections behind: they go on from the history. So many of them have too much
+    /// to acknowledge, the others are slow.
+    pub(super) fn fall_behind(&mut self, key: TopicKey, full: u64, effects: &mut Vec<Effect>) {
         let mut behind = std::mem::take(&mut self.behind);
+        self.tally.fell_behind += behind.len() as u64 - full;
+        self.tally.ack_paused += full;
         for (slot, next) in behind.drain(..) {
             let Some(token) = self.members.tenant_of(slot) else { continue };
             self.insert_cursor(key, token, CursorState::Reading { next });
-            self.tally.fell_behind += 1;
             effects.push(Effect::Ready { token });
         }
         self.behind = behind;
@@ -354,7 +362,7 @@ impl Broker {
 
     /// Hands a slice on. The one that reaches the head makes the subscription live.
     fn replay(&mut self, key: TopicKey, token: Token, slice: Slice, effects: &mut Vec<Effect>) {
-        let Slice { gap, frames, next, at_head } = slice;
+        let Slice { gap, frames, next, at_head } = self.note_slice(key, token, slice);
         self.tally.gaps += u64::from(gap.is_some());
         if gap.is_some() || !frames.is_empty() {
             let topic = self.topics.topic(key);
@@ -384,7 +392,7 @@ impl Broker {
         self.find(name).and_then(|key| Topic::history(self.topics.topic(key)))
     }
 
-    fn reader(&mut self, token: Token) -> Reader {
+    pub(super) fn reader(&mut self, token: Token) -> Reader {
         self.last_ask += 1;
         Reader { shard: self.shard, token, ask: Ask(self.last_ask) }
     }

@@ -123,4 +123,12 @@ pub struct Tally {
     pub gaps: u64,
     /// Messages dropped that waited for their user.
     pub queue_dropped: u64,
+    /// Deliveries that were acknowledged.
+    pub acked: u64,
+    /// Deliveries that were sent again for want of an acknowledgement.
+    pub redelivered: u64,
+    /// Deliveries that are not sent again any more, though nobody acknowledged them.
+    pub ack_expired: u64,
+    /// Times that delivery to a connection paused at `limits.max_unacked`.
+    pub ack_paused: u64,
 }

@@ -11,6 +11,7 @@ use super::durable::Durable;
 use super::fanout::Fanout;
 use super::history::History;
 use super::subscribers::Subscribers;
+use super::window::Terms;
 use crate::config::SlowConsumer;
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::message::Ask;
@@ -50,6 +51,8 @@ pub struct Past {
     pub last: bool,
     /// Of an inbox: it is noted what each connection was handed.
     pub is_inbox: bool,
+    /// Where the level is acked.
+    pub terms: Option<Terms>,
     /// At home, where the level is durable.
     pub durable: Option<Box<Durable>>,
 }
@@ -139,6 +142,11 @@ impl Topic {
             (Record::Home(history), Some(durable)) => Some((history, durable)),
             _ => None,
         }
+    }
+
+    /// How deliveries are repeated until they are acknowledged; `None`: they are not.
+    pub fn terms(&self) -> Option<Terms> {
+        self.past.as_ref()?.terms
     }
 
     /// Behind the newest publication that has come to this shard.

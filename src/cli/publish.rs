@@ -1,5 +1,6 @@
 //! `stentor publish`: one publication, or one for each line of stdin.
 
+use super::print;
 use super::remote::Remote;
 use crate::client::{Client, ClientError};
 use crate::proto::json::{JsonError, Scanner, quote};
@@ -27,6 +28,7 @@ Examples:
   stentor publish news 'Hello, everybody'              a string
   stentor publish news 42                              a number; '\"42\"' is a string
   tail -f app.log | stentor publish log -              a publication for each line
+  stentor publish kept:a 1 --ack                       prints the offset it got
 
 A line of stdin that cannot be published is reported with its number; the others are published, and
 the exit code is 1.";
@@ -40,6 +42,17 @@ pub struct Options {
     data: String,
     #[command(flatten)]
     remote: Remote,
+    /// Print the offset of each publication when it is acknowledged; `-` on a channel without history
+    #[arg(long)]
+    ack: bool,
+}
+
+impl Options {
+    /// `false`: nobody reads it.
+    fn print_ack(&self, offset: Option<u64>) -> io::Result<bool> {
+        let line = offset.map_or("-\n".to_owned(), |offset| format!("{offset}\n"));
+        if self.ack { print(&line) } else { Ok(true) }
+    }
 }
 
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
@@ -48,7 +61,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     } else {
         let data = to_json(&options.data)?;
         let mut client = options.remote.connect()?;
-        client.publish(&options.channel, &data)?;
+        let offset = client.publish(&options.channel, &data)?;
+        options.print_ack(offset)?;
         client.close();
     }
     if io::stderr().is_terminal() {
@@ -87,9 +101,13 @@ fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> any
             Ok(line) => publish_line(&mut client, &options.channel, line).with_context(at_line)?,
             Err(error) => Err(error.to_string()),
         };
-        if let Err(reason) = outcome {
-            eprintln!("{}: {reason}", at_line());
-            failed += 1;
+        match outcome {
+            Ok(offset) if options.print_ack(offset)? => {}
+            Ok(_) => break,
+            Err(reason) => {
+                eprintln!("{}: {reason}", at_line());
+                failed += 1;
+            }
         }
     }
     client.close();
@@ -100,18 +118,19 @@ fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> any
     }
 }
 
-/// The inner error is about this line alone; the outer one is the end of the connection.
+/// The offset, if it has one. The inner error is about this line alone; the outer one is the end of the
+/// connection.
 fn publish_line(
     client: &mut Client,
     channel: &str,
     line: &str,
-) -> Result<Result<(), String>, ClientError> {
+) -> Result<Result<Option<u64>, String>, ClientError> {
     let data = match to_json(line) {
         Ok(data) => data,
         Err(error) => return Ok(Err(error.to_string())),
     };
     match client.publish(channel, &data) {
-        Ok(()) => Ok(Ok(())),
+        Ok(offset) => Ok(Ok(offset)),
         Err(ClientError::Refused(refusal)) => Ok(Err(refusal.to_string())),
         Err(error) => Err(error),
     }

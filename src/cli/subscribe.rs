@@ -5,11 +5,13 @@ use super::remote::Remote;
 use crate::client::{Begin, ServerMessage};
 use anyhow::bail;
 use clap::Args;
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 pub const HELP: &str = "\
 A line is the data of a publication as it was published; with several channels it is CHANNEL, a tab,
-DATA. Confirmations and errors go to stderr. Ctrl-C ends it.
+DATA. Confirmations and errors go to stderr. Ctrl-C ends it. On a channel of level acked each line is
+acknowledged when it is printed; one that is sent again all the same is printed once.
 
 Examples:
   stentor subscribe news
@@ -62,9 +64,18 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         client.subscribe(channel, begin)?;
     }
     let mut left = options.count;
+    let mut printed: HashMap<String, u64> = HashMap::new();
     while left != Some(0) {
         match client.next_message()? {
             ServerMessage::Publication(publication) => {
+                if let (Some(id), Some(offset)) = (&publication.message_id, publication.offset) {
+                    let last = printed.entry(publication.channel.clone()).or_default();
+                    if offset <= *last {
+                        client.acknowledge(id)?;
+                        continue;
+                    }
+                    *last = offset;
+                }
                 let line = if options.json {
                     format!("{}\n", publication.json())
                 } else if options.channels.len() > 1 {
@@ -74,6 +85,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 };
                 if !print(&line)? {
                     break;
+                }
+                if let Some(id) = &publication.message_id {
+                    client.acknowledge(id)?;
                 }
                 left = left.map(|left| left - 1);
             }

@@ -26,6 +26,8 @@ pub enum ServerMessage {
     },
     Acknowledged {
         request: Option<u64>,
+        /// Of the publication, on a channel with history.
+        offset: Option<u64>,
     },
     Refused(Refusal),
     /// The message as it came: a type that this client does not know.
@@ -35,6 +37,11 @@ pub enum ServerMessage {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Publication {
     pub channel: String,
+    /// On a channel with history.
+    pub offset: Option<u64>,
+    /// By which the server wants it acknowledged, see
+    /// [`Client::acknowledge`](super::Client::acknowledge).
+    pub message_id: Option<String>,
     json: String,
     /// The place of the value of `data` in `json`.
     data: Range<usize>,
@@ -82,7 +89,8 @@ impl ServerMessage {
         let channel = fields.text("channel");
         match fields.text("type").as_deref() {
             Some("ack") => {
-                return Ok(Self::Acknowledged { request: fields.number("requestId") });
+                let (request, offset) = (fields.number("requestId"), fields.number("offset"));
+                return Ok(Self::Acknowledged { request, offset });
             }
             Some("error") => return Ok(Self::Refused(fields.refusal("error"))),
             Some(_) | None => {}
@@ -108,10 +116,13 @@ impl ServerMessage {
             }
             (Some(channel), Some(data)) => {
                 let channel = channel.into_owned();
+                let offset = fields.number("offset");
+                let message_id = fields.text("messageId").map(Cow::into_owned);
                 // `data` is a part of `text`.
                 let start = data.as_ptr().addr() - text.as_ptr().addr();
                 let data = start..start + data.len();
-                Ok(Self::Publication(Publication { channel, json: text, data }))
+                let publication = Publication { channel, offset, message_id, json: text, data };
+                Ok(Self::Publication(publication))
             }
             _ => Ok(Self::Other(text)),
         }
@@ -209,8 +220,15 @@ mod tests {
         );
         assert_eq!(
             parse(r#"{"type":"ack","requestId":3,"channel":"a"}"#),
-            ServerMessage::Acknowledged { request: Some(3) }
+            ServerMessage::Acknowledged { request: Some(3), offset: None }
         );
+        assert_eq!(
+            parse(r#"{"type":"ack","messageId":"m","channel":"a","offset":17}"#),
+            ServerMessage::Acknowledged { request: None, offset: Some(17) }
+        );
+        let json = r#"{"channel":"a","offset":2,"messageId":"e-2","data":1}"#;
+        let ServerMessage::Publication(publication) = parse(json) else { panic!("{json}") };
+        assert_eq!((publication.offset, publication.message_id.as_deref()), (Some(2), Some("e-2")));
         let refusal = Refusal {
             message: "no".to_string(),
             code: Some("rate_limited".to_string()),

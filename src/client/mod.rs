@@ -98,9 +98,15 @@ impl Client {
         self.send(format!(r#"{{"action":"subscribe","channel":{}{begin}}}"#, quote(channel)))
     }
 
-    /// Publishes `data`, a JSON text, and waits for the acknowledgement. Other messages that come
-    /// before it are passed over: a connection that subscribes should not publish with this.
-    pub fn publish(&mut self, channel: &str, data: &str) -> Result<(), ClientError> {
+    /// Tells the server that a publication with this `messageId` has arrived: else it is sent again.
+    pub fn acknowledge(&mut self, message_id: &str) -> Result<(), ClientError> {
+        self.send(format!(r#"{{"type":"ack","messageId":{}}}"#, quote(message_id)))
+    }
+
+    /// Publishes `data`, a JSON text, and waits for the acknowledgement; returns its offset, on a
+    /// channel with history. Other messages that come before it are passed over: a connection that
+    /// subscribes should not publish with this.
+    pub fn publish(&mut self, channel: &str, data: &str) -> Result<Option<u64>, ClientError> {
         self.last_request += 1;
         let request = self.last_request;
         let channel = quote(channel);
@@ -110,8 +116,10 @@ impl Client {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             match self.read(Some(deadline))? {
-                ServerMessage::Acknowledged { request: Some(answered) } if answered == request => {
-                    return Ok(());
+                ServerMessage::Acknowledged { request: Some(answered), offset }
+                    if answered == request =>
+                {
+                    return Ok(offset);
                 }
                 // One request is under way, so an error that names none is its answer, too.
                 ServerMessage::Refused(refusal)

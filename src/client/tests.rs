@@ -60,7 +60,8 @@ fn a_publisher_waits_for_its_own_answer() {
     let (url, server) = serve(|socket| {
         hear(socket, r#"{"action":"publish","channel":"x","data":[1, 2],"id":1}"#);
         say(socket, r#"{"channel":"x","data":[1, 2]}"#);
-        say(socket, r#"{"type":"ack","requestId":1,"channel":"x"}"#);
+        say(socket, r#"{"type":"ack","requestId":1,"channel":"x","offset":8}"#);
+        hear(socket, r#"{"type":"ack","messageId":"e-1"}"#);
         hear(socket, r#"{"action":"publish","channel":"x","data":3,"id":2}"#);
         say(socket, r#"{"type":"ack","requestId":1,"channel":"x"}"#);
         say(
@@ -71,7 +72,8 @@ fn a_publisher_waits_for_its_own_answer() {
         while socket.read().is_ok() {}
     });
     let mut client = Client::connect(&url).unwrap();
-    client.publish("x", "[1, 2]").unwrap();
+    assert_eq!(client.publish("x", "[1, 2]").unwrap(), Some(8));
+    client.acknowledge("e-1").unwrap();
     let error = client.publish("x", "3").unwrap_err();
     assert_eq!(error.to_string(), "too many (rate_limited)");
     client.close();

@@ -240,7 +240,7 @@ choice!(SlowConsumer {
     Conflate = "conflate",
     Disconnect = "disconnect",
 });
-choice!(Level { Live = "live", History = "history", Durable = "durable" });
+choice!(Level { Live = "live", History = "history", Durable = "durable", Acked = "acked" });
 choice!(LogLevel {
     Error = "error",
     Warn = "warn",

@@ -51,7 +51,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Directory, File, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 59] = [
+pub static KEYS: [Key; 62] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -215,6 +215,12 @@ pub static KEYS: [Key; 59] = [
         field: Size(|c| &mut c.limits.history_memory, KIB..=1024 * GIB),
     },
     Key {
+        path: "limits.max_unacked",
+        flag: None,
+        help: "Deliveries to one connection that wait for its ack, at level acked; then it pauses",
+        field: Count(|c| &mut c.limits.max_unacked, 1..=1_000_000),
+    },
+    Key {
         path: "heartbeat.interval",
         flag: Some("heartbeat"),
         help: "Silence before a ping; twice that closes a connection",
@@ -348,6 +354,18 @@ pub static KEYS: [Key; 59] = [
         flag: None,
         help: "How long a message waits for its user",
         field: Time(|c| &mut c.channels.offline_queue_ttl, RETENTION),
+    },
+    Key {
+        path: "channels.ack_timeout",
+        flag: None,
+        help: "How long a delivery waits for its ack before it is sent again, at level acked",
+        field: Time(|c| &mut c.channels.ack_timeout, TIMEOUT),
+    },
+    Key {
+        path: "channels.ack_retries",
+        flag: None,
+        help: "How often a delivery without an ack is sent again, at level acked",
+        field: Count(|c| &mut c.channels.ack_retries, 0..=1000),
     },
     Key {
         path: "store.directory",

@@ -293,8 +293,9 @@ impl Merge {
             if options.is_durable() && self.config.store.directory.is_none() {
                 let level = self.origins.get(&format!("{section}.level"));
                 let shared = || self.origins.get("channels.level");
+                let name = if options.is_acked() { "acked" } else { "durable" };
                 let text = format!(
-                    "{section}.level = \"durable\": needs a folder for the durable log: set \
+                    "{section}.level = \"{name}\": needs a folder for the durable log: set \
                      store.directory or --store FOLDER"
                 );
                 let origin = level.or_else(shared).cloned().unwrap_or_default();

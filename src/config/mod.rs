@@ -112,6 +112,9 @@ pub struct Limits {
     /// Bytes of all histories, per shard: publications, each with 128 bytes on top, and remembered
     /// message ids. Over it, what is nearest to its `history_ttl` goes first. Default 256 MiB.
     pub history_memory: usize,
+    /// Publications of acked channels that one connection was sent and has not acknowledged; with so many
+    /// of them delivery to it pauses. Each takes 40 bytes at most. Default 1,000.
+    pub max_unacked: usize,
 }
 
 /// `[heartbeat]`
@@ -183,6 +186,11 @@ pub struct ChannelOptions {
     pub offline_queue_bytes: usize,
     /// How long a message waits. Default 24 h.
     pub offline_queue_ttl: Duration,
+    /// How long a delivery waits for its acknowledgement until it is sent again; at level `acked` only.
+    /// Default 5 s.
+    pub ack_timeout: Duration,
+    /// How often it is sent again at most. Default 3.
+    pub ack_retries: u32,
 }
 
 impl ChannelOptions {
@@ -190,7 +198,7 @@ impl ChannelOptions {
     pub fn has_history(&self) -> bool {
         match self.level {
             Level::Live => false,
-            Level::History | Level::Durable => true,
+            Level::History | Level::Durable | Level::Acked => true,
         }
     }
 
@@ -198,7 +206,15 @@ impl ChannelOptions {
     pub fn is_durable(&self) -> bool {
         match self.level {
             Level::Live | Level::History => false,
-            Level::Durable => true,
+            Level::Durable | Level::Acked => true,
+        }
+    }
+
+    /// Whether each delivery is repeated until its receiver acknowledges it.
+    pub fn is_acked(&self) -> bool {
+        match self.level {
+            Level::Live | Level::History | Level::Durable => false,
+            Level::Acked => true,
         }
     }
 }
@@ -250,6 +266,8 @@ pub enum Level {
     History,
     /// The same across restarts: acknowledged and delivered once the durable log has it.
     Durable,
+    /// The same, and each delivery is repeated until its receiver acknowledges it.
+    Acked,
 }
 
 /// The channels whose name starts with `name:`.
@@ -387,6 +405,7 @@ impl Default for Limits {
             fanout_backlog: 64 << 20,
             mesh_backlog: 64 << 20,
             history_memory: 256 << 20,
+            max_unacked: 1000,
         }
     }
 }
@@ -407,6 +426,8 @@ impl Default for ChannelOptions {
             offline_queue_size: 1000,
             offline_queue_bytes: 1 << 20,
             offline_queue_ttl: Duration::from_hours(24),
+            ack_timeout: Duration::from_secs(5),
+            ack_retries: 3,
         }
     }
 }

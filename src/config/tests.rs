@@ -98,6 +98,7 @@ fn every_key_is_read_from_a_file() {
         fanout_backlog = "12MiB"
         mesh_backlog = "13MiB"
         history_memory = "14MiB"
+        max_unacked = 26
         [heartbeat]
         interval = "500ms"
         [auth]
@@ -124,6 +125,8 @@ fn every_key_is_read_from_a_file() {
         offline_queue_size = 28
         offline_queue_bytes = "29KiB"
         offline_queue_ttl = "30s"
+        ack_timeout = "27s"
+        ack_retries = 28
         [namespaces.chat]
         level = "live"
         slow_consumer = "drop_oldest"
@@ -159,6 +162,8 @@ fn every_key_is_read_from_a_file() {
         offline_queue_size: 28,
         offline_queue_bytes: 29 << 10,
         offline_queue_ttl: Duration::from_secs(30),
+        ack_timeout: Duration::from_secs(27),
+        ack_retries: 28,
     };
     let namespace = |name: &str, level, slow_consumer| Namespace {
         name: name.to_string(),
@@ -197,6 +202,7 @@ fn every_key_is_read_from_a_file() {
                 fanout_backlog: 12 << 20,
                 mesh_backlog: 13 << 20,
                 history_memory: 14 << 20,
+                max_unacked: 26,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
             auth: Auth {

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use crate::ids::{ConnectionId, Position, SessionId};
 use crate::proto::command::{Rejection, RequestId};
 use crate::proto::encoding::Encoding;
-use crate::proto::error_code::ErrorCode;
-use crate::proto::recall::{Standing, Unavailable};
+use crate::proto::recall::{Restored, Standing, Unavailable};
 use crate::proto::{protobuf, reply};
 
 /// One message of the server that is not a publication. The fields are those of the functions of the same
@@ -16,6 +15,8 @@ pub enum Answer<'a> {
     SubscriptionConfirm {
         channel: &'a str,
         standing: &'a Standing,
+        /// Where the client is told of a history.
+        subscription_id: Option<u64>,
         id: Option<RequestId<'a>>,
     },
     UnsubscriptionConfirm {
@@ -67,7 +68,7 @@ pub enum Answer<'a> {
         session_id: SessionId,
         connection_id: ConnectionId,
         /// Where each subscription stands, or why it is refused.
-        subscriptions: &'a [(&'a str, Result<Standing, ErrorCode>)],
+        subscriptions: &'a [Restored<'a>],
         id: Option<RequestId<'a>>,
         message_id: u64,
     },
@@ -94,8 +95,8 @@ impl Answer<'_> {
     /// The whole frame, in one allocation.
     pub fn frame(&self, encoding: Encoding) -> Bytes {
         match *self {
-            Self::SubscriptionConfirm { channel, standing, id } => {
-                written!(encoding, subscription_confirm(channel, standing, id))
+            Self::SubscriptionConfirm { channel, standing, subscription_id, id } => {
+                written!(encoding, subscription_confirm(channel, standing, subscription_id, id))
             }
             Self::UnsubscriptionConfirm { channel, id } => {
                 written!(encoding, unsubscription_confirm(channel, id))

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::ids::Position;
 use crate::proto::close::CloseCode;
 use crate::proto::json::escape;
 use crate::proto::opcode::OpCode;
@@ -110,7 +111,30 @@ pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
     ])
 }
 
-/// What follows the channel in a frame of [`retained_frame`]: `"offset":N,"data":D}`.
+/// A publication of an acked channel: `{"channel":C,"offset":N,"messageId":"E-N","data":D}`.
+///
+/// `data` must be one JSON value, as [`Command::Publish`](crate::proto::Command) has it.
+pub fn acked_frame(channel: &str, position: Position, data: &[u8]) -> Bytes {
+    let id = format!(r#"{},"messageId":"{position}","data":"#, position.offset);
+    text_frame(&[
+        Part::raw(r#"{"channel":"#),
+        Part::String(channel),
+        Part::raw(r#","offset":"#),
+        Part::raw(&id),
+        Part::Raw(data),
+        Part::raw("}"),
+    ])
+}
+
+/// The offset in a frame of [`retained_frame`] or [`acked_frame`]; 0 if it is none for this channel.
+pub fn retained_offset(channel: &str, frame: &[u8]) -> u64 {
+    let fields = retained_fields(channel, frame);
+    let number = fields.strip_prefix(br#""offset":"#).unwrap_or_default();
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0u64, |offset, digit| offset.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+}
+
+/// What follows the channel in a frame of [`retained_frame`] or [`acked_frame`]: `"offset":N,…"data":D}`.
 ///
 /// `channel` must be the one that the frame was made with.
 pub fn retained_fields<'a>(channel: &str, frame: &'a [u8]) -> &'a [u8] {

@@ -26,12 +26,12 @@ mod tests;
 
 pub use answer::Answer;
 pub use close::{CloseCode, CloseFrame};
-pub use command::{Command, Commands, Family, Rejection, RequestId};
+pub use command::{Command, Commands, Family, Received, Rejection, RequestId, Subscription};
 pub use decoder::{Decoder, DecoderLimits, Event};
 pub use encoding::Encoding;
 pub use error_code::ErrorCode;
 pub use opcode::OpCode;
 pub use protocol_error::ProtocolError;
 pub use recall::{
-    Claim, ClaimedPlace, HistoryQuery, Recovery, Since, Standing, Start, Unavailable,
+    Claim, ClaimedPlace, HistoryQuery, Recovery, Restored, Since, Standing, Start, Unavailable,
 };

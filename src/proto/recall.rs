@@ -1,6 +1,7 @@
 //! How a client says which part of a history it wants, and what it is told of it.
 
 use crate::ids::{Epoch, Position};
+use crate::proto::error_code::ErrorCode;
 
 /// Numbers from this one on are Unix times in milliseconds, smaller ones are offsets: it is March
 /// 1973, and more publications than one topic sees in a day at a million a second.
@@ -85,6 +86,15 @@ pub struct Standing {
     pub position: Option<Position>,
     /// `None` if no place was named.
     pub recovery: Option<Recovery>,
+}
+
+/// One subscription of a session that is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored<'a> {
+    pub channel: &'a str,
+    pub subscription_id: Option<u64>,
+    /// Where it stands, or why it is refused.
+    pub outcome: Result<Standing, ErrorCode>,
 }
 
 /// Where a client says that it is on one channel of the session that it restores.

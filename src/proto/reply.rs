@@ -18,13 +18,15 @@ pub const PROTOCOL_VERSION: &str = "1.2";
 /// Why publications will not come, in a `gap`.
 pub const GAP_REASON: &str = "trimmed";
 
-/// The answer to a `subscribe` that succeeded. `channel` is the name, not yet JSON.
+/// The answer to a `subscribe` that succeeded. `channel` is the name, not yet JSON. `subscription_id`: where
+/// the client is told of a history.
 pub fn subscription_confirm(
     channel: &str,
     standing: &Standing,
+    subscription_id: Option<u64>,
     id: Option<RequestId<'_>>,
 ) -> Bytes {
-    confirm("subscription_confirm", channel, &standing_fields(standing), id)
+    confirm("subscription_confirm", channel, &standing_fields(standing, subscription_id), id)
 }
 
 /// The answer to an `unsubscribe` that succeeded.
@@ -48,8 +50,11 @@ fn confirm(kind: &str, channel: &str, fields: &str, id: Option<RequestId<'_>>) -
 }
 
 /// Allocates nothing without a history.
-fn standing_fields(standing: &Standing) -> String {
+fn standing_fields(standing: &Standing, subscription_id: Option<u64>) -> String {
     let mut fields = String::new();
+    if let Some(subscription_id) = subscription_id {
+        fields.push_str(&format!(r#","subscriptionId":{subscription_id}"#));
+    }
     if let Some(Position { epoch, offset }) = standing.position {
         fields.push_str(&format!(r#","epoch":"{epoch}","offset":{offset}"#));
     }
@@ -297,7 +302,7 @@ mod tests {
     #[test]
     fn confirmations_are_byte_exact() {
         assert_eq!(
-            payload(subscription_confirm("chat:1", &Standing::default(), None)),
+            payload(subscription_confirm("chat:1", &Standing::default(), None, None)),
             r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"chat:1"}}"#
         );
         assert_eq!(
@@ -312,19 +317,19 @@ mod tests {
         let plain = Standing { position, recovery: None };
         let start = r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a""#;
         assert_eq!(
-            payload(subscription_confirm("a", &plain, None)),
-            format!(r#"{start},"epoch":"000000000000000e","offset":7}}}}"#)
+            payload(subscription_confirm("a", &plain, Some(7), None)),
+            format!(r#"{start},"subscriptionId":7,"epoch":"000000000000000e","offset":7}}}}"#)
         );
         let recovery = Some(Recovery { outcome: Ok(()), count: 3 });
         assert_eq!(
-            payload(subscription_confirm("a", &Standing { position, recovery }, None)),
+            payload(subscription_confirm("a", &Standing { position, recovery }, None, None)),
             format!(
                 r#"{start},"epoch":"000000000000000e","offset":7,"recovered":true,"recoveredCount":3}}}}"#
             )
         );
         let recovery = Some(Recovery { outcome: Err(Unavailable::NoHistory), count: 0 });
         assert_eq!(
-            payload(subscription_confirm("a", &Standing { position: None, recovery }, None)),
+            payload(subscription_confirm("a", &Standing { position: None, recovery }, None, None)),
             format!(
                 r#"{start},"recovered":false,"recoveredCount":0,"reason":"no_history","code":"position_unavailable"}}}}"#
             )

@@ -11,7 +11,8 @@ use crate::message::{Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::protobuf::{Requests, Scratch};
 use crate::proto::{
-    Answer, CloseCode, Command, Commands, Encoding, ErrorCode, Family, Rejection, RequestId, close,
+    Answer, CloseCode, Command, Commands, Encoding, ErrorCode, Family, Rejection, RequestId,
+    Standing, Subscription, close,
 };
 
 /// For people, with `backlog_full`.
@@ -84,7 +85,7 @@ impl State {
             Command::Subscribe { channel, start, limit, id } => {
                 self.subscribe(token, channel, Begin { start, limit }, id);
             }
-            Command::Unsubscribe { channel, id } => self.unsubscribe(token, channel, id),
+            Command::Unsubscribe { subscription, id } => self.unsubscribe(token, subscription, id),
             Command::Publish { channel, data, echo, id, message_id } => {
                 let receipt = (id.is_some() || message_id.is_some()).then(|| {
                     let request_id = id.map(|id| id.as_json().into());
@@ -121,6 +122,7 @@ impl State {
                 self.restore_session(token, pair, claims, id);
             }
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
+            Command::Ack { received, id } => self.acknowledge(token, received, id),
             Command::Ping { id: None, timestamp: None }
                 if self.encoding(token) == Encoding::Json =>
             {
@@ -168,20 +170,39 @@ impl State {
         self.reject(token, &refused, penalty);
     }
 
-    fn unsubscribe(&mut self, token: Token, channel: Cow<'_, str>, id: Option<RequestId<'_>>) {
-        self.forget_place(token, &channel);
-        let mut effects = std::mem::take(&mut self.effects);
-        let found = self.broker.unsubscribe(token, &channel, &mut effects);
-        self.apply(effects);
-        if found {
-            self.reply(token, &Answer::UnsubscriptionConfirm { channel: &channel, id });
-            return;
+    fn unsubscribe(
+        &mut self,
+        token: Token,
+        subscription: Subscription<'_>,
+        id: Option<RequestId<'_>>,
+    ) {
+        let topic;
+        let channel = match subscription {
+            Subscription::Channel(channel) => Some(channel),
+            Subscription::Id(number) => {
+                topic = self.broker.subscribed_topic(token, number);
+                topic.as_deref().map(Cow::Borrowed)
+            }
+        };
+        if let Some(channel) = &channel {
+            self.forget_place(token, channel);
+            let mut effects = std::mem::take(&mut self.effects);
+            let found = self.broker.unsubscribe(token, channel, &mut effects);
+            self.apply(effects);
+            if found {
+                self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });
+                return;
+            }
         }
+        let message = match channel {
+            Some(_) => "this connection is not subscribed to the channel",
+            None => "this connection has no subscription with that id",
+        };
         let refused = Rejection {
             family: Family::Action,
             code: ErrorCode::NotSubscribed,
-            message: Cow::Borrowed("this connection is not subscribed to the channel"),
-            channel: Some(channel),
+            message: Cow::Borrowed(message),
+            channel,
             id,
         };
         self.reject(token, &refused, 1);
@@ -241,8 +262,12 @@ impl State {
                         self.note_begin(token, &topic, position);
                     }
                     let id = request_id.as_deref().and_then(RequestId::parse);
-                    let (channel, standing) = (&topic, &standing);
-                    self.reply(token, &Answer::SubscriptionConfirm { channel, standing, id });
+                    let told = standing != Standing::default();
+                    let number = told.then(|| self.broker.subscription_id(&topic)).flatten();
+                    let (channel, standing, subscription_id) = (&topic, &standing, number);
+                    let answer =
+                        Answer::SubscriptionConfirm { channel, standing, subscription_id, id };
+                    self.reply(token, &answer);
                 }
                 Effect::Resumed { token, subscriptions } => self.resumed(token, &subscriptions),
                 Effect::Session(message) => self.receive_session(*message),

@@ -74,6 +74,10 @@ impl State {
             self.count(Counter::NotRecovered, tally.not_recovered);
             self.count(Counter::HistoryGaps, tally.gaps);
             self.count(Counter::QueueDropped, tally.queue_dropped);
+            self.count(Counter::Acked, tally.acked);
+            self.count(Counter::Redelivered, tally.redelivered);
+            self.count(Counter::AckExpired, tally.ack_expired);
+            self.count(Counter::AckPaused, tally.ack_paused);
         }
     }
 }

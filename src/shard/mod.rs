@@ -2,11 +2,12 @@
 //!
 //! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
-//! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get),
-//! `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
+//! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
+//! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
 //! `sessions` (what outlives a connection), `heartbeat` (pings), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
+mod acks;
 mod connection;
 mod dispatch;
 mod ending;
@@ -121,6 +122,7 @@ impl<B: Backend> Shard<B> {
         self.state.broker.note_congestion(self.mesh.congested());
         self.state.expire_histories();
         self.state.expire_sessions();
+        self.state.expire_acks();
         self.drain_mailbox();
         if self.mesh.take_shutdown() {
             self.state.begin_shutdown();
@@ -317,6 +319,8 @@ impl State {
             // What expires may be a moment late, so that many come together.
             due.after(EXPIRY_PAUSE).since(self.now).min(longest)
         });
+        let overdue = self.broker.next_overdue();
+        let longest = overdue.map_or(longest, |due| due.since(self.now).min(longest));
         self.timers.next(self.now, longest)
     }
 

@@ -17,7 +17,7 @@ use crate::message::{
 };
 use crate::metrics::Counter;
 use crate::proto::reply::{self, SessionFacts};
-use crate::proto::{Answer, Claim, ClaimedPlace, ErrorCode, Family, Rejection, RequestId, Start, close};
+use crate::proto::{Answer, Claim, ClaimedPlace, ErrorCode, Family, Rejection, RequestId, Restored, Standing, Start, close};
 
 /// For people, with `session_not_found`.
 const NOT_FOUND: &str = "no session has these ids, or it has ended";
@@ -261,7 +261,13 @@ impl State {
         self.next_message_id += 1;
         let listed: Vec<_> = subscriptions
             .iter()
-            .map(|resumed| (&*resumed.subscription.topic, resumed.outcome))
+            .map(|Resumed { subscription, outcome }| {
+                let channel = &*subscription.topic;
+                let told = outcome.is_ok_and(|standing| standing != Standing::default());
+                let subscription_id =
+                    told.then(|| self.broker.subscription_id(channel)).flatten();
+                Restored { channel, subscription_id, outcome: *outcome }
+            })
             .collect();
         let restored = Answer::SessionRestored {
             session_id,

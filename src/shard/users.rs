@@ -207,10 +207,11 @@ impl State {
         let (family, channel, id) = match command {
             Command::Ping { .. } | Command::Pong | Command::Auth { .. } => return true,
             Command::Subscribe { channel, id, .. }
-            | Command::Unsubscribe { channel, id }
             | Command::Publish { channel, id, .. }
             | Command::Direct { channel, id, .. } => (Family::Action, Some(channel.clone()), *id),
+            Command::Unsubscribe { id, .. } => (Family::Action, None, *id),
             Command::History { id, .. }
+            | Command::Ack { id, .. }
             | Command::Session { id }
             | Command::RestoreSession { id, .. } => (Family::Type, None, *id),
         };

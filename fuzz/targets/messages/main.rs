@@ -10,7 +10,9 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use stentor::proto::encoder::{publication_frame, retained_frame};
 use stentor::proto::json::{DEPTH_MAX, JsonError, RawString, Scanner};
-use stentor::proto::{Command, Commands, ErrorCode, Rejection, RequestId, Standing, reply};
+use stentor::proto::{
+    Command, Commands, ErrorCode, Rejection, RequestId, Standing, Subscription, reply,
+};
 use stentor_fuzz::within_cpu_time;
 
 fuzz_target!(|input: &[u8]| {
@@ -81,7 +83,7 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
         }
         (Command::Subscribe { channel, id, .. }, _) => {
             let standing = Standing::default();
-            check_confirm(&reply::subscription_confirm(channel, &standing, *id), channel, *id);
+            check_confirm(&reply::subscription_confirm(channel, &standing, None, *id), channel, *id);
         }
         (Command::History { channel, id, .. }, _) => {
             let frames = [retained_frame(channel, 7, b"{}")];
@@ -92,7 +94,7 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             assert_eq!(payload.string("channel"), **channel);
             assert_eq!(payload.json("publications"), Some(r#"[{"offset":7,"data":{}}]"#));
         }
-        (Command::Unsubscribe { channel, id }, _) => {
+        (Command::Unsubscribe { subscription: Subscription::Channel(channel), id }, _) => {
             check_confirm(&reply::unsubscription_confirm(channel, *id), channel, *id);
         }
         (Command::Ping { id, timestamp }, _) => {
@@ -101,7 +103,13 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             assert_eq!(pong.json("id"), id.map(RequestId::as_json));
             assert_eq!(pong.json("timestamp"), *timestamp);
         }
-        (Command::Publish { .. } | Command::Pong, _) => {}
+        (
+            Command::Publish { .. }
+            | Command::Unsubscribe { .. }
+            | Command::Ack { .. }
+            | Command::Pong,
+            _,
+        ) => {}
     }
 }
 

@@ -7,15 +7,16 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use stentor::ids::{Epoch, TOPIC_NAME_BYTES_MAX, check_topic_name};
+use stentor::ids::{Epoch, Position, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
 use stentor::proto::{
-    Command, ErrorCode, Family, HistoryQuery, Rejection, RequestId, Since, Start,
+    Command, ErrorCode, Family, HistoryQuery, Received, Rejection, RequestId, Since, Start,
+    Subscription,
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
     "action",
     "channel",
     "data",
@@ -24,6 +25,8 @@ const KNOWN: [&str; 12] = [
     "echo",
     "messageId",
     "timestamp",
+    "offset",
+    "subscriptionId",
     "recover",
     "since",
     "limit",
@@ -167,7 +170,7 @@ impl<'a> Message<'a> {
                     limit: self.field("limit").map(whole).transpose()?,
                 }),
                 "unsubscribe" => {
-                    Ok(Command::Unsubscribe { id: self.id()?, channel: self.channel()? })
+                    Ok(Command::Unsubscribe { id: self.id()?, subscription: self.subscription()? })
                 }
                 _ => Err(ErrorCode::UnknownAction),
             };
@@ -178,6 +181,7 @@ impl<'a> Message<'a> {
                 timestamp: self.optional("timestamp", is_timestamp)?,
             }),
             "pong" => Ok(Command::Pong),
+            "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
             "query" => {
                 let id = self.id()?;
                 let payload = self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
@@ -190,6 +194,28 @@ impl<'a> Message<'a> {
                 Ok(Command::History { id, channel: parameters.channel()?, query: query? })
             }
             _ => Err(ErrorCode::NoRoute),
+        }
+    }
+
+    fn received(&self) -> Result<Received<'a>, ErrorCode> {
+        let invalid = ErrorCode::InvalidMessage;
+        if let Some(id) = self.field("messageId") {
+            let id = string(id).ok_or(invalid)?;
+            let (epoch, offset) = id.split_once('-').ok_or(invalid)?;
+            let epoch = Epoch::parse(epoch).ok_or(invalid)?;
+            let offset = whole(offset).ok().filter(|number| number.to_string() == offset);
+            let offset = offset.filter(|offset| *offset > 0).ok_or(invalid)?;
+            return Ok(Received::One(Position { epoch, offset }));
+        }
+        let offset = whole(self.field("offset").ok_or(invalid)?)?;
+        Ok(Received::UpTo { channel: self.channel()?, offset })
+    }
+
+    fn subscription(&self) -> Result<Subscription<'a>, ErrorCode> {
+        match (self.field("channel"), self.field("subscriptionId")) {
+            (Some(_), Some(_)) => Err(ErrorCode::InvalidMessage),
+            (None, Some(id)) => Ok(Subscription::Id(whole(id)?)),
+            (_, None) => Ok(Subscription::Channel(self.channel()?)),
         }
     }
 

@@ -19,12 +19,14 @@ pub(super) struct Fields<'a> {
     is_no_object: bool,
     action: Option<&'a str>,
     type_: Option<&'a str>,
-    channel: Option<&'a str>,
+    pub(super) channel: Option<&'a str>,
     data: Option<&'a str>,
     echo: Option<&'a str>,
     id: Option<&'a str>,
-    message_id: Option<&'a str>,
+    pub(super) message_id: Option<&'a str>,
     timestamp: Option<&'a str>,
+    pub(super) offset: Option<&'a str>,
+    pub(super) subscription_id: Option<&'a str>,
     pub(super) recover: Option<&'a str>,
     pub(super) since: Option<&'a str>,
     pub(super) limit: Option<&'a str>,
@@ -70,6 +72,8 @@ impl<'a> Fields<'a> {
             "echo" => (&mut self.echo, "echo"),
             "messageId" => (&mut self.message_id, "messageId"),
             "timestamp" => (&mut self.timestamp, "timestamp"),
+            "offset" => (&mut self.offset, "offset"),
+            "subscriptionId" => (&mut self.subscription_id, "subscriptionId"),
             "recover" => (&mut self.recover, "recover"),
             "since" => (&mut self.since, "since"),
             "limit" => (&mut self.limit, "limit"),
@@ -138,7 +142,9 @@ impl<'a> Fields<'a> {
                 let (id, channel) = (self.id()?, self.channel()?);
                 Ok(Command::Subscribe { channel, start: self.start()?, limit: self.limit()?, id })
             }
-            "unsubscribe" => Ok(Command::Unsubscribe { id: self.id()?, channel: self.channel()? }),
+            "unsubscribe" => {
+                Ok(Command::Unsubscribe { id: self.id()?, subscription: self.subscription()? })
+            }
             unknown => {
                 let message = format!("unknown action `{}`", displayed_name(unknown));
                 Err((ErrorCode::UnknownAction, Cow::Owned(message)))
@@ -153,6 +159,7 @@ impl<'a> Fields<'a> {
             "query" => self.query(self.id()?),
             "auth" => self.auth(self.id()?),
             "restore_session" => self.restore(self.id()?),
+            "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))
@@ -160,7 +167,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn channel(&self) -> Result<Cow<'a, str>, Refused> {
+    pub(super) fn channel(&self) -> Result<Cow<'a, str>, Refused> {
         channel(self.channel)
     }
 

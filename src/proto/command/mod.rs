@@ -2,10 +2,13 @@
 //! Checks form only; whether a command is
 //! allowed, and what it does, is decided elsewhere.
 
+mod ack;
 mod fields;
 mod recall;
 mod session;
 mod users;
+
+pub use ack::{Received, Subscription};
 
 use std::borrow::Cow;
 use std::mem;
@@ -38,7 +41,7 @@ pub enum Command<'a> {
         id: Option<RequestId<'a>>,
     },
     Unsubscribe {
-        channel: Cow<'a, str>,
+        subscription: Subscription<'a>,
         id: Option<RequestId<'a>>,
     },
     Publish {
@@ -83,6 +86,11 @@ pub enum Command<'a> {
         pair: Option<(SessionId, ConnectionId)>,
         /// In the order of their channels, each once.
         claims: Vec<Claim>,
+        id: Option<RequestId<'a>>,
+    },
+    /// The client has received something of an acked channel.
+    Ack {
+        received: Received<'a>,
         id: Option<RequestId<'a>>,
     },
     Ping {
@@ -234,7 +242,10 @@ mod tests {
         assert_eq!(one(r#"{"action":"subscribe","channel":"a"}"#), Ok(subscribe("a")));
         assert_eq!(
             one(r#"{"id":-7,"channel":"a:b","action":"unsubscribe"}"#),
-            Ok(Command::Unsubscribe { channel: "a:b".into(), id: Some(RequestId("-7")) })
+            Ok(Command::Unsubscribe {
+                subscription: Subscription::Channel("a:b".into()),
+                id: Some(RequestId("-7"))
+            })
         );
         assert_eq!(
             one(r#" { "data" : { "a" : [1, "x\n"] } , "channel":"news","action":"publish"} "#),

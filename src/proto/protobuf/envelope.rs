@@ -31,6 +31,7 @@ pub enum Body<'a> {
     Pong(Ping),
     Query(Query<'a>),
     Auth(Auth<'a>),
+    Ack(Ack<'a>),
     RestoreSession(RestoreSession<'a>),
 }
 
@@ -52,6 +53,7 @@ pub struct Position<'a> {
 #[derive(Debug, Default)]
 pub struct Unsubscribe<'a> {
     pub channel: &'a str,
+    pub subscription_id: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,13 @@ pub struct Publish<'a> {
     pub message_id: &'a str,
     pub no_echo: bool,
     pub to_user: Option<&'a str>,
+}
+
+#[derive(Debug, Default)]
+pub struct Ack<'a> {
+    pub message_id: &'a str,
+    pub channel: &'a str,
+    pub offset: u64,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +137,7 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::PONG => body!(Pong, "pong"),
             number::QUERY => body!(Query, "query"),
             number::AUTH => body!(Auth, "auth"),
+            number::ACK => body!(Ack, "ack"),
             number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
             other => {
                 match other {
@@ -135,7 +145,6 @@ impl<'a> Message<'a> for Envelope<'a> {
                     number::CONFIRMATION => self.servers = Some("confirmation"),
                     number::ERROR => self.servers = Some("error"),
                     number::RESPONSE => self.servers = Some("response"),
-                    number::ACK => self.servers = Some("ack"),
                     number::WELCOME => self.servers = Some("welcome"),
                     number::SESSION_RESTORED => self.servers = Some("session_restored"),
                     number::GAP => self.servers = Some("gap"),
@@ -181,8 +190,10 @@ impl<'a> Message<'a> for Position<'a> {
 
 impl<'a> Message<'a> for Unsubscribe<'a> {
     fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
-        if number == 1 {
-            self.channel = value.text("channel")?;
+        match number {
+            1 => self.channel = value.text("channel")?,
+            2 => self.subscription_id = Some(value.number("subscription_id")?),
+            _ => {}
         }
         Ok(())
     }
@@ -196,6 +207,18 @@ impl<'a> Message<'a> for Publish<'a> {
             3 => self.message_id = value.text("message_id")?,
             4 => self.no_echo = value.number("no_echo")? != 0,
             6 => self.to_user = Some(value.text("to_user")?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Ack<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.message_id = value.text("message_id")?,
+            2 => self.channel = value.text("channel")?,
+            3 => self.offset = value.number("offset")?,
             _ => {}
         }
         Ok(())

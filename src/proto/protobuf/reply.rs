@@ -7,12 +7,11 @@ use bytes::Bytes;
 
 use crate::ids::{ConnectionId, Position, SessionId};
 use crate::proto::command::{Rejection, RequestId};
-use crate::proto::error_code::ErrorCode;
 use crate::proto::json::RawString;
 use crate::proto::protobuf::field::{Field, binary_frame};
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::publication::Publication;
-use crate::proto::recall::{Recovery, Standing, Unavailable};
+use crate::proto::recall::{Recovery, Restored, Standing, Unavailable};
 use crate::proto::reply::{GAP_REASON, PROTOCOL_VERSION};
 
 /// Field of the envelope: the server's number of a message.
@@ -24,19 +23,22 @@ const REQUEST_ID: u32 = 2;
 pub fn subscription_confirm(
     channel: &str,
     standing: &Standing,
+    subscription_id: Option<u64>,
     id: Option<RequestId<'_>>,
 ) -> Bytes {
     let epoch = standing.position.map(|position| position.epoch.to_string());
     let place = standing.position.zip(epoch.as_deref()).map(position_fields);
-    answer(id, number::CONFIRMATION, &standing_fields(channel, standing, place.as_ref()))
+    let fields = standing_fields(channel, standing, subscription_id, place.as_ref());
+    answer(id, number::CONFIRMATION, &fields)
 }
 
 /// `place`: the fields of its position.
 fn standing_fields<'a>(
     channel: &'a str,
     standing: &Standing,
+    subscription_id: Option<u64>,
     place: Option<&'a [Field<'a>; 2]>,
-) -> [Field<'a>; 5] {
+) -> [Field<'a>; 6] {
     let (recovered, count, reason) = match standing.recovery {
         None => (Field::Absent, 0, ""),
         Some(Recovery { outcome, count }) => {
@@ -46,6 +48,7 @@ fn standing_fields<'a>(
     };
     [
         Field::Text(1, channel),
+        subscription_id.map_or(Field::Absent, |id| Field::Present(2, id)),
         Field::message(3, place.map(|fields| &fields[..])),
         recovered,
         Field::Number(5, count),
@@ -57,31 +60,32 @@ fn standing_fields<'a>(
 pub fn session_restored(
     session_id: SessionId,
     connection_id: ConnectionId,
-    subscriptions: &[(&str, Result<Standing, ErrorCode>)],
+    subscriptions: &[Restored<'_>],
     id: Option<RequestId<'_>>,
     message_id: u64,
 ) -> Bytes {
     let (session, connection) = (session_id.to_string(), connection_id.to_string());
-    let position = |outcome: &Result<Standing, ErrorCode>| outcome.ok()?.position;
+    let position = |restored: &Restored<'_>| restored.outcome.ok()?.position;
     let epochs: Vec<_> = subscriptions
         .iter()
-        .map(|(_, outcome)| position(outcome).map(|position| position.epoch.to_string()))
+        .map(|restored| position(restored).map(|position| position.epoch.to_string()))
         .collect();
     let places: Vec<_> = subscriptions
         .iter()
         .zip(&epochs)
-        .map(|((_, outcome), epoch)| position(outcome).zip(epoch.as_deref()).map(position_fields))
+        .map(|(restored, epoch)| position(restored).zip(epoch.as_deref()).map(position_fields))
         .collect();
     let listed: Vec<_> = subscriptions
         .iter()
         .zip(&places)
-        .map(|((channel, outcome), place)| match outcome {
-            Ok(standing) => standing_fields(channel, standing, place.as_ref()),
+        .map(|(Restored { channel, subscription_id, outcome }, place)| match outcome {
+            Ok(standing) => standing_fields(channel, standing, *subscription_id, place.as_ref()),
             Err(code) => [
                 Field::Text(1, channel),
                 Field::Present(4, 0),
                 Field::Text(7, code.as_str()),
                 Field::Text(8, code.as_str()),
+                Field::Absent,
                 Field::Absent,
             ],
         })

@@ -4,15 +4,15 @@
 use std::borrow::Cow;
 use std::mem;
 
-use crate::ids::{ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
+use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
-    Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Refused, Rejection, RequestId,
-    addressee, displayed_name, sorted_claims, history, invalid,
+    Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
+    RequestId, Subscription,    addressee, displayed_name, sorted_claims, history, invalid,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::protobuf::envelope::{
-    Auth, Body, ChannelPosition, Envelope, Message, Ping, Position, Publish, Query, RestoreSession, Subscribe, Unsubscribe,
+    Ack, Auth, Body, ChannelPosition, Envelope, Message, Ping, Position, Publish, Query, RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};
@@ -98,9 +98,8 @@ impl<'a> Envelope<'a> {
             match body {
                 Body::Publish(publish) => publish.command(data, scratch, id),
                 Body::Subscribe(subscribe) => subscribe.command(id),
-                Body::Unsubscribe(Unsubscribe { channel }) => {
-                    checked(channel).map(|channel| Command::Unsubscribe { channel, id })
-                }
+                Body::Unsubscribe(unsubscribe) => unsubscribe.command(id),
+                Body::Ack(ack) => ack.command(id),
                 Body::Ping(Ping { timestamp_ms }) => {
                     let timestamp = (timestamp_ms != 0).then_some(&*scratch.timestamp);
                     Ok(Command::Ping { id, timestamp })
@@ -129,12 +128,13 @@ impl<'a> Body<'a> {
         let channel = match *self {
             Self::Publish(Publish { channel, .. })
             | Self::Subscribe(Subscribe { channel, .. })
-            | Self::Unsubscribe(Unsubscribe { channel }) => channel,
+            | Self::Unsubscribe(Unsubscribe { channel, .. }) => channel,
             Self::None
             | Self::Ping(_)
             | Self::Pong(_)
             | Self::Query(_)
             | Self::Auth(_)
+            | Self::Ack(_)
             | Self::RestoreSession(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
@@ -185,6 +185,31 @@ impl<'a> Subscribe<'a> {
             }
         };
         Ok(Command::Subscribe { channel, start, limit: self.limit.map(u64::from), id })
+    }
+}
+
+impl<'a> Unsubscribe<'a> {
+    fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        let subscription = match (self.channel, self.subscription_id) {
+            ("", Some(id)) => Subscription::Id(id),
+            (_, Some(_)) => {
+                return Err(invalid("`channel` and `subscription_id` exclude each other"));
+            }
+            (channel, None) => Subscription::Channel(checked(channel)?),
+        };
+        Ok(Command::Unsubscribe { subscription, id })
+    }
+}
+
+impl<'a> Ack<'a> {
+    fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        let received = match self.message_id {
+            "" => Received::UpTo { channel: checked(self.channel)?, offset: self.offset },
+            message_id => ids::Position::parse(message_id)
+                .map(Received::One)
+                .ok_or_else(|| invalid("`message_id` is none that was delivered"))?,
+        };
+        Ok(Command::Ack { received, id })
     }
 }
 

@@ -6,9 +6,8 @@ use super::{optional, standing_fields};
 use crate::ids::{ConnectionId, SessionId, UserName};
 use crate::proto::command::RequestId;
 use crate::proto::encoder::{Part, text_frame};
-use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
-use crate::proto::recall::Standing;
+use crate::proto::recall::Restored;
 
 /// How long a connection takes to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +71,7 @@ pub fn session_facts(facts: &SessionFacts) -> String {
 pub fn session_restored(
     session_id: SessionId,
     connection_id: ConnectionId,
-    subscriptions: &[(&str, Result<Standing, ErrorCode>)],
+    subscriptions: &[Restored<'_>],
     id: Option<RequestId<'_>>,
     message_id: u64,
 ) -> Bytes {
@@ -82,8 +81,8 @@ pub fn session_restored(
     );
     let listed: Vec<_> = subscriptions
         .iter()
-        .map(|(channel, outcome)| match outcome {
-            Ok(standing) => (channel, standing_fields(standing)),
+        .map(|Restored { channel, subscription_id, outcome }| match outcome {
+            Ok(standing) => (channel, standing_fields(standing, *subscription_id)),
             Err(code) => {
                 let fields = format!(r#","recovered":false,"reason":"{code}","code":"{code}""#);
                 (channel, fields)
@@ -105,7 +104,8 @@ pub fn session_restored(
 mod tests {
     use super::*;
     use crate::ids::{Epoch, Position, ShardId};
-    use crate::proto::recall::{Recovery, Unavailable};
+    use crate::proto::error_code::ErrorCode;
+    use crate::proto::recall::{Recovery, Standing, Unavailable};
 
     const SESSION: SessionId = SessionId { shard: ShardId(1), secret: 10 };
     const CONNECTION: ConnectionId = ConnectionId { shard: ShardId(2), slot: 3, secret: 0 };
@@ -145,15 +145,20 @@ mod tests {
         let position = Some(Position { epoch: Epoch(0xE), offset: 7 });
         let recovered = Some(Recovery { outcome: Ok(()), count: 3 });
         let live = Some(Recovery { outcome: Err(Unavailable::NoHistory), count: 0 });
+        let restored = |channel, subscription_id, outcome| Restored {
+            channel,
+            subscription_id,
+            outcome,
+        };
         let subscriptions = [
-            ("a\"", Ok(Standing { position, recovery: recovered })),
-            ("b", Ok(Standing { position: None, recovery: live })),
-            ("c", Err(ErrorCode::BacklogFull)),
+            restored("a\"", Some(3), Ok(Standing { position, recovery: recovered })),
+            restored("b", None, Ok(Standing { position: None, recovery: live })),
+            restored("c", None, Err(ErrorCode::BacklogFull)),
         ];
         assert_eq!(
             payload(session_restored(SESSION, CONNECTION, &subscriptions, None, 5)),
             format!(
-                r#"{{"type":"session_restored","id":"5",{pair},"subscriptions":[{{"channel":"a\"","epoch":"000000000000000e","offset":7,"recovered":true,"recoveredCount":3}},{{"channel":"b","recovered":false,"recoveredCount":0,"reason":"no_history","code":"position_unavailable"}},{{"channel":"c","recovered":false,"reason":"backlog_full","code":"backlog_full"}}]}}"#
+                r#"{{"type":"session_restored","id":"5",{pair},"subscriptions":[{{"channel":"a\"","subscriptionId":3,"epoch":"000000000000000e","offset":7,"recovered":true,"recoveredCount":3}},{{"channel":"b","recovered":false,"recoveredCount":0,"reason":"no_history","code":"position_unavailable"}},{{"channel":"c","recovered":false,"reason":"backlog_full","code":"backlog_full"}}]}}"#
             )
         );
     }

@@ -119,6 +119,7 @@ impl World {
                 broker.expire();
             }
             assert_eq!(broker.topics(), 0, "topics are held");
+            assert_eq!(broker.next_overdue(), None, "windows are held");
         }
         assert_eq!(self.network.borrow().open(), 0);
         assert_eq!(self.settings.metrics.connections(), 0);

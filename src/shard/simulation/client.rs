@@ -1,12 +1,12 @@
 //! One simulated client: speaks WebSocket, keeps what it saw.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::sessions::Session;
-use super::{Outcome, Published, TOPICS, translate};
+use super::{ACKED, Outcome, Published, TOPICS, translate};
 use crate::io::sim::{Network, Random, SocketId};
 use crate::proto::Encoding;
 
@@ -49,6 +49,8 @@ pub struct Place {
     pub gaps: Vec<(u64, u64)>,
     /// Where it began.
     pub begin: u64,
+    /// On the acked topic: what it has and has not acknowledged.
+    pub unacked: BTreeSet<u64>,
 }
 
 pub struct Client {
@@ -71,6 +73,10 @@ pub struct Client {
     /// What it asked to recover, by topic: until that is answered.
     recovering: BTreeMap<usize, Place>,
     pub session: Session,
+    /// Offsets of the acked topic that it has got and is to acknowledge.
+    pub owed: Vec<u64>,
+    /// From now on it acknowledges whatever it gets.
+    prompt: bool,
 }
 
 impl Client {
@@ -91,6 +97,8 @@ impl Client {
             pings: 0,
             recovering: BTreeMap::new(),
             session: Session::default(),
+            owed: Vec::new(),
+            prompt: manner == Manner::Witness,
         }
     }
 
@@ -125,13 +133,25 @@ impl Client {
         self.say(network, &text, random);
     }
 
-    /// Where it is on each topic with history that it is subscribed to.
+    /// Where it is on each topic with history that it is subscribed to; on the acked one before what it
+    /// has not acknowledged.
     pub fn reached(&self) -> Vec<(usize, Place)> {
-        let places = self
-            .subscribed
-            .iter()
-            .filter_map(|(topic, segment)| Some((*topic, self.segments[*segment].place.clone()?)));
+        let places = self.subscribed.iter().filter_map(|(topic, segment)| {
+            let mut place = self.segments[*segment].place.clone()?;
+            place.offset = place.unacked.first().map_or(place.offset, |first| first - 1);
+            Some((*topic, place))
+        });
         places.collect()
+    }
+
+    pub fn is_prompt(&self) -> bool {
+        self.prompt
+    }
+
+    /// Where it is on the acked topic, if it is subscribed to that.
+    pub fn acked_place(&mut self) -> Option<&mut Place> {
+        let segment = *self.subscribed.get(&ACKED)?;
+        self.segments[segment].place.as_mut()
     }
 
     pub fn recover(
@@ -223,8 +243,9 @@ impl Client {
         self.manner = Manner::Mute;
     }
 
-    /// From now on it reads whatever comes.
+    /// From now on it reads whatever comes, and acknowledges it.
     pub fn hurry(&mut self) {
+        self.prompt = true;
         if matches!(self.manner, Manner::Slow | Manner::Stopped) {
             self.manner = Manner::Brisk;
         }
@@ -291,6 +312,7 @@ impl Client {
                 opcode => panic!("unexpected opcode {opcode}"),
             }
         }
+        self.acknowledge(network, random);
         self.notice_end(network);
     }
 
@@ -328,6 +350,9 @@ impl Client {
             self.last_pong = pong;
         } else if message["type"] == "ack" {
             self.take_outcome(&message["requestId"], Outcome::Accepted, published);
+        } else if message["type"] == "error" {
+            // An acknowledgement that met the end of its subscription.
+            assert_eq!(message["code"], "not_subscribed", "{message}");
         } else if message["channel"] == "system" {
             self.take_system_message(&message["data"], index, published);
         } else {
@@ -366,6 +391,9 @@ impl Client {
                 if let Some(segment) = self.subscribed.remove(&topic) {
                     self.segments[segment].over = true;
                 }
+                if topic == ACKED {
+                    self.owed.clear();
+                }
             }
             Some("error") => match data["code"].as_str() {
                 Some("backlog_full" | "unavailable") => {
@@ -399,7 +427,8 @@ impl Client {
             assert!(data["reason"].is_string(), "{data}");
         }
         let (seen, gaps) = (Vec::new(), Vec::new());
-        Some(Place { epoch: epoch.to_owned(), offset, seen, gaps, begin: offset })
+        let unacked = BTreeSet::new();
+        Some(Place { epoch: epoch.to_owned(), offset, seen, gaps, begin: offset, unacked })
     }
 
     fn take_outcome(&mut self, id: &Value, outcome: Outcome, published: &mut [Published]) {
@@ -422,8 +451,18 @@ impl Client {
         }
         let segment = self.subscribed.get(&publication.topic);
         let segment = *segment.unwrap_or_else(|| panic!("client {index}: not subscribed: {id}"));
-        self.segments[segment].seen.push(id);
-        if let Some(place) = &mut self.segments[segment].place {
+        let mut place = self.segments[segment].place.take();
+        let again = match &mut place {
+            Some(place) if publication.topic == ACKED => self.take_delivery(message, place, id),
+            _ => false,
+        };
+        let segment = &mut self.segments[segment];
+        segment.place = place;
+        if again {
+            return;
+        }
+        segment.seen.push(id);
+        if let Some(place) = &mut segment.place {
             let offset = message["offset"].as_u64().expect("an offset");
             assert!(offset > place.offset, "client {index}: {offset} again: {place:?}");
             place.offset = offset;

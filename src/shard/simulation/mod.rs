@@ -8,6 +8,7 @@
 //! `STENTOR_SIM_SEEDS=1000000 cargo test --release simulat` runs a million seeds,
 //! `STENTOR_SIM_SEED=17 cargo test simulat` replays one.
 
+mod acks;
 mod check;
 mod client;
 mod scenarios;
@@ -36,15 +37,16 @@ use client::{Client, Manner};
 const SEEDS: u64 = 5000;
 const STEPS: usize = 250;
 const CLIENTS: usize = 14;
-/// One under each policy, two more for topics without a namespace, and two with a history: one that
-/// keeps everything, and one that keeps little.
-const TOPICS: [&str; 8] =
-    ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t"];
+/// One under each policy, two more for topics without a namespace, and three with a history: one that
+/// keeps everything, one that keeps little, and one whose subscribers acknowledge.
+const TOPICS: [&str; 9] =
+    ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t", "acked:t"];
 /// The first of [`TOPICS`] with a history.
 const FIRST_KEPT: usize = 6;
+const ACKED: usize = 8;
 
 /// What the worlds must meet, else they prove nothing.
-const MET: [Counter; 8] = [
+const MET: [Counter; 12] = [
     Counter::SessionsRestored,
     Counter::SessionsMoved,
     Counter::SessionsExpired,
@@ -53,6 +55,10 @@ const MET: [Counter; 8] = [
     Counter::HistoryGaps,
     Counter::NotRecovered,
     Counter::HistoryTrimmed,
+    Counter::Acked,
+    Counter::Redelivered,
+    Counter::AckExpired,
+    Counter::AckPaused,
 ];
 
 /// What was published, by id: ids are handed out in order.
@@ -148,6 +154,7 @@ impl World {
             self.act();
             self.step();
             self.check_bounds();
+            self.check_windows();
         }
         self.settle();
         self.check_streams();
@@ -284,6 +291,7 @@ impl World {
         self.network.borrow_mut().descriptors_exhausted = false;
         for client in &mut self.clients {
             client.hurry();
+            client.acknowledge_all(&self.network, &mut self.random);
         }
         let mut quiet = 0;
         let mut steps = 0;
@@ -325,6 +333,7 @@ fn small_bounds(random: &mut Random) -> Config {
     config.limits.fanout_backlog = if random.one_in(3) { 1000 } else { 1 << 20 };
     config.limits.max_subscriptions = 2 + random.below(6) as u32;
     config.limits.max_errors = 1000;
+    config.limits.max_unacked = 3 + random.below(40);
     config.limits.slow_consumer_timeout = Duration::from_secs(2);
     config.limits.close_timeout = Duration::from_secs(1);
     // Often enough that what clients have got is asked for, and not so often that a shard that stops for a
@@ -345,7 +354,13 @@ fn small_bounds(random: &mut Random) -> Config {
             ..ChannelOptions::default()
         },
     };
+    // Without a log it is in memory, as the others are.
+    let mut acked = history("acked", 1_000_000, 1_000_000);
+    acked.options.level = Level::Acked;
+    acked.options.ack_timeout = Duration::from_millis(50 + random.below(1000) as u64);
+    acked.options.ack_retries = random.below(4) as u32;
     config.namespaces = vec![
+        acked,
         history("kept", 1_000_000, 1_000_000),
         history("short", 3 + random.below(60), 1 + random.below(20) as u64),
         namespace("last", SlowConsumer::Conflate),

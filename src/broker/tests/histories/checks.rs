@@ -3,11 +3,48 @@
 use std::collections::VecDeque;
 
 use super::steps::Step;
-use super::{SHARDS, SLOTS, TTL, World, position};
+use super::{SHARDS, SLOTS, TTL, UNACKED_MAX, World, position};
 use crate::broker::Broker;
 use crate::ids::Position;
+use crate::message::PublishOutcome;
 
 impl World {
+    /// What the home has made of a publication: `before` is where its history ended.
+    pub fn note_outcome(
+        &mut self,
+        topic: usize,
+        number: usize,
+        id: Option<u8>,
+        before: Option<Position>,
+        outcome: PublishOutcome,
+    ) {
+        let after = self.history(topic).map(|(position, _)| position);
+        let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
+        let (shard, token) = self.publications[number].author;
+        let key = id.map(|id| (shard, token.pack(), topic, id));
+        let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
+            let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
+            same_epoch && time.after(TTL) > self.now
+        });
+        match outcome {
+            PublishOutcome::Accepted { offset: Some(offset) } => match known {
+                Some((_, first, _)) => {
+                    assert_eq!((offset, after), (*first, before), "it came twice");
+                }
+                None => {
+                    assert_eq!((offset, offset), (head(before) + 1, head(after)));
+                    let epoch = after.expect("there is a history").epoch.0;
+                    let order = self.orders.entry((topic, epoch)).or_default();
+                    order.push(number);
+                    assert_eq!(order.len() as u64, offset, "offsets have no gap");
+                    key.map(|key| self.accepted.insert(key, (epoch, offset, self.now)));
+                }
+            },
+            PublishOutcome::BacklogFull => assert_eq!(after, before, "it was refused"),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
     /// A subscriber gets a publication.
     pub fn see(&mut self, shard: usize, slot: u32, text: &str) {
         let (topic, offset, number) = parse(text);
@@ -17,24 +54,31 @@ impl World {
         assert_eq!(order[offset as usize - 1], number, "an offset has one publication: {text}");
         let publication = &self.publications[number];
         assert!(publication.echo || publication.author != self.streams[stream].reader, "its own");
+        if self.see_again(stream, offset) {
+            return;
+        }
         self.pass_own(stream, offset);
-        let stream = &mut self.streams[stream];
-        assert_eq!(stream.next, offset, "{stream:?}: {text}");
-        stream.next += 1;
+        assert_eq!(self.streams[stream].next, offset, "{:?}: {text}", self.streams[stream]);
+        self.streams[stream].next += 1;
+        self.note_delivery(shard, slot, stream, offset);
     }
 
     pub fn see_gap(&mut self, shard: usize, slot: u32, topic: usize, from: u64, to: u64) {
         self.gaps += 1;
         let stream = self.current[&(shard, slot, topic)];
-        self.pass_own(stream, from);
         let (_, first) = self.history(topic).expect("somebody reads it");
         assert!(from <= to && to < first, "{from} to {to} are not gone: {first} is there");
+        if self.lose_again(stream, from, to) {
+            return;
+        }
+        self.pass_own(stream, from);
         let stream = &mut self.streams[stream];
         assert_eq!(stream.next, from);
         stream.next = to + 1;
     }
 
-    /// Passes over what the reader published itself and does not want, as far as `offset`.
+    /// Passes over what the reader published itself and does not want, and what it has acknowledged on an
+    /// earlier connection, as far as `offset`.
     pub fn pass_own(&mut self, stream: usize, offset: u64) {
         let stream = &mut self.streams[stream];
         let order = self.orders.get(&(stream.topic, stream.epoch.0));
@@ -42,7 +86,8 @@ impl World {
             && let Some(number) = order.and_then(|order| order.get(stream.next as usize - 1))
         {
             let publication = &self.publications[*number];
-            if publication.echo || publication.author != stream.reader {
+            let own = !publication.echo && publication.author == stream.reader;
+            if !own && !stream.known.contains(&stream.next) {
                 return;
             }
             stream.next += 1;
@@ -72,6 +117,7 @@ impl World {
                     reading |= self.feed(shard, slot);
                 }
             }
+            reading |= self.acknowledge_all();
             let busy = reading || self.brokers.iter().any(Broker::has_fanouts);
             if before == 0 && !busy && self.links.iter().flatten().all(VecDeque::is_empty) {
                 return;
@@ -80,6 +126,11 @@ impl World {
     }
 
     pub fn check(&mut self) {
+        for (shard, broker) in self.brokers.iter().enumerate() {
+            for slot in 0..SLOTS {
+                assert_eq!(broker.acks.room(slot), UNACKED_MAX, "{slot} of {shard}");
+            }
+        }
         for asked in &self.asked {
             let (shard, token) = asked.reader;
             let is_gone = token != self.token(shard, token.slot);
@@ -109,6 +160,7 @@ impl World {
         for (broker, frames) in self.brokers.iter().zip(&self.frames) {
             assert_eq!(broker.topics(), 0);
             assert_eq!(broker.backlog_bytes, 0);
+            assert_eq!(broker.next_overdue(), None);
             assert_eq!((broker.retention.bytes, broker.retention.next()), (0, None));
             assert!(frames.is_empty());
         }

@@ -1,6 +1,7 @@
 //! Topics with history: every subscriber sees the offsets from where it was told that it begins, each
 //! once and in order, or is told which ones are gone.
 
+mod acks;
 mod checks;
 mod steps;
 
@@ -14,15 +15,21 @@ use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, Subscri
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FramePool;
-use crate::message::{Begin, PublishOutcome, Receipt, ShardMessage};
+use crate::message::{Begin, Receipt, ShardMessage};
 use crate::proto::{HistoryQuery, Since, Standing, Start, Unavailable};
+use acks::Sent;
 use checks::parse;
-use steps::{From, Step, step};
+use steps::{From, Step, acked_step, step};
 
 const SHARDS: usize = 3;
 const SLOTS: u32 = 3;
-/// Two that keep a few publications, and one whose new subscribers get the latest.
-const TOPICS: [&str; 3] = ["h:a", "h:b", "l:c"];
+/// Two that keep a few publications, one whose new subscribers get the latest, and one whose subscribers
+/// acknowledge.
+const TOPICS: [&str; 4] = ["h:a", "h:b", "l:c", "k:d"];
+const ACKED: usize = 3;
+const UNACKED_MAX: usize = 4;
+const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+const ACK_RETRIES: u32 = 2;
 const KEPT: usize = 6;
 const TTL: Duration = Duration::from_secs(20);
 
@@ -35,6 +42,11 @@ struct Stream {
     /// It has, or was told that it cannot have, everything before.
     next: u64,
     over: bool,
+    /// Of the acked topic: what came last, what waits for its acknowledgement, and what was
+    /// acknowledged on an earlier connection.
+    delivered: u64,
+    unacked: BTreeMap<u64, Sent>,
+    known: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -62,6 +74,8 @@ struct World {
     congested: Vec<Vec<bool>>,
     generations: Vec<Vec<u32>>,
     slow: BTreeSet<(usize, u32)>,
+    /// Connections that were said to have something to read.
+    ready: BTreeSet<(usize, u64)>,
     now: Moment,
     streams: Vec<Stream>,
     current: BTreeMap<(usize, u32, usize), usize>,
@@ -73,24 +87,38 @@ struct World {
     orders: BTreeMap<(usize, u64), Vec<usize>>,
     /// Epoch and offset of what was accepted under a message id, and when.
     accepted: BTreeMap<MessageKey, (u64, u64, Moment)>,
+    /// What subscriptions were to know already, by their numbers in `asked`.
+    restored: BTreeMap<usize, BTreeSet<u64>>,
     gaps: usize,
     replayed: usize,
+    redelivered: usize,
+    paused: usize,
 }
 
 impl World {
     fn new(kept: usize) -> Self {
         let mut config = Config::default();
-        let options = |last| ChannelOptions {
-            level: Level::History,
+        let options = |last, level| ChannelOptions {
+            level,
+            ack_timeout: ACK_TIMEOUT,
+            ack_retries: ACK_RETRIES,
             history_size: kept,
             history_ttl: TTL,
             idempotency_window: TTL,
             last,
             ..ChannelOptions::default()
         };
-        let namespace =
-            |name: &str, last| Namespace { name: name.to_owned(), options: options(last) };
-        config.namespaces = vec![namespace("h", false), namespace("l", true)];
+        let namespace = |name: &str, last, level| Namespace {
+            name: name.to_owned(),
+            options: options(last, level),
+        };
+        // Without a log the acked one is in memory, too.
+        config.namespaces = vec![
+            namespace("h", false, Level::History),
+            namespace("k", false, Level::Acked),
+            namespace("l", true, Level::History),
+        ];
+        config.limits.max_unacked = UNACKED_MAX;
         config.limits.fanout_backlog = 2000;
         let mut brokers: Vec<_> =
             (0..SHARDS as u16).map(|shard| broker(shard, SHARDS, &config)).collect();
@@ -105,6 +133,7 @@ impl World {
             congested: vec![vec![false; SHARDS]; SHARDS],
             generations: vec![vec![1; SLOTS as usize]; SHARDS],
             slow: BTreeSet::new(),
+            ready: BTreeSet::new(),
             now: Moment(0),
             streams: Vec::new(),
             current: BTreeMap::new(),
@@ -113,8 +142,11 @@ impl World {
             publications: Vec::new(),
             orders: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            restored: BTreeMap::new(),
             gaps: 0,
             replayed: 0,
+            redelivered: 0,
+            paused: 0,
         }
     }
 
@@ -169,6 +201,8 @@ impl World {
                 self.brokers[shard].note_congestion(full.map(|(other, _)| ShardId(other as u16)));
             }
             Step::Wait(seconds) => self.wait(seconds),
+            Step::Ack(shard, slot, pick) => self.acknowledge(shard, slot, pick),
+            Step::Resume(shard, slot) => self.resume(shard, slot),
         }
     }
 
@@ -178,6 +212,7 @@ impl World {
             broker.begin_turn(self.now);
             broker.expire();
         }
+        self.expire_acks();
     }
 
     fn subscribe(
@@ -239,42 +274,6 @@ impl World {
             self.note_outcome(topic, number, id, before.map(|(position, _)| position), outcome);
         }
         self.apply(shard, effects);
-    }
-
-    /// What the home has made of a publication: `before` is where its history ended.
-    fn note_outcome(
-        &mut self,
-        topic: usize,
-        number: usize,
-        id: Option<u8>,
-        before: Option<Position>,
-        outcome: PublishOutcome,
-    ) {
-        let after = self.history(topic).map(|(position, _)| position);
-        let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
-        let (shard, token) = self.publications[number].author;
-        let key = id.map(|id| (shard, token.pack(), topic, id));
-        let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
-            let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
-            same_epoch && time.after(TTL) > self.now
-        });
-        match outcome {
-            PublishOutcome::Accepted { offset: Some(offset) } => match known {
-                Some((_, first, _)) => {
-                    assert_eq!((offset, after), (*first, before), "it came twice");
-                }
-                None => {
-                    assert_eq!((offset, offset), (head(before) + 1, head(after)));
-                    let epoch = after.expect("there is a history").epoch.0;
-                    let order = self.orders.entry((topic, epoch)).or_default();
-                    order.push(number);
-                    assert_eq!(order.len() as u64, offset, "offsets have no gap");
-                    key.map(|key| self.accepted.insert(key, (epoch, offset, self.now)));
-                }
-            },
-            PublishOutcome::BacklogFull => assert_eq!(after, before, "it was refused"),
-            outcome => panic!("{outcome:?}"),
-        }
     }
 
     fn query(&mut self, shard: usize, slot: u32, topic: usize, query: HistoryQuery) {
@@ -369,8 +368,15 @@ impl World {
             return true;
         }
         let token = self.token(shard, slot);
+        let ready = (shard, token.pack());
+        if !self.ready.contains(&ready) {
+            return false;
+        }
         let mut effects = Vec::new();
         let fed = self.brokers[shard].feed(token, &mut effects);
+        if matches!(fed, Fed::Nothing | Fed::Waiting) {
+            self.ready.remove(&ready);
+        }
         self.apply(shard, effects);
         fed != Fed::Nothing
     }
@@ -397,6 +403,8 @@ impl World {
                 Effect::Handed { .. } => panic!("nobody has an inbox: {effect:?}"),
                 Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
                 Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
+                Effect::Ready { token } => drop(self.ready.insert((shard, token.pack()))),
+                Effect::Published { .. } | Effect::Page { .. } => {}
             }
         }
     }
@@ -439,8 +447,13 @@ impl World {
             }
         }
         let (reader, next, epoch) = ((shard, token), at.offset + 1, at.epoch);
+        let known = self.take_restored(id);
+        let recovered = standing.recovery.is_some_and(|recovery| recovery.outcome.is_ok());
+        let known = if recovered { known } else { BTreeSet::new() };
         self.current.insert(key, self.streams.len());
-        self.streams.push(Stream { reader, topic, epoch, next, over: false });
+        let (delivered, unacked) = (0, BTreeMap::new());
+        let over = false;
+        self.streams.push(Stream { reader, topic, epoch, next, over, delivered, unacked, known });
     }
 }
 
@@ -467,6 +480,14 @@ proptest! {
         steps in prop::collection::vec(step(), 0..250),
     ) {
         run(KEPT, steps);
+    }
+
+    #[test]
+    fn deliveries_come_again_until_they_are_acknowledged(
+        kept in prop_oneof![Just(KEPT), Just(100_000)],
+        steps in prop::collection::vec(acked_step(), 0..250),
+    ) {
+        run(kept, steps);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{SHARDS, SLOTS, TOPICS};
+use super::{ACKED, SHARDS, SLOTS, TOPICS};
 use crate::broker::tests::UNIX_START;
 use crate::proto::{HistoryQuery, Since};
 
@@ -31,6 +31,10 @@ pub enum Step {
     Congest(usize, usize, bool),
     /// Seconds pass.
     Wait(u64),
+    /// A slot acknowledges one delivery of the acked topic, several, or what was none.
+    Ack(usize, u32, usize),
+    /// A connection breaks, and the next one goes on with what it has acknowledged.
+    Resume(usize, u32),
 }
 
 fn since() -> impl Strategy<Value = Since> {
@@ -68,10 +72,36 @@ pub fn step() -> impl Strategy<Value = Step> {
         16 => (shard.clone(), shard.clone()).prop_map(|(from, to)| Step::Arrive(from, to)),
         6 => (shard.clone(), 1..4usize).prop_map(|(shard, visits)| Step::Advance(shard, visits)),
         6 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Feed(shard, slot)),
-        2 => (shard.clone(), slot, any::<bool>())
+        2 => (shard.clone(), slot.clone(), any::<bool>())
             .prop_map(|(shard, slot, slow)| Step::Slow(shard, slot, slow)),
-        1 => (shard.clone(), shard, any::<bool>())
+        1 => (shard.clone(), shard.clone(), any::<bool>())
             .prop_map(|(shard, other, full)| Step::Congest(shard, other, full)),
-        1 => (1..8u64).prop_map(Step::Wait),
+        2 => (1..8u64).prop_map(Step::Wait),
+        4 => (shard.clone(), slot.clone(), 0..9usize)
+            .prop_map(|(shard, slot, pick)| Step::Ack(shard, slot, pick)),
+        1 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Resume(shard, slot)),
+    ]
+}
+
+/// As [`step`], on the acked topic alone and with more of what belongs to it.
+pub fn acked_step() -> impl Strategy<Value = Step> {
+    let (shard, slot) = (0..SHARDS, 0..SLOTS);
+    let place = (shard.clone(), slot.clone());
+    let begin = prop_oneof![3 => Just(From::Now), 1 => Just(From::Recover)];
+    prop_oneof![
+        3 => (place.clone(), begin)
+            .prop_map(|((shard, slot), begin)| Step::Subscribe(shard, slot, ACKED, begin, None)),
+        1 => place.clone().prop_map(|(shard, slot)| Step::Unsubscribe(shard, slot, ACKED)),
+        8 => (place.clone(), any::<bool>())
+            .prop_map(|((shard, slot), echo)| Step::Publish(shard, slot, ACKED, echo, None)),
+        16 => (shard.clone(), shard.clone()).prop_map(|(from, to)| Step::Arrive(from, to)),
+        8 => (shard.clone(), 1..4usize).prop_map(|(shard, visits)| Step::Advance(shard, visits)),
+        14 => place.clone().prop_map(|(shard, slot)| Step::Feed(shard, slot)),
+        1 => (place.clone(), any::<bool>())
+            .prop_map(|((shard, slot), slow)| Step::Slow(shard, slot, slow)),
+        5 => (2..6u64).prop_map(Step::Wait),
+        6 => (place.clone(), 0..9usize)
+            .prop_map(|((shard, slot), pick)| Step::Ack(shard, slot, pick)),
+        2 => place.prop_map(|(shard, slot)| Step::Resume(shard, slot)),
     ]
 }
