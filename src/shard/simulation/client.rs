@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::sessions::Session;
 use super::{Outcome, Published, TOPICS};
 use crate::io::sim::{Network, Random, SocketId};
+use crate::shard::heartbeat::PROBE;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +191,10 @@ impl Client {
         self.leave();
     }
 
+    pub fn set_manner(&mut self, manner: Manner) {
+        self.manner = manner;
+    }
+
     /// From now on it answers no pings.
     pub fn mute(&mut self) {
         self.manner = Manner::Mute;
@@ -245,6 +250,7 @@ impl Client {
                     self.leave();
                 }
                 9 if self.manner != Manner::Mute => {
+                    self.session.probes += u32::from(payload == PROBE);
                     self.send(network, 10, &payload, random);
                 }
                 9 => {}
