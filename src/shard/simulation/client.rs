@@ -9,6 +9,7 @@ use super::sessions::Session;
 use super::{ACKED, Outcome, Published, TOPICS, translate};
 use crate::io::sim::{Network, Random, SocketId};
 use crate::proto::Encoding;
+use crate::shard::heartbeat::PROBE;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +239,10 @@ impl Client {
         self.leave();
     }
 
+    pub fn set_manner(&mut self, manner: Manner) {
+        self.manner = manner;
+    }
+
     /// From now on it answers no pings.
     pub fn mute(&mut self) {
         self.manner = Manner::Mute;
@@ -304,6 +309,7 @@ impl Client {
                     self.leave();
                 }
                 9 if self.manner != Manner::Mute => {
+                    self.session.probes += u32::from(payload == PROBE);
                     self.send(network, 10, &payload, random);
                 }
                 9 => {}

@@ -14,7 +14,7 @@ impl World {
         self.network.borrow_mut().connect(ShardId(shard), STEADY_CAPACITY)
     }
 
-    fn steps(&mut self, count: usize) {
+    pub fn steps(&mut self, count: usize) {
         (0..count).for_each(|_| self.step());
     }
 
@@ -23,7 +23,7 @@ impl World {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn open_client(&mut self, shard: u16) -> usize {
+    pub fn open_client(&mut self, shard: u16) -> usize {
         let client = Client::new(self.raw_socket(shard), Manner::Brisk, Encoding::Json);
         client.upgrade(&self.network);
         self.clients.push(client);
@@ -46,7 +46,7 @@ impl World {
     }
 }
 
-fn world(shards: usize, change: impl Fn(&mut Config)) -> World {
+pub fn world(shards: usize, change: impl Fn(&mut Config)) -> World {
     World::configured(7, shards, |config| {
         *config = Config::default();
         change(config);

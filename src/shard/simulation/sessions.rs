@@ -2,11 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::client::{Client, Manner, Place, Segment};
+use super::scenarios::world;
 use super::{FIRST_KEPT, TOPICS, World};
+use crate::config::{ChannelOptions, Level, Namespace};
+use crate::ids::ShardId;
 use crate::io::sim::{Network, Random};
 
 /// What a client knows of its session.
@@ -16,6 +20,8 @@ pub struct Session {
     pub pair: Option<(String, String)>,
     /// Somebody else has its ids.
     pub used: bool,
+    /// Pings that ask what it has got, and that it has answered.
+    pub probes: u32,
     /// Topics that it has asked to leave.
     withdrawn: BTreeSet<usize>,
     /// What it restores, until that is answered.
@@ -243,6 +249,57 @@ impl World {
                 assert!(had.insert(session), "client {index}: {session} is had twice");
                 assert!(client.session.asked.is_none(), "client {index} was never answered");
             }
+        }
+    }
+}
+
+#[test]
+fn a_ping_that_overtakes_publications_does_not_prove_them() {
+    let mut world = world(2, |config| {
+        let options = ChannelOptions { level: Level::History, ..ChannelOptions::default() };
+        config.namespaces = vec![Namespace { name: "kept".into(), options }];
+        config.heartbeat.interval = Duration::from_secs(2);
+    });
+    for shard in 0..2 {
+        let publisher = world.open_client(shard);
+        let socket = world.network.borrow_mut().connect(ShardId(shard), 200);
+        let reader = world.clients.len();
+        world.clients.push(Client::new(socket, Manner::Slow));
+        world.clients[reader].upgrade_named(&world.network);
+        world.clients[reader].subscribe(&world.network, FIRST_KEPT, &mut world.random);
+        while !world.clients[reader].is_subscribed(FIRST_KEPT) {
+            world.step();
+        }
+        // It takes nothing for so long that it is pinged, then little by little.
+        world.clients[reader].set_manner(Manner::Stopped);
+        let begin = world.network.borrow().now();
+        let mut published = 0;
+        while world.network.borrow().now().since(begin) < Duration::from_millis(2500) {
+            if published < 200 {
+                world.publish(publisher, FIRST_KEPT);
+                published += 1;
+            }
+            world.step();
+        }
+        world.clients[reader].set_manner(Manner::Slow);
+        let answered = world.clients[reader].session.probes;
+        let mut steps = 0;
+        while world.clients[reader].session.probes == answered {
+            world.step();
+            steps += 1;
+            let client = &world.clients[reader];
+            assert!(client.is_open() && steps < 100_000, "{:?} {steps}", client.close_code);
+        }
+        // Until the pong has arrived.
+        world.steps(20);
+        world.clients[reader].reset(&world.network);
+        let pair = world.clients[reader].session.pair.clone().expect("it was welcome");
+        let successor = world.connect_named(Manner::Brisk);
+        let asked =
+            Asked { predecessor: reader, session: pair.0.clone(), claims: None, alone: true };
+        world.clients[successor].restore(&world.network, &pair, asked, &mut world.random);
+        while !world.clients[successor].is_subscribed(FIRST_KEPT) {
+            world.step();
         }
     }
 }
