@@ -5,8 +5,8 @@ mod log;
 use bytes::Bytes;
 
 pub use log::{
-    LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
-    Ticket,
+    LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
+    MissingReason, Ticket,
 };
 
 use crate::ids::{Position, ShardId, Token, TopicName};
@@ -110,6 +110,8 @@ pub struct Slice {
     pub next: u64,
     /// There is nothing newer.
     pub at_head: bool,
+    /// The durable log has it but cannot read it: nothing was passed over.
+    pub failed: bool,
 }
 
 /// A piece of a history, for a query.

@@ -22,6 +22,10 @@ history_size = 10000000
 history_bytes = "1GiB"
 history_ttl = "1h"
 
+# Most of it is on disk only.
+[store]
+cache_size = "4KiB"
+
 [namespaces.short]
 level = "durable"
 history_size = 5
@@ -302,6 +306,32 @@ fn a_message_id_is_published_once_while_it_waits_for_the_log_too() {
             assert_eq!(acknowledged(&peer.json()), 1);
         }
         assert_eq!(acknowledged(&publish(&mut peer, channel, "2")), 2);
+    }
+}
+
+#[test]
+fn a_message_id_is_published_once_across_connections_and_kills() {
+    let folder = folder();
+    let message = |channel: &str, n: u64| {
+        format!(r#"{{"action":"publish","channel":"{channel}","data":{n},"messageId":"m-{n}"}}"#)
+    };
+    for round in 0..3 {
+        let server = launch(folder.path());
+        for channel in CHANNELS {
+            // More than the memory keeps.
+            for n in 1..=100 + round {
+                let mut peer = Peer::open(&server);
+                peer.send_text(&message(channel, n));
+                assert_eq!(acknowledged(&peer.json()), n);
+            }
+            let mut reader = Peer::open(&server);
+            subscribe(&mut reader, channel, r#","since":"start""#);
+            for n in 1..=100 + round {
+                expect_publication(&mut reader, channel, n, &n.to_string());
+            }
+            reader.expect_idle();
+        }
+        kill(server);
     }
 }
 

@@ -42,6 +42,10 @@ pub enum Effect {
         gap: Option<(u64, u64)>,
         frames: Vec<Bytes>,
     },
+    /// What the connection was to get cannot be read from the log: it has to come back for it.
+    Unreadable {
+        token: Token,
+    },
     /// Answer a query.
     Page {
         token: Token,

@@ -14,8 +14,10 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
+//! waits for the log), `behind` and `chunks` (what is read from it), `recall` (cursors and queries), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
 
+mod behind;
+mod chunks;
 mod cursors;
 mod durable;
 mod effect;
@@ -46,6 +48,8 @@ use crate::ids::{Epoch, Moment, Position, ShardId, Token, TopicName};
 use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
+use behind::Questions;
+use chunks::Chunks;
 use cursors::{CursorState, Cursors};
 use fanout::Fanout;
 use history::History;
@@ -117,6 +121,9 @@ pub struct Broker {
     last_ticket: u64,
     /// Topics to ask the log for as soon as it has room.
     unasked: VecDeque<TopicKey>,
+    /// What is read from the log.
+    chunks: Chunks,
+    questions: Questions,
 }
 
 const SPARE_FANOUTS_MAX: usize = 64;
@@ -134,8 +141,15 @@ impl Broker {
         config: &Config,
     ) -> Self {
         let spaces = config.namespaces.iter();
-        let namespaces =
-            spaces.clone().map(|space| (space.name.clone(), Arc::new(space.options.clone())));
+        // The log keeps what the options say, and memory the newest of it.
+        let cached = |options: &ChannelOptions| {
+            let mut options = options.clone();
+            if options.is_durable() {
+                options.history_bytes = options.history_bytes.min(config.store.cache_size);
+            }
+            Arc::new(options)
+        };
+        let namespaces = spaces.clone().map(|space| (space.name.clone(), cached(&space.options)));
         let keeps_histories = config.channels.has_history()
             || spaces.clone().any(|space| space.options.has_history());
         Self {
@@ -147,7 +161,7 @@ impl Broker {
                 page_bytes_max: config.limits.send_queue_size / 4,
                 slice_cost_max: SLICE_COST_MAX.min(config.limits.send_queue_size),
             },
-            options: Arc::new(config.channels.clone()),
+            options: cached(&config.channels),
             namespaces: namespaces.collect(),
             keeps_histories,
             origin,
@@ -170,6 +184,8 @@ impl Broker {
             log_bytes_max: config.store.directory.as_ref().map_or(0, |_| config.store.backlog),
             last_ticket: 0,
             unasked: VecDeque::new(),
+            chunks: Chunks::new(config.store.read_memory),
+            questions: Questions::default(),
         }
     }
 
@@ -260,7 +276,9 @@ impl Broker {
         let last = topic.past.as_ref().is_some_and(|past| past.last);
         // Until the log has told where the topic is, it is as one whose home has not answered.
         let is_loading = self.is_loading(key);
-        if let Some(history) = topic.history().filter(|_| !is_loading) {
+        if self.is_place_behind(key, begin.start) && !topic.is_waiting(token) {
+            self.ask_opening(key, token, begin, request_id, effects);
+        } else if let Some(history) = topic.history().filter(|_| !is_loading) {
             let opening = history.open(begin);
             self.members.insert(token, key);
             self.begin(key, token, request_id, &opening, effects);

@@ -216,6 +216,11 @@ pub struct Store {
     pub segment_size: usize,
     /// Bytes waiting for it, for each shard. Default 64 MiB.
     pub backlog: usize,
+    /// Bytes of the newest publications of each channel that are kept in memory too, 128 more for each
+    /// publication; what lies before is read from the log. Default 1 MiB.
+    pub cache_size: usize,
+    /// Bytes read from it for readers and kept for the next ones, for each shard. Default 16 MiB.
+    pub read_memory: usize,
     /// Channels in it. Default 1,000,000.
     pub max_channels: usize,
     /// Time without publications after which a channel may get a new epoch. Default 30 days.
@@ -331,6 +336,8 @@ impl Default for Store {
             max_size: 0,
             segment_size: 64 << 20,
             backlog: 64 << 20,
+            cache_size: 1 << 20,
+            read_memory: 16 << 20,
             max_channels: 1_000_000,
             forget_after: Duration::from_hours(24 * 30),
         }

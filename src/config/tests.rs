@@ -186,6 +186,8 @@ fn every_key_is_read_from_a_file() {
                 max_size: 21 << 30,
                 segment_size: 22 << 20,
                 backlog: 23 << 20,
+                cache_size: 26 << 20,
+                read_memory: 27 << 20,
                 max_channels: 24,
                 forget_after: Duration::from_hours(25 * 24),
             },

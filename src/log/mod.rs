@@ -8,6 +8,7 @@ mod disk;
 mod files;
 mod index;
 mod inspect;
+mod locating;
 mod reading;
 mod record;
 mod recovery;

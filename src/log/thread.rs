@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -16,7 +17,9 @@ use super::topics::TopicSlot;
 use crate::config::SyncMode;
 use crate::ids::{Epoch, TopicName};
 use crate::mesh::{LogInbox, Mailer};
-use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
+use crate::message::{
+    LogAnswer, LogAppend, LogMessage, LogRefusal, LogSlice, ShardMessage, Ticket,
+};
 use crate::metrics::{Counter, Metrics};
 
 /// Bytes of one batch: it is written when it has them, however much more waits.
@@ -80,6 +83,8 @@ struct Waiting {
 
 enum Job {
     Read { topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket },
+    ReadLast { topic: TopicName, range: Range<u64>, limits: ReadLimits, ticket: Ticket },
+    Locate { topic: TopicName, since_ms: Option<u64>, until_ms: Option<u64>, ticket: Ticket },
     Position { topic: TopicName, ticket: Ticket },
 }
 
@@ -158,19 +163,30 @@ impl<D: Disk> Log<D> {
             LogMessage::Append(append) => self.append(append),
             LogMessage::Read { topic, from, records_max, bytes_max, ticket } => {
                 let limits = ReadLimits { records: records_max, bytes: bytes_max };
-                if self.jobs.len() < JOBS_MAX {
-                    self.jobs.push_back(Job::Read { topic, from, limits, ticket });
-                } else {
-                    self.count(Counter::StoreReadRefused, 1);
-                    let number = ticket.number;
-                    self.answer(ticket, LogAnswer::Unreadable { topic, ticket: number });
-                }
+                self.queue(Job::Read { topic, from, limits, ticket });
+            }
+            LogMessage::ReadLast { topic, range, records_max, bytes_max, ticket } => {
+                let limits = ReadLimits { records: records_max, bytes: bytes_max };
+                self.queue(Job::ReadLast { topic, range, limits, ticket });
+            }
+            LogMessage::Locate { topic, since_ms, until_ms, ticket } => {
+                self.queue(Job::Locate { topic, since_ms, until_ms, ticket });
             }
             // It takes no longer than a refusal would.
             LogMessage::Position { topic, ticket } => {
                 self.jobs.push_back(Job::Position { topic, ticket });
             }
             LogMessage::Stop => self.stopping = true,
+        }
+    }
+
+    fn queue(&mut self, job: Job) {
+        if self.jobs.len() < JOBS_MAX {
+            self.jobs.push_back(job);
+        } else {
+            self.count(Counter::StoreReadRefused, 1);
+            let (topic, ticket) = job.into_question();
+            self.answer(ticket, LogAnswer::Unreadable { topic, ticket: ticket.number });
         }
     }
 
@@ -290,6 +306,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Before somebody is told what is kept of a topic.
+    fn trim_named(&mut self, topic: &str) {
+        if let Some(slot) = self.store.topics.find(topic) {
+            self.trim(slot, self.clock.unix_ms(Instant::now()));
+        }
+    }
+
     /// Says once that writing fails.
     fn fail(&mut self, error: &io::Error) {
         self.count(Counter::StoreFailures, 1);
@@ -326,6 +349,7 @@ impl<D: Disk> Log<D> {
             }
             match job {
                 Job::Position { topic, ticket } => {
+                    self.trim_named(&topic);
                     let position = self.store.position(&topic);
                     let answer = LogAnswer::Position {
                         topic,
@@ -337,16 +361,37 @@ impl<D: Disk> Log<D> {
                     self.answer(ticket, answer);
                 }
                 Job::Read { topic, from, limits, ticket } => {
-                    let read = self.read(topic, from, limits, ticket);
-                    bytes_left = bytes_left.saturating_sub(read);
+                    let read = self.store.read(&topic, from, limits);
+                    bytes_left = bytes_left.saturating_sub(self.answer_read(topic, read, ticket));
+                }
+                Job::ReadLast { topic, range, limits, ticket } => {
+                    let read = self.store.read_last(&topic, range, limits);
+                    bytes_left = bytes_left.saturating_sub(self.answer_read(topic, read, ticket));
+                }
+                Job::Locate { topic, since_ms, until_ms, ticket } => {
+                    self.trim_named(&topic);
+                    match self.store.locate(&topic, since_ms, until_ms) {
+                        Ok(place) => {
+                            let (place, number) = (Box::new(place), ticket.number);
+                            let located = LogAnswer::Located { topic, place, ticket: number };
+                            self.answer(ticket, located);
+                        }
+                        Err(error) => self.answer_unreadable(topic, &error, ticket),
+                    }
                 }
             }
         }
     }
 
-    fn read(&mut self, topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket) -> usize {
+    /// Returns how many bytes it answers with.
+    fn answer_read(
+        &mut self,
+        topic: TopicName,
+        read: io::Result<LogSlice>,
+        ticket: Ticket,
+    ) -> usize {
         let number = ticket.number;
-        match self.store.read(&topic, from, limits) {
+        match read {
             Ok(slice) => {
                 self.count(Counter::StoreRead, slice.records.len() as u64);
                 let missing = slice.missing;
@@ -368,12 +413,16 @@ impl<D: Disk> Log<D> {
                 bytes
             }
             Err(error) => {
-                self.count(Counter::StoreReadRefused, 1);
-                tracing::warn!(channel = &*topic, %error, "the durable log cannot read");
-                self.answer(ticket, LogAnswer::Unreadable { topic, ticket: number });
+                self.answer_unreadable(topic, &error, ticket);
                 1
             }
         }
+    }
+
+    fn answer_unreadable(&mut self, topic: TopicName, error: &io::Error, ticket: Ticket) {
+        self.count(Counter::StoreReadRefused, 1);
+        tracing::warn!(channel = &*topic, %error, "the durable log cannot read");
+        self.answer(ticket, LogAnswer::Unreadable { topic, ticket: ticket.number });
     }
 
     /// Trims what has become too old, and gives room back, a bounded amount.
@@ -424,7 +473,19 @@ impl<D: Disk> Log<D> {
 impl Job {
     fn shard(&self) -> crate::ids::ShardId {
         match self {
-            Self::Read { ticket, .. } | Self::Position { ticket, .. } => ticket.shard,
+            Self::Read { ticket, .. }
+            | Self::ReadLast { ticket, .. }
+            | Self::Locate { ticket, .. }
+            | Self::Position { ticket, .. } => ticket.shard,
+        }
+    }
+
+    fn into_question(self) -> (TopicName, Ticket) {
+        match self {
+            Self::Read { topic, ticket, .. }
+            | Self::ReadLast { topic, ticket, .. }
+            | Self::Locate { topic, ticket, .. }
+            | Self::Position { topic, ticket } => (topic, ticket),
         }
     }
 }

@@ -51,6 +51,8 @@ pub enum Unavailable {
     Limit,
     /// The channel keeps no history.
     NoHistory,
+    /// The durable log has it, but cannot read it, or the disk has lost it.
+    Unreadable,
 }
 
 impl Unavailable {
@@ -62,6 +64,7 @@ impl Unavailable {
             Self::Future => "future",
             Self::Limit => "limit",
             Self::NoHistory => "no_history",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -198,6 +198,10 @@ impl State {
                 Effect::Replay { token, topic, gap, frames } => {
                     self.replay(token, &topic, gap, frames);
                 }
+                Effect::Unreadable { token } => {
+                    let reason = Counter::LogUnreadable.name();
+                    self.fail(token, CloseCode::Error, reason, "the durable log cannot be read");
+                }
                 Effect::Page { token, topic, page, request_id } => {
                     self.answer_query(token, &topic, &page, request_id.as_deref());
                 }

@@ -235,7 +235,10 @@ impl World {
                     assert_eq!(self.publications[id].outcome, None, "answered twice");
                     self.publications[id].outcome = Some(outcome);
                 }
-                Effect::Ready { .. } | Effect::Replay { .. } | Effect::Page { .. } => {
+                Effect::Ready { .. }
+                | Effect::Replay { .. }
+                | Effect::Page { .. }
+                | Effect::Unreadable { .. } => {
                     panic!("nothing has a history: {effect:?}")
                 }
             }

@@ -52,8 +52,8 @@ struct Asked {
     answered: bool,
 }
 
-/// Author, topic and message id.
-type MessageKey = (usize, u64, usize, u8);
+/// Topic and message id.
+type MessageKey = (usize, u8);
 
 struct World {
     brokers: Vec<Broker>,
@@ -251,8 +251,7 @@ impl World {
     ) {
         let after = self.history(topic).map(|(position, _)| position);
         let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
-        let (shard, token) = self.publications[number].author;
-        let key = id.map(|id| (shard, token.pack(), topic, id));
+        let key = id.map(|id| (topic, id));
         let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
             let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
             same_epoch && time.after(TTL) > self.now
@@ -392,7 +391,9 @@ impl World {
                         self.see(shard, token.slot, payload(&frame));
                     }
                 }
-                Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
+                Effect::Log(_) | Effect::Unreadable { .. } => {
+                    panic!("nothing is durable here: {effect:?}")
+                }
                 Effect::Published { .. } | Effect::Ready { .. } | Effect::Page { .. } => {}
             }
         }
@@ -432,7 +433,9 @@ impl World {
                     }
                 ),
                 Err(Unavailable::Trimmed | Unavailable::Future) => assert_eq!(recovery.count, 0),
-                Err(Unavailable::NoHistory) => panic!("it has one"),
+                Err(reason @ (Unavailable::NoHistory | Unavailable::Unreadable)) => {
+                    panic!("{reason:?}")
+                }
             }
         }
         let (reader, next, epoch) = ((shard, token), at.offset + 1, at.epoch);
