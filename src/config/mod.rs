@@ -126,8 +126,8 @@ pub struct ChannelOptions {
     pub slow_consumer: SlowConsumer,
     /// Publications kept of each channel. Default 1,000.
     pub history_size: usize,
-    /// Bytes kept of each channel, 128 more for each publication; the newest one is kept whatever it
-    /// takes. Default 1 MiB.
+    /// Bytes kept of each channel, 128 more for each publication, at level `durable` as they are on
+    /// disk; the newest one is kept whatever it takes. Default 1 MiB.
     pub history_bytes: usize,
     /// How long a publication is kept, and a channel that nobody uses with its epoch. Default 5 min.
     pub history_ttl: Duration,
