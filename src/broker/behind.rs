@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::Broker;
-use super::chunks::{CHUNK_BYTES, CHUNK_RECORDS, Chunk, Want};
+use super::chunks::{CHUNK_RECORDS, Chunk, Want};
 use super::effect::{Effect, Fed};
 use super::history::History;
 use super::topics::TopicKey;
@@ -177,7 +177,11 @@ impl Broker {
             };
             self.last_ticket += 1;
             let ticket = Ticket { shard: self.shard, number: self.last_ticket };
-            let message = question.message(ticket, self.limits.page_bytes_max);
+            let bytes_max = match &question {
+                Question::Chunk(_) => self.chunks.chunk_bytes(),
+                _ => self.limits.page_bytes_max,
+            };
+            let message = question.message(ticket, bytes_max);
             self.log_bytes += message.weight();
             self.questions.asked.insert(ticket.number, question);
             effects.push(Effect::Log(message));
@@ -292,7 +296,8 @@ impl Broker {
 }
 
 impl Question {
-    fn message(&self, ticket: Ticket, page_bytes_max: usize) -> LogMessage {
+    /// `bytes_max`: of publications in the answer.
+    fn message(&self, ticket: Ticket, bytes_max: usize) -> LogMessage {
         let time = |place: Since| match place {
             Since::Time(unix_ms) => Some(unix_ms),
             Since::Oldest | Since::Offset(_) => None,
@@ -313,7 +318,7 @@ impl Question {
                 let topic = topic.clone();
                 let Draft { from, to, limit, reverse, .. } = **draft;
                 let records_max = limit.min((to - from) as usize) as u32;
-                let (range, bytes_max) = (from + 1..to + 1, page_bytes_max);
+                let range = from + 1..to + 1;
                 if reverse {
                     LogMessage::ReadLast { topic, range, records_max, bytes_max, ticket }
                 } else {
@@ -324,7 +329,7 @@ impl Question {
                 topic: topic.clone(),
                 from: *from,
                 records_max: CHUNK_RECORDS,
-                bytes_max: CHUNK_BYTES,
+                bytes_max,
                 ticket,
             },
         }

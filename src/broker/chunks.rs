@@ -10,8 +10,8 @@ use crate::io::FRAME_OVERHEAD_BYTES;
 use crate::message::{LogSlice, Reader, Slice};
 use crate::proto::encoder;
 
-/// Bytes of publications that one question to the log asks for, and how many of them.
-pub const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of publications that one question to the log asks for at most, and how many of them.
+const CHUNK_BYTES: usize = 256 << 10;
 pub const CHUNK_RECORDS: u32 = 1024;
 
 /// What follows one offset of a topic.
@@ -103,9 +103,14 @@ impl Chunks {
         Self { ready: VecDeque::new(), bytes: 0, bytes_max, wanted: VecDeque::new() }
     }
 
+    /// Bytes that one question asks for.
+    pub fn chunk_bytes(&self) -> usize {
+        CHUNK_BYTES.min(self.bytes_max / 4).max(1)
+    }
+
     /// Questions to the log that may be open at a time, so that the answers fit as well.
     pub fn reads_max(&self) -> usize {
-        (self.bytes_max / CHUNK_BYTES / 2).clamp(1, 64)
+        (self.bytes_max / self.chunk_bytes() / 2).clamp(1, 64)
     }
 
     /// The chunk that has `next`.
@@ -168,16 +173,16 @@ mod tests {
 
     #[test]
     fn the_least_used_goes_when_there_is_no_room() {
-        let cost = chunk("a", 1, 0, 10).cost;
+        let cost = chunk("a", 101, 0, 10).cost;
         let mut chunks = Chunks::new(3 * cost);
-        for from in [1, 11, 21] {
+        for from in [101, 111, 121] {
             chunks.insert(chunk("a", from, 0, 10));
         }
-        assert!(chunks.find("a", Epoch(7), 1).is_some());
-        chunks.insert(chunk("b", 1, 0, 10));
-        let found = [1, 20, 30].map(|next| chunks.contains("a", Epoch(7), next));
+        assert!(chunks.find("a", Epoch(7), 101).is_some());
+        chunks.insert(chunk("b", 101, 0, 10));
+        let found = [101, 120, 130].map(|next| chunks.contains("a", Epoch(7), next));
         assert_eq!(found, [true, false, true]);
-        assert!(chunks.contains("b", Epoch(7), 10) && !chunks.contains("b", Epoch(8), 10));
+        assert!(chunks.contains("b", Epoch(7), 110) && !chunks.contains("b", Epoch(8), 110));
         assert_eq!(chunks.bytes, 3 * cost);
         chunks.insert(chunk("c", 1, 0, 100));
         assert_eq!(chunks.ready.len(), 1, "however large it is");

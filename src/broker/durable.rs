@@ -49,6 +49,9 @@ pub struct Durable {
     pending: VecDeque<Pending>,
     /// Those who published again what is pending, with its offset. At most [`REPEATED_MAX`].
     repeated: VecDeque<(u64, Publisher)>,
+    /// Ticket and weight of publications that were refused with one before them: the log has yet to say
+    /// so itself, and until then they may take its room.
+    taken_back: VecDeque<(u64, usize)>,
     /// The log has nothing before this offset; it may have lost more since.
     pub oldest: u64,
 }
@@ -87,7 +90,7 @@ impl Durable {
 
     /// Something waits for the log, so the topic must stay.
     pub fn is_busy(&self) -> bool {
-        !self.is_open() || !self.pending.is_empty()
+        !self.is_open() || !self.pending.is_empty() || !self.taken_back.is_empty()
     }
 }
 
@@ -341,9 +344,13 @@ impl Broker {
     fn not_stored(&mut self, key: TopicKey, ticket: u64, effects: &mut Vec<Effect>) {
         let name = self.topics.topic(key).name.clone();
         let Some((history, durable)) = self.topics.topic_mut(key).durable_mut() else { return };
-        // Of one that a refusal before it has taken back already.
         let Some(first) = durable.pending.iter().position(|pending| pending.ticket == ticket)
         else {
+            let place = durable.taken_back.iter().position(|(other, _)| *other == ticket);
+            if let Some((_, weight)) = place.and_then(|place| durable.taken_back.remove(place)) {
+                self.log_bytes -= weight;
+            }
+            self.lose_interest(key, effects);
             return;
         };
         // Those before it may be in a batch that is under way.
@@ -352,8 +359,10 @@ impl Broker {
         let head = history.position().offset + first as u64;
         history.forget_ids_behind(head);
         self.retention.account(before, history.cost());
-        for (place, Pending { publisher, weight, .. }) in refused.into_iter().enumerate() {
-            self.log_bytes -= weight;
+        let behind = refused.iter().skip(1).map(|pending| (pending.ticket, pending.weight));
+        durable.taken_back.extend(behind);
+        self.log_bytes -= refused.front().map_or(0, |pending| pending.weight);
+        for (place, Pending { publisher, .. }) in refused.into_iter().enumerate() {
             self.respond(name.clone(), publisher, PublishOutcome::NotStored, effects);
             let offset = head + 1 + place as u64;
             self.respond_repeated(key, offset, PublishOutcome::NotStored, effects);

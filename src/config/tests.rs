@@ -115,6 +115,8 @@ fn every_key_is_read_from_a_file() {
         sync = "interval 20ms"
         max_size = "21GiB"
         segment_size = "22MiB"
+        cache_size = "26MiB"
+        read_memory = "27MiB"
         backlog = "23MiB"
         max_channels = 24
         forget_after = "25d"

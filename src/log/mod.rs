@@ -20,7 +20,9 @@ mod thread;
 mod topics;
 
 #[cfg(test)]
-mod sim_disk;
+pub(crate) mod sim_disk;
+#[cfg(test)]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 

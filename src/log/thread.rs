@@ -45,6 +45,8 @@ pub struct Log<D: Disk> {
     metrics: Metrics,
     sync: SyncMode,
     clock: Clock,
+    /// When the turn began.
+    now: Instant,
     /// Publications in the batch, in order; nobody has heard of them.
     waiting: Vec<Waiting>,
     /// When the oldest of them is to be synced.
@@ -113,7 +115,8 @@ impl<D: Disk> Log<D> {
             sync_due: None,
             jobs: VecDeque::new(),
             failing: None,
-            next_tick: Instant::now() + TICK,
+            now: clock.started,
+            next_tick: clock.started + TICK,
             sweep_from: 0,
             clean_now: true,
             stopping: false,
@@ -131,17 +134,31 @@ impl<D: Disk> Log<D> {
                 while messages.len() < 65_536 && self.inbox.receive(Duration::ZERO, &mut messages) {
                 }
             }
-            for message in messages.drain(..) {
-                self.take(message);
-            }
-            self.commit(false);
-            self.do_jobs();
-            self.maintain();
-            self.mailer.flush();
+            self.turn(&mut messages, Instant::now());
         }
         self.commit(true);
         self.mailer.flush();
         self.store.close()
+    }
+
+    /// Does what was asked, and what there is to do without.
+    fn turn(&mut self, messages: &mut Vec<LogMessage>, now: Instant) {
+        self.now = now;
+        for message in messages.drain(..) {
+            self.take(message);
+        }
+        self.commit(false);
+        self.do_jobs();
+        self.maintain();
+        self.mailer.flush();
+    }
+
+    /// One turn at this time of the server's clock, with whatever was asked before.
+    #[cfg(test)]
+    pub fn turn_at(&mut self, elapsed: Duration) {
+        let mut messages = Vec::new();
+        while self.inbox.receive(Duration::ZERO, &mut messages) {}
+        self.turn(&mut messages, self.clock.started + elapsed);
     }
 
     /// How long there is nothing to do unless somebody asks.
@@ -191,7 +208,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn append(&mut self, append: LogAppend) {
-        let now = Instant::now();
+        let now = self.now;
         let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
         if failing {
             self.refuse(append.topic, append.offset, LogRefusal::Disk, append.ticket);
@@ -239,7 +256,7 @@ impl<D: Disk> Log<D> {
         if self.waiting.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = self.now;
         let written = self.store.write().and_then(|()| match self.sync {
             SyncMode::Os if !at_once => {
                 self.store.settle();
@@ -309,7 +326,7 @@ impl<D: Disk> Log<D> {
     /// Before somebody is told what is kept of a topic.
     fn trim_named(&mut self, topic: &str) {
         if let Some(slot) = self.store.topics.find(topic) {
-            self.trim(slot, self.clock.unix_ms(Instant::now()));
+            self.trim(slot, self.clock.unix_ms(self.now));
         }
     }
 
@@ -317,7 +334,7 @@ impl<D: Disk> Log<D> {
     fn fail(&mut self, error: &io::Error) {
         self.count(Counter::StoreFailures, 1);
         self.sync_due = None;
-        let now = Instant::now();
+        let now = self.now;
         let retry = now + RETRY;
         match &mut self.failing {
             Some(failing) => failing.retry = retry,
@@ -427,7 +444,7 @@ impl<D: Disk> Log<D> {
 
     /// Trims what has become too old, and gives room back, a bounded amount.
     fn maintain(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         let unix_ms = self.clock.unix_ms(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;

@@ -18,7 +18,7 @@ mod recall;
 mod requests;
 mod sending;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod timers;
 
 use std::collections::VecDeque;

@@ -8,7 +8,7 @@
 //! `STENTOR_SIM_SEED=17 cargo test simulat` replays one.
 
 mod check;
-mod client;
+pub(crate) mod client;
 mod scenarios;
 
 use std::cell::RefCell;
@@ -33,10 +33,10 @@ const STEPS: usize = 250;
 const CLIENTS: usize = 14;
 /// One under each policy, two more for topics without a namespace, and two with a history: one that
 /// keeps everything, and one that keeps little.
-const TOPICS: [&str; 8] =
+pub(crate) const TOPICS: [&str; 8] =
     ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t"];
 /// The first of [`TOPICS`] with a history.
-const FIRST_KEPT: usize = 6;
+pub(crate) const FIRST_KEPT: usize = 6;
 
 /// What the worlds must meet, else they prove nothing.
 const MET: [Counter; 5] = [
@@ -49,15 +49,15 @@ const MET: [Counter; 5] = [
 
 /// What was published, by id: ids are handed out in order.
 #[derive(Debug)]
-struct Published {
-    topic: usize,
-    client: usize,
-    echo: bool,
-    outcome: Option<Outcome>,
+pub(crate) struct Published {
+    pub topic: usize,
+    pub client: usize,
+    pub echo: bool,
+    pub outcome: Option<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Accepted,
     Refused,
 }
