@@ -85,6 +85,7 @@ impl Log {
             topic: TopicName::new(topic),
             epoch,
             offset,
+            stored: offset - 1,
             time_ms: unix_ms(),
             message_id: None,
             data: data(topic, offset),

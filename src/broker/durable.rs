@@ -192,6 +192,7 @@ impl Broker {
             topic: topic.clone(),
             epoch: head.epoch,
             offset,
+            stored: head.offset,
             time_ms: now.0,
             message_id,
             data,

@@ -228,7 +228,12 @@ impl<D: Disk> Log<D> {
             message_id: append.message_id.as_deref(),
             data: &append.data,
         };
-        let LogAppend { ref topic, epoch, offset, ticket, .. } = append;
+        let LogAppend { ref topic, epoch, offset, stored, ticket, .. } = append;
+        if offset != stored + 1 && self.store.topics.find(topic).is_none() {
+            let reason = LogRefusal::Position { epoch, next: stored + 1 };
+            self.refuse(append.topic, offset, reason, ticket);
+            return;
+        }
         let reason = match self.store.append(&record, topic) {
             Ok(slot) => {
                 let topic = append.topic;

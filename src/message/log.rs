@@ -40,6 +40,9 @@ pub struct LogAppend {
     pub epoch: Epoch,
     /// The one behind the last that was appended and not refused.
     pub offset: u64,
+    /// The newest that is known to be kept. A topic that the log does not know begins right behind it:
+    /// what comes further behind has had one before it refused.
+    pub stored: u64,
     /// Unix time in milliseconds.
     pub time_ms: u64,
     /// As the publisher wrote it, raw JSON.
