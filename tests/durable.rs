@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -470,6 +471,54 @@ fn a_full_disk_refuses_durable_publications_and_nothing_else() {
     let mut peer = Peer::open(&server);
     let confirmation = subscribe(&mut peer, "kept:0", r#","since":"start""#);
     assert_eq!(confirmation["recoveredCount"], offset + 1);
+}
+
+/// The log on a file system of its own, which has one megabyte; most of it is taken by a file that the
+/// test removes.
+#[test]
+fn a_file_system_without_room_refuses_and_recovers() {
+    let folder = folder();
+    let path = |name| folder.path().join(name).to_str().expect("text").to_owned();
+    let (disk, config) = (path("disk"), path("stentor.toml"));
+    fs::create_dir(&disk).expect("it is ours");
+    let mount = r#"mount -t tmpfs -o size=1m none "$0" && head -c 800000 /dev/zero >"$0/ballast" && exec "$@""#;
+    let program = env!("CARGO_BIN_EXE_stentor");
+    let launch = Launch::new(&[]).with(|command| {
+        *command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "/bin/sh", "-c", mount, &disk, program]);
+        command.args(["serve", "--config", &config, "--store", &format!("{disk}/log")]);
+        command.env("STENTOR_SERVER_LISTEN", "127.0.0.1:0").env("STENTOR_SERVER_PIN", "false");
+    });
+    // Without the right to mount this fails here, and says so.
+    let server = launch.start();
+    let mut subscriber = Peer::open(&server);
+    subscribe(&mut subscriber, "kept:0", "");
+    let mut publisher = Peer::open(&server);
+    let data = format!("\"{}\"", "d".repeat(10_000));
+    let mut offset = 0;
+    let refused = loop {
+        let answer = publish(&mut publisher, "kept:0", &data);
+        if answer["type"] != "ack" {
+            break answer;
+        }
+        offset += 1;
+        expect_publication(&mut subscriber, "kept:0", offset, &data);
+        assert!(offset < 1000, "it is never full");
+    };
+    assert_eq!(refused["data"]["code"], "unavailable", "{refused}");
+    // What is kept is served meanwhile.
+    let mut reader = Peer::open(&server);
+    let confirmation = subscribe(&mut reader, "kept:0", r#","since":"start""#);
+    assert_eq!(confirmation["recoveredCount"], offset);
+    for offset in 1..=offset {
+        expect_publication(&mut reader, "kept:0", offset, &data);
+    }
+    fs::remove_file(format!("/proc/{}/root{disk}/ballast", server.id())).expect("it is there");
+    wait_until("the log works again", || publish(&mut publisher, "kept:0", &data)["type"] == "ack");
+    for peer in [&mut subscriber, &mut reader] {
+        expect_publication(peer, "kept:0", offset + 1, &data);
+    }
+    server.log.wait_for(0, |line| line["message"] == "the durable log works again");
 }
 
 #[test]
