@@ -6,8 +6,8 @@ mod session;
 use bytes::Bytes;
 
 pub use log::{
-    LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
-    Ticket,
+    LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
+    MissingReason, Ticket,
 };
 
 pub use session::{Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription};
@@ -119,6 +119,8 @@ pub struct Slice {
     pub next: u64,
     /// There is nothing newer.
     pub at_head: bool,
+    /// The durable log has it but cannot read it: nothing was passed over.
+    pub failed: bool,
 }
 
 /// A piece of a history, for a query.

@@ -156,6 +156,8 @@ counters! {
     StoreRead = "store_read",
     /// Reads from the durable log that were refused: the disk failed, or too many waited.
     StoreReadRefused = "store_read_refused",
+    /// Connections closed (1011) because what they were to get could not be read from the log.
+    LogUnreadable = "log_unreadable",
     /// Publications that the disk has lost, each time one is asked for or to be moved.
     StoreLost = "store_lost",
     /// Publications removed because their topic keeps no more.

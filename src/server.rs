@@ -2,6 +2,8 @@
 //! shutdown.
 
 mod backends;
+#[cfg(test)]
+mod lives;
 
 use std::fmt;
 use std::io;

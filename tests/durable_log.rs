@@ -85,6 +85,7 @@ impl Log {
             topic: TopicName::new(topic),
             epoch,
             offset,
+            stored: offset - 1,
             time_ms: unix_ms(),
             message_id: None,
             data: data(topic, offset),
@@ -290,6 +291,8 @@ fn a_folder_of_somebody_else_stays_as_it_is() {
     assert_eq!(names.len(), 1);
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "precious");
     expect_refusal(&file, &["cannot be had"]);
+    // Where nobody may write, root neither.
+    expect_refusal(Path::new("/proc/stentor"), &["cannot be had"]);
     for path in [folder.path(), &file, Path::new("/does/not/exist")] {
         let path = path.to_str().expect("text");
         let output = run(&["log", "verify", path]);

@@ -29,6 +29,7 @@ const CLOCK_ALLOWED: &[&str] = &[
     "io/uring/",
     "log/thread.rs",
     "log/tests/thread.rs",
+    "log/simulated.rs",
     "server.rs",
     "client/",
     "bench/",

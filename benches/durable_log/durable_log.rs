@@ -63,6 +63,7 @@ impl Log {
             topic: topic.clone(),
             epoch: Epoch(1),
             offset,
+            stored: offset - 1,
             time_ms: 1_000_000,
             message_id: None,
             data: data.clone(),

@@ -123,6 +123,18 @@ impl Broker {
         }
         let due = |window: &mut Window| Some((window.topic, window.first_due()?));
         let (key, first) = receiver.windows().iter_mut().find_map(due)?;
+        if self.is_behind(key, first) {
+            if let Some(slice) = self.slice_behind(key, first, effects) {
+                self.repeat(key, token, first, slice, effects);
+                return Some(Fed::Something);
+            }
+            if self.cursors.reads_full() {
+                return Some(Fed::Stalled);
+            }
+            let reader = self.begin_rereading(key, token, first);
+            self.want(key, first, Some(reader), effects);
+            return Some(Fed::Waiting);
+        }
         let topic = self.topics.topic(key);
         if let Some(history) = topic.history() {
             let slice = history.slice(first, self.limits.slice_cost_max, (self.shard, token));
@@ -133,17 +145,22 @@ impl Broker {
             return Some(Fed::Stalled);
         }
         let (to, topic) = (topic.home, topic.name.clone());
-        let reader = self.reader(token);
-        self.cursors.begin_read();
-        if let Some(receiver) = self.acks.receiver(token) {
-            receiver.rereading = Some(Rereading { topic: key, first, ask: reader.ask });
-        }
+        let reader = self.begin_rereading(key, token, first);
         let message = ShardMessage::Read { topic, reader, next: first };
         effects.push(Effect::Send { to, message });
         Some(Fed::Waiting)
     }
 
-    /// Another shard has answered. `Err`: it is no answer to [`Broker::reread`].
+    fn begin_rereading(&mut self, key: TopicKey, token: Token, first: u64) -> Reader {
+        let reader = self.reader(token);
+        self.cursors.begin_read();
+        if let Some(receiver) = self.acks.receiver(token) {
+            receiver.rereading = Some(Rereading { topic: key, first, ask: reader.ask });
+        }
+        reader
+    }
+
+    /// Another shard, or the log, has answered. `Err`: it is no answer to [`Broker::reread`].
     pub(super) fn reread_answered(
         &mut self,
         reader: Reader,
@@ -195,6 +212,10 @@ impl Broker {
         slice: Slice,
         effects: &mut Vec<Effect>,
     ) {
+        if slice.failed {
+            effects.push(Effect::Unreadable { token });
+            return;
+        }
         let topic = self.topics.topic(key).name.clone();
         let Slice { gap, mut frames, next, .. } = slice;
         let now = self.now;

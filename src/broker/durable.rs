@@ -18,13 +18,21 @@ use super::topics::TopicKey;
 use crate::ids::{Epoch, Moment, Position, TopicName};
 use crate::io::FramePool;
 use crate::message::{
-    LogAnswer, LogAppend, LogMessage, LogSlice, PublishOutcome, Publisher, ShardMessage, Ticket,
+    LogAnswer, LogAppend, LogMessage, LogRecord, LogSlice, PublishOutcome, Publisher, ShardMessage,
+    Ticket,
 };
 use crate::proto::inbox;
 
 /// Publications, and bytes of them, that one question to the log asks for.
 const READ_RECORDS_MAX: u32 = 1024;
 const READ_BYTES_MAX: usize = 256 << 10;
+
+/// The ticket of what is asked to open a topic; every other question has a number of its own.
+const FILLING: u64 = 0;
+
+/// The oldest publications of a topic are not read to open it: at most so many of the newest, or as
+/// many as it remembers message ids.
+const FILLED_MAX: u64 = 1024;
 
 /// Publishers of one topic who repeat what is pending and wait for the same answer.
 const REPEATED_MAX: usize = 64;
@@ -42,6 +50,11 @@ pub struct Durable {
     pub(super) pending: VecDeque<Pending>,
     /// Those who published again what is pending, with its offset. At most [`REPEATED_MAX`].
     repeated: VecDeque<(u64, Publisher)>,
+    /// Ticket and weight of publications that were refused with one before them: the log has yet to say
+    /// so itself, and until then they may take its room.
+    taken_back: VecDeque<(u64, usize)>,
+    /// The log has nothing before this offset; it may have lost more since.
+    pub oldest: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +92,9 @@ impl Durable {
 
     /// Something waits for the log, so the topic must stay.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.stage, Stage::Open | Stage::Unasked) || !self.pending.is_empty()
+        !matches!(self.stage, Stage::Open | Stage::Unasked)
+            || !self.pending.is_empty()
+            || !self.taken_back.is_empty()
     }
 
     /// The history was forgotten: the log is to be asked again. Nothing waits for it.
@@ -187,6 +202,7 @@ impl Broker {
             topic: topic.clone(),
             epoch: head.epoch,
             offset,
+            stored: head.offset,
             time_ms: now.0,
             message_id,
             data,
@@ -223,7 +239,7 @@ impl Broker {
 
     /// Asks the log where a topic is, unless that was done.
     pub(super) fn ask_log(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
-        let ticket = Ticket { shard: self.shard, number: 0 };
+        let ticket = Ticket { shard: self.shard, number: FILLING };
         let topic = self.topics.topic_mut(key);
         let name = topic.name.clone();
         let Some((_, durable)) = topic.durable_mut() else { return };
@@ -265,6 +281,18 @@ impl Broker {
                     self.located(key, epoch, oldest..next, frames, effects);
                 }
             }
+            LogAnswer::Located { place, ticket, .. } => {
+                self.log_bytes -= LogMessage::SMALL;
+                self.located_behind(ticket, Ok(&place), effects);
+            }
+            LogAnswer::Read { slice, ticket, .. } if ticket != FILLING => {
+                self.log_bytes -= LogMessage::SMALL;
+                self.read_behind(ticket, *slice, effects);
+            }
+            LogAnswer::Unreadable { ticket, .. } if ticket != FILLING => {
+                self.log_bytes -= LogMessage::SMALL;
+                self.unreadable_behind(ticket, effects);
+            }
             LogAnswer::Read { topic, slice, .. } => {
                 self.log_bytes -= LogMessage::SMALL;
                 if let Some(key) = self.find(&topic) {
@@ -290,6 +318,7 @@ impl Broker {
             }
             self.ask_log(key, effects);
         }
+        self.go_on_asking(effects);
     }
 
     /// The log has the publications up to this offset: they take their place.
@@ -334,9 +363,13 @@ impl Broker {
     fn not_stored(&mut self, key: TopicKey, ticket: u64, effects: &mut Vec<Effect>) {
         let name = self.topics.topic(key).name.clone();
         let Some((history, durable)) = self.topics.topic_mut(key).durable_mut() else { return };
-        // Of one that a refusal before it has taken back already.
         let Some(first) = durable.pending.iter().position(|pending| pending.ticket == ticket)
         else {
+            let place = durable.taken_back.iter().position(|(other, _)| *other == ticket);
+            if let Some((_, weight)) = place.and_then(|place| durable.taken_back.remove(place)) {
+                self.log_bytes -= weight;
+            }
+            self.lose_interest(key, effects);
             return;
         };
         // Those before it may be in a batch that is under way.
@@ -345,13 +378,15 @@ impl Broker {
         let head = history.position().offset + first as u64;
         history.forget_ids_behind(head);
         self.retention.account(before, history.cost());
+        let behind = refused.iter().skip(1).map(|pending| (pending.ticket, pending.weight));
+        durable.taken_back.extend(behind);
+        self.log_bytes -= refused.front().map_or(0, |pending| pending.weight);
         if refused.iter().any(|pending| pending.frame.is_empty())
             && let Some(inbox) = &mut history.inbox
         {
             inbox.marking = None;
         }
-        for (place, Pending { frame, publisher, weight, .. }) in refused.into_iter().enumerate() {
-            self.log_bytes -= weight;
+        for (place, Pending { frame, publisher, .. }) in refused.into_iter().enumerate() {
             if frame.is_empty() {
                 continue;
             }
@@ -387,11 +422,13 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let Some((history, durable)) = self.topics.topic_mut(key).durable_mut() else { return };
-        let wanted = kept.end.saturating_sub(history.options.history_size as u64).max(1);
+        let wanted = FILLED_MAX.max(history.options.idempotency_size as u64);
+        let wanted = kept.end.saturating_sub(wanted).max(1);
         let first = kept.start.max(wanted).min(kept.end);
         let before = history.cost();
         history.restore(epoch, first);
         self.retention.account(before, history.cost());
+        durable.oldest = kept.start;
         durable.stage = Stage::Filling { end: kept.end };
         self.go_on_filling(key, frames, effects);
     }
@@ -404,6 +441,9 @@ impl Broker {
         frames: &mut FramePool,
         effects: &mut Vec<Effect>,
     ) {
+        let id_of = |record: &LogRecord| Some(self.fingerprint_of(record.message_id.as_ref()?));
+        let ids: Vec<_> = slice.records.iter().map(id_of).collect();
+        let now = self.now;
         let topic = self.topics.topic_mut(key);
         let name = topic.name.clone();
         let Some((history, _)) = topic.durable_mut() else { return };
@@ -414,7 +454,7 @@ impl Broker {
             history.restore(epoch, missing.to + 1);
         }
         let was_empty = slice.records.is_empty();
-        for record in slice.records {
+        for (record, id) in slice.records.into_iter().zip(ids) {
             if let Some(inbox) = &mut history.inbox
                 && let Some(upto) = inbox::as_mark(&record.data)
             {
@@ -422,7 +462,11 @@ impl Broker {
                 inbox.marked = inbox.received;
             }
             let frame = kept_frame(&name, history, record.offset, &record.data);
-            history.push(frame, None, Moment(record.time_ms));
+            let time = Moment(record.time_ms);
+            history.push(frame, None, time);
+            if let Some(id) = id {
+                history.restore_id(id, record.offset, time, now);
+            }
         }
         self.retention.account(before, history.cost());
         self.retention.list(key, history);
@@ -456,7 +500,7 @@ impl Broker {
 
     /// Asks the log for more of a history, or opens the topic if there is no more.
     fn go_on_filling(&mut self, key: TopicKey, frames: &mut FramePool, effects: &mut Vec<Effect>) {
-        let ticket = Ticket { shard: self.shard, number: 0 };
+        let ticket = Ticket { shard: self.shard, number: FILLING };
         let topic = self.topics.topic_mut(key);
         let name = topic.name.clone();
         let Some((history, durable)) = topic.durable_mut() else { return };

@@ -60,6 +60,10 @@ pub enum Effect {
         topic: TopicName,
         upto: u64,
     },
+    /// What the connection was to get cannot be read from the log: it has to come back for it.
+    Unreadable {
+        token: Token,
+    },
     /// Answer a query.
     Page {
         token: Token,

@@ -81,11 +81,8 @@ impl History {
 
     /// The next publication, or one behind it, as every subscriber gets it.
     pub fn frame(&self, topic: &str, offset: u64, data: &[u8]) -> Bytes {
-        if self.options.is_acked() {
-            encoder::acked_frame(topic, Position { epoch: self.epoch, offset }, data)
-        } else {
-            encoder::retained_frame(topic, offset, data)
-        }
+        let position = Position { epoch: self.epoch, offset };
+        encoder::kept_frame(topic, position, data, self.options.is_acked())
     }
 
     /// What it takes of the memory for histories.
@@ -111,6 +108,14 @@ impl History {
     pub fn insert_id(&mut self, id: Fingerprint, offset: u64, now: Moment) -> usize {
         let ids_max = self.options.idempotency_size;
         self.ids.get_or_insert_default().insert(id, offset, now, ids_max)
+    }
+
+    /// Remembers the id of a publication that the log has from `time`, if it would be remembered still.
+    pub fn restore_id(&mut self, id: Fingerprint, offset: u64, time: Moment, now: Moment) {
+        let is_over = time.after(self.options.idempotency_window) <= now;
+        if !is_over && self.options.idempotency_size > 0 && self.find_id(id, now).is_none() {
+            self.insert_id(id, offset, time);
+        }
     }
 
     /// Keeps the next publication, whose offset stands in its frame already. Returns how many older
@@ -216,33 +221,72 @@ impl History {
 
     /// Where a new subscription begins.
     pub fn open(&self, begin: Begin) -> Opening {
-        let Begin { start, limit } = begin;
-        let head = self.head();
-        let opening = |offset, recovery| Opening {
-            position: Position { epoch: self.epoch, offset },
-            head,
-            recovery,
-        };
-        if let (Start::Now, Some(inbox)) = (start, &self.inbox) {
-            return opening(self.skip_marks(inbox.received), None);
+        match self.named(begin.start) {
+            Some(named) => self.open_at(named.and_then(|since| self.locate(since)), begin.limit),
+            None => self.open_now(!self.entries.is_empty()),
         }
-        let since = match start {
-            Start::Now if self.options.last && !self.entries.is_empty() => {
-                return opening(head - 1, None);
-            }
-            Start::Now => return opening(head, None),
-            Start::Recover { epoch, .. } if epoch != Some(self.epoch) => Err(Unavailable::Epoch),
-            Start::Recover { offset, .. } => self.locate(Since::Offset(offset)),
-            Start::Since(since) => self.locate(since),
-        };
-        let (offset, outcome) = match since {
+    }
+
+    /// Where a subscription begins that names no place. `has_latest`: the latest publication is kept.
+    pub fn open_now(&self, has_latest: bool) -> Opening {
+        if let Some(inbox) = &self.inbox {
+            return self.opening(self.skip_marks(inbox.received), None);
+        }
+        let latest = u64::from(self.options.last && has_latest);
+        self.opening(self.head() - latest, None)
+    }
+
+    /// Where a subscription begins that named the place behind this offset.
+    pub fn open_at(&self, place: Result<u64, Unavailable>, limit: Option<u64>) -> Opening {
+        let head = self.head();
+        let (offset, outcome) = match place {
             Err(reason) => (head, Err(reason)),
             Ok(offset) if limit.is_some_and(|limit| head - offset > limit) => {
                 (head - limit.unwrap_or_default(), Err(Unavailable::Limit))
             }
             Ok(offset) => (offset, Ok(())),
         };
-        opening(offset, Some(Recovery { outcome, count: head - offset }))
+        self.opening(offset, Some(Recovery { outcome, count: head - offset }))
+    }
+
+    fn opening(&self, offset: u64, recovery: Option<Recovery>) -> Opening {
+        let position = Position { epoch: self.epoch, offset };
+        Opening { position, head: self.head(), recovery }
+    }
+
+    /// The place that a subscriber names, if it names one.
+    pub fn named(&self, start: Start) -> Option<Result<Since, Unavailable>> {
+        match start {
+            Start::Now => None,
+            Start::Recover { epoch, .. } if epoch != Some(self.epoch) => {
+                Some(Err(Unavailable::Epoch))
+            }
+            Start::Recover { offset, .. } => Some(Ok(Since::Offset(offset))),
+            Start::Since(since) => Some(Ok(since)),
+        }
+    }
+
+    /// Offset of the oldest publication that is kept; without one, of the next.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Whether a place can be told from what is kept here, if nothing before `oldest` is kept
+    /// elsewhere.
+    pub fn reaches(&self, since: Since, oldest: u64) -> bool {
+        match since {
+            _ if self.first == 1 => true,
+            Since::Oldest => self.first <= oldest,
+            Since::Offset(offset) => offset >= self.first - 1 || self.first <= oldest,
+            Since::Time(unix_ms) => {
+                self.entries.front().is_some_and(|entry| entry.time < Moment(unix_ms))
+            }
+        }
+    }
+
+    /// Whether the latest publication may be kept elsewhere only.
+    pub fn lacks_latest(&self, oldest: u64) -> bool {
+        self.options.last && self.entries.is_empty() && self.first > oldest
     }
 
     /// What a reader gets next: what follows `next`, or the oldest that is kept if that is gone. At
@@ -254,6 +298,7 @@ impl History {
             frames: Vec::new(),
             next: first,
             at_head: false,
+            failed: false,
         };
         let mut cost = 0;
         for entry in self.entries.range((first - self.first) as usize..) {

@@ -11,8 +11,8 @@ use crate::ids::Moment;
 /// What one remembered id counts for in the memory of histories.
 pub const ID_BYTES: usize = 64;
 
-/// A publisher and its message id, as a hash under the seed of the process: two of 64 bits meet by
-/// chance once in 10^15 publications at a thousand remembered ones.
+/// A message id as a hash under the seed of the process: two of 64 bits meet by chance once in 10^15
+/// publications at a thousand remembered ones. It is never written anywhere: the log has the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
 

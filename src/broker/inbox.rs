@@ -105,6 +105,7 @@ impl Broker {
             time_ms: now.0,
             message_id: None,
             data: inbox::mark(inbox.received),
+            stored: head.offset,
             ticket: Ticket { shard, number },
         });
         let weight = message.weight();
@@ -132,12 +133,7 @@ fn nobody(shard: ShardId) -> Publisher {
 }
 
 /// A publication as its readers get it; empty for what they do not.
-pub(super) fn kept_frame(
-    topic: &TopicName,
-    history: &History,
-    offset: u64,
-    data: &[u8],
-) -> Bytes {
+pub(super) fn kept_frame(topic: &TopicName, history: &History, offset: u64, data: &[u8]) -> Bytes {
     if !topic.is_inbox() {
         return history.frame(topic, offset, data);
     }

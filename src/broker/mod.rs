@@ -14,13 +14,15 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `resume`
+//! waits for the log), `behind`, `chunks` (what is read from it), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without
 //! a connection), `acking` (what is repeated until it is acknowledged), `history`, `retention`, `idempotency`
 //! (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
 mod acking;
 mod acks;
+mod behind;
+mod chunks;
 mod cursors;
 mod durable;
 mod effect;
@@ -64,6 +66,8 @@ use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
 use acks::Acks;
+use behind::Questions;
+use chunks::Chunks;
 use cursors::{CursorState, Cursors};
 use fanout::Fanout;
 use history::History;
@@ -149,6 +153,9 @@ pub struct Broker {
     last_ticket: u64,
     /// Topics to ask the log for as soon as it has room.
     unasked: VecDeque<TopicKey>,
+    /// What is read from the log.
+    chunks: Chunks,
+    questions: Questions,
 }
 
 const SPARE_FANOUTS_MAX: usize = 64;
@@ -166,10 +173,19 @@ impl Broker {
         config: &Config,
     ) -> Self {
         let spaces = config.namespaces.iter();
+        // The log keeps what the options say, and memory the newest of it.
+        let cached = |options: &ChannelOptions| {
+            let mut options = options.clone();
+            if options.is_durable() {
+                options.history_bytes = options.history_bytes.min(config.store.cache_size);
+            }
+            Arc::new(options)
+        };
+        // An inbox is served from memory alone.
+        let inboxes = config.inboxes().map(|(name, options)| (name, Arc::new(options)));
         let namespaces: Vec<_> = spaces
-            .map(|space| (space.name.clone(), space.options.clone()))
-            .chain(config.inboxes())
-            .map(|(name, options)| (name, Arc::new(options)))
+            .map(|space| (space.name.clone(), cached(&space.options)))
+            .chain(inboxes)
             .collect();
         let keeps_histories = config.channels.has_history()
             || namespaces.iter().any(|(_, options)| options.has_history());
@@ -183,7 +199,7 @@ impl Broker {
                 page_bytes_max: config.limits.send_queue_size / 4,
                 slice_cost_max: SLICE_COST_MAX.min(config.limits.send_queue_size),
             },
-            options: Arc::new(config.channels.clone()),
+            options: cached(&config.channels),
             namespaces,
             inboxes: inboxes.collect(),
             users: Users::new(config.auth.max_users, config.auth.max_connections_per_user),
@@ -212,6 +228,8 @@ impl Broker {
             log_bytes_max: config.store.directory.as_ref().map_or(0, |_| config.store.backlog),
             last_ticket: 0,
             unasked: VecDeque::new(),
+            chunks: Chunks::new(config.store.read_memory),
+            questions: Questions::default(),
         }
     }
 
@@ -306,7 +324,9 @@ impl Broker {
         let last = topic.past.as_ref().is_some_and(|past| past.last);
         // Until the log has told where the topic is, it is as one whose home has not answered.
         let is_loading = self.is_loading(key);
-        if let Some(history) = topic.history().filter(|_| !is_loading) {
+        if self.is_place_behind(key, begin.start) && !topic.is_waiting(token) {
+            self.ask_opening(key, token, begin, vec![request_id], effects);
+        } else if let Some(history) = topic.history().filter(|_| !is_loading) {
             let opening = history.open(begin);
             self.mark(key, effects);
             self.members.insert(token, key);

@@ -76,7 +76,7 @@ impl Broker {
         let mut places = Vec::new();
         for &key in self.members.topics(token) {
             let topic = self.topics.topic(key);
-            if topic.past.is_none() {
+            if topic.past.is_none() || topic.name.is_inbox() {
                 continue;
             }
             let Some(Position { epoch, offset: head }) = topic.position() else { continue };

@@ -272,11 +272,15 @@ impl Broker {
         PublishOutcome::Accepted { offset: Some(offset) }
     }
 
-    /// What tells a publication from all others: who publishes, and its message id as it was written.
+    /// What tells a publication from all others of its topic: its message id as it was written. Who
+    /// publishes does not count: whoever repeats after a lost connection has another one.
     pub(super) fn fingerprint(&self, publisher: &Publisher) -> Option<Fingerprint> {
-        let message_id = publisher.receipt.as_ref()?.message_id.as_ref()?;
-        let author = (publisher.shard.0, publisher.token.pack());
-        Some(Fingerprint(self.topics.scramble((author, message_id))))
+        publisher.receipt.as_ref()?.message_id.as_ref().map(|id| self.fingerprint_of(id))
+    }
+
+    /// As [`Broker::fingerprint`], of a publication that the log has.
+    pub(super) fn fingerprint_of(&self, message_id: &str) -> Fingerprint {
+        Fingerprint(self.topics.scramble(message_id))
     }
 
     /// Whether everybody who is to get a publication of this topic can take one more.

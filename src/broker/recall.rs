@@ -1,6 +1,7 @@
 //! What is read from histories: by cursors, by queries; and what leaves them by time.
 
 use super::Broker;
+use super::behind::Question;
 use super::cursors::{self, CursorState, Turn};
 use super::durable::TableFull;
 use super::effect::{Effect, Fed, SubscribeError};
@@ -33,6 +34,9 @@ impl Broker {
             Turn::Waiting => return Fed::Waiting,
             Turn::Read { topic, next } => (topic, next),
         };
+        if self.is_behind(key, next) {
+            return self.feed_behind(key, token, next, effects);
+        }
         let topic = self.topics.topic(key);
         if let Some(history) = topic.history() {
             let slice = history.slice(next, self.limits.slice_cost_max, (self.shard, token));
@@ -66,8 +70,9 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) -> Result<(), SubscribeError> {
         let topic = TopicName::new(name);
-        let home = self.topics.home(self.topics.hash(name));
-        let waits = home != self.shard || matches!(self.find_loading(&topic), Ok(Some(_)));
+        let hash = self.topics.hash(name);
+        let home = self.topics.home(hash);
+        let waits = home != self.shard || self.is_durable(self.topics.find(hash, name), name);
         if waits && (self.queries >= QUERIES_MAX || self.congested.contains(&home)) {
             return Err(SubscribeError::Congested);
         }
@@ -92,6 +97,10 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let page = match self.find_loading(&topic) {
+            Ok(None) if self.is_query_behind(&topic, &query) => {
+                self.ask(Question::Range { topic, reader, query, receipt }, effects);
+                return;
+            }
             Ok(None) => self.page(&topic, &query),
             Ok(Some(key)) => {
                 let message = ShardMessage::Query { topic, reader, query, receipt };
@@ -103,6 +112,18 @@ impl Broker {
                 Page { complete: Err(Unavailable::Trimmed), ..self.page(&topic, &query) }
             }
         };
+        self.turn_page(topic, reader, page, receipt, effects);
+    }
+
+    /// At home: the answer to a query.
+    pub(super) fn turn_page(
+        &mut self,
+        topic: TopicName,
+        reader: Reader,
+        page: Page,
+        receipt: Option<Box<str>>,
+        effects: &mut Vec<Effect>,
+    ) {
         let page = Box::new(page);
         if reader.shard == self.shard {
             self.queries -= 1;
@@ -221,11 +242,14 @@ impl Broker {
         self.ensure_interest(key, effects);
         let topic = self.topics.topic(key);
         let (to, topic) = (topic.home, topic.name.clone());
-        let message = ShardMessage::Open { topic, reader, begin: Box::new(begin) };
-        if to == self.shard {
+        let begin_there = Box::new(begin);
+        let message = ShardMessage::Open { topic: topic.clone(), reader, begin: begin_there };
+        if to != self.shard {
+            effects.push(Effect::Send { to, message });
+        } else if self.is_loading(key) {
             self.hold(key, message, effects);
         } else {
-            effects.push(Effect::Send { to, message });
+            self.ask(Question::Place { topic, reader, begin }, effects);
         }
     }
 
@@ -244,9 +268,25 @@ impl Broker {
             self.hold(key, message, effects);
             return;
         }
+        if self.is_place_behind(key, begin.start) {
+            self.ask(Question::Place { topic, reader, begin }, effects);
+            return;
+        }
         let Some(history) = self.topics.topic(key).history() else { return };
-        let opening = Box::new(history.open(begin));
+        let opening = history.open(begin);
         self.mark(key, effects);
+        self.answer_opening(topic, reader, opening, effects);
+    }
+
+    /// At home: where a subscription begins.
+    pub(super) fn answer_opening(
+        &mut self,
+        topic: TopicName,
+        reader: Reader,
+        opening: Opening,
+        effects: &mut Vec<Effect>,
+    ) {
+        let opening = Box::new(opening);
         if reader.shard == self.shard {
             self.opened(&topic, reader, &opening, effects);
             return;
@@ -296,12 +336,36 @@ impl Broker {
         next: u64,
         effects: &mut Vec<Effect>,
     ) {
+        if let Some(key) = self.find(&topic)
+            && self.is_behind(key, next)
+        {
+            match self.slice_behind(key, next, effects) {
+                Some(slice) => self.hand_slice(topic, reader, slice, effects),
+                None => self.want(key, next, Some(reader), effects),
+            }
+            return;
+        }
         let (author, cost_max) = ((reader.shard, reader.token), self.limits.slice_cost_max);
         let slice = self.find_history(&topic).map_or_else(
             // Nobody waits for it any more; but every read ends.
-            || Slice { gap: None, frames: Vec::new(), next, at_head: false },
+            || Slice { gap: None, frames: Vec::new(), next, at_head: false, failed: false },
             |history| history.slice(next, cost_max, author),
         );
+        self.hand_slice(topic, reader, slice, effects);
+    }
+
+    /// At home: what a cursor, here or elsewhere, has waited for.
+    pub(super) fn hand_slice(
+        &mut self,
+        topic: TopicName,
+        reader: Reader,
+        slice: Slice,
+        effects: &mut Vec<Effect>,
+    ) {
+        if reader.shard == self.shard {
+            self.sliced(&topic, reader, slice, effects);
+            return;
+        }
         let slice = Box::new(slice);
         let message = ShardMessage::Slice { topic, reader, slice };
         effects.push(Effect::Send { to: reader.shard, message });
@@ -361,8 +425,19 @@ impl Broker {
     }
 
     /// Hands a slice on. The one that reaches the head makes the subscription live.
-    fn replay(&mut self, key: TopicKey, token: Token, slice: Slice, effects: &mut Vec<Effect>) {
-        let Slice { gap, frames, next, at_head } = self.note_slice(key, token, slice);
+    pub(super) fn replay(
+        &mut self,
+        key: TopicKey,
+        token: Token,
+        slice: Slice,
+        effects: &mut Vec<Effect>,
+    ) {
+        if slice.failed {
+            self.remove_cursor(key, token);
+            effects.push(Effect::Unreadable { token });
+            return;
+        }
+        let Slice { gap, frames, next, at_head, .. } = self.note_slice(key, token, slice);
         self.tally.gaps += u64::from(gap.is_some());
         if gap.is_some() || !frames.is_empty() {
             let topic = self.topics.topic(key);
@@ -388,7 +463,7 @@ impl Broker {
         }
     }
 
-    fn find_history(&self, name: &str) -> Option<&History> {
+    pub(super) fn find_history(&self, name: &str) -> Option<&History> {
         self.find(name).and_then(|key| Topic::history(self.topics.topic(key)))
     }
 

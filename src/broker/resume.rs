@@ -68,6 +68,10 @@ impl Broker {
         let mut subscriptions = Vec::new();
         for &key in self.members.topics(token) {
             let topic = self.topics.topic(key);
+            // Whoever is the user has its inboxes.
+            if topic.name.is_inbox() {
+                continue;
+            }
             let position = places.get(key);
             let is_known = match topic.past {
                 Some(_) => position.is_some(),
@@ -102,7 +106,8 @@ impl Broker {
 
     /// Subscriptions of a connection, those that are not confirmed included.
     pub fn subscriptions(&self, token: Token) -> usize {
-        self.members.topics(token).len()
+        let topics = self.members.topics(token).iter();
+        topics.filter(|key| !self.topics.topic(**key).name.is_inbox()).count()
     }
 
     fn resume_one(
@@ -151,7 +156,9 @@ impl Broker {
             return Ok((Some(key), None));
         }
         let begin = Begin { start, limit: None };
-        if let Some(history) = topic.history().filter(|_| !is_loading) {
+        let is_behind = self.is_place_behind(key, start);
+        let topic = self.topics.topic(key);
+        if let Some(history) = topic.history().filter(|_| !is_loading && !is_behind) {
             let opening = history.open(begin);
             self.members.insert(token, key);
             return Ok((Some(key), Some(self.hold_cursor(key, token, &opening))));
@@ -193,7 +200,12 @@ impl Broker {
     }
 
     /// Asked for again while it is under way: it is confirmed behind that.
-    pub(super) fn wait_behind(&mut self, key: TopicKey, token: Token, request_id: Option<Box<str>>) {
+    pub(super) fn wait_behind(
+        &mut self,
+        key: TopicKey,
+        token: Token,
+        request_id: Option<Box<str>>,
+    ) {
         self.members.waiting(token);
         if let Some(CursorState::Opening(opening)) = self.cursors.find(token, key) {
             opening.request_ids.push(request_id);

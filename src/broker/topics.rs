@@ -135,6 +135,15 @@ impl Topic {
         }
     }
 
+    /// As [`Topic::durable_mut`], to look at.
+    pub fn durable(&self) -> Option<(&History, &Durable)> {
+        let past = self.past.as_ref()?;
+        match (&past.record, &past.durable) {
+            (Record::Home(history), Some(durable)) => Some((history, durable)),
+            _ => None,
+        }
+    }
+
     /// The history of a durable topic, at home, and what waits for the log.
     pub fn durable_mut(&mut self) -> Option<(&mut History, &mut Durable)> {
         let past = self.past.as_mut()?;

@@ -51,7 +51,7 @@ const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 use Field::{Address, Choice, Count, Directory, File, Path, Size, Switch, Sync, Time};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 62] = [
+pub static KEYS: [Key; 64] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -397,6 +397,18 @@ pub static KEYS: [Key; 62] = [
         flag: None,
         help: "Bytes waiting for the durable log, for each shard",
         field: Size(|c| &mut c.store.backlog, BACKLOG),
+    },
+    Key {
+        path: "store.cache_size",
+        flag: None,
+        help: "Bytes of the newest publications of each durable channel in memory; the log has the rest",
+        field: Size(|c| &mut c.store.cache_size, 1..=GIB),
+    },
+    Key {
+        path: "store.read_memory",
+        flag: None,
+        help: "Bytes read from the durable log for readers, for each shard",
+        field: Size(|c| &mut c.store.read_memory, MIB..=GIB),
     },
     Key {
         path: "store.max_channels",

@@ -164,8 +164,8 @@ pub struct ChannelOptions {
     pub slow_consumer: SlowConsumer,
     /// Publications kept of each channel. Default 1,000.
     pub history_size: usize,
-    /// Bytes kept of each channel, 128 more for each publication; the newest one is kept whatever it
-    /// takes. Default 1 MiB.
+    /// Bytes kept of each channel, 128 more for each publication, at level `durable` as they are on
+    /// disk; the newest one is kept whatever it takes. Default 1 MiB.
     pub history_bytes: usize,
     /// How long a publication is kept, and a channel that nobody uses with its epoch. Default 5 min.
     pub history_ttl: Duration,
@@ -317,6 +317,11 @@ pub struct Store {
     pub segment_size: usize,
     /// Bytes waiting for it, for each shard. Default 64 MiB.
     pub backlog: usize,
+    /// Bytes of the newest publications of each channel that are kept in memory too, 128 more for each
+    /// publication; what lies before is read from the log. Default 1 MiB.
+    pub cache_size: usize,
+    /// Bytes read from it for readers and kept for the next ones, for each shard. Default 16 MiB.
+    pub read_memory: usize,
     /// Channels in it. Default 1,000,000.
     pub max_channels: usize,
     /// Time without publications after which a channel may get a new epoch. Default 30 days.
@@ -453,6 +458,8 @@ impl Default for Store {
             max_size: 0,
             segment_size: 64 << 20,
             backlog: 64 << 20,
+            cache_size: 1 << 20,
+            read_memory: 16 << 20,
             max_channels: 1_000_000,
             forget_after: Duration::from_hours(24 * 30),
         }

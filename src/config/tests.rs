@@ -136,6 +136,8 @@ fn every_key_is_read_from_a_file() {
         sync = "interval 20ms"
         max_size = "21GiB"
         segment_size = "22MiB"
+        cache_size = "26MiB"
+        read_memory = "27MiB"
         backlog = "23MiB"
         max_channels = 24
         forget_after = "25d"
@@ -225,6 +227,8 @@ fn every_key_is_read_from_a_file() {
                 max_size: 21 << 30,
                 segment_size: 22 << 20,
                 backlog: 23 << 20,
+                cache_size: 26 << 20,
+                read_memory: 27 << 20,
                 max_channels: 24,
                 forget_after: Duration::from_hours(25 * 24),
             },

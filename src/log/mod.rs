@@ -8,6 +8,7 @@ mod disk;
 mod files;
 mod index;
 mod inspect;
+mod locating;
 mod reading;
 mod record;
 mod recovery;
@@ -19,7 +20,9 @@ mod thread;
 mod topics;
 
 #[cfg(test)]
-mod sim_disk;
+pub(crate) mod sim_disk;
+#[cfg(test)]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,7 @@ const GAP_BYTES_MAX: u32 = 4096;
 /// Bytes read at once, unless one record is longer. What is given out keeps them in memory.
 const SPAN_BYTES_MAX: u32 = 1 << 18;
 /// Places of records looked up at once.
-const SLOTS_MAX: u32 = 4096;
+pub(super) const SLOTS_MAX: u32 = 4096;
 
 /// How much a reader takes.
 #[derive(Debug, Clone, Copy)]

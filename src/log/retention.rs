@@ -19,6 +19,14 @@ pub struct Retention {
     pub age_ms: u64,
 }
 
+/// Where a time is in a topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    pub offset: u64,
+    /// Segment of the run that was searched for it, and where the search ended.
+    searched: Option<(u64, u64)>,
+}
+
 impl<D: Disk> Store<D> {
     /// Trims one topic to what its retention allows at `now_ms`, Unix milliseconds. Nothing is
     /// written: the room comes back with [`Store::clean`]. Returns how many publications went.
@@ -34,7 +42,10 @@ impl<D: Disk> Store<D> {
             oldest = oldest.max(settled.saturating_sub(rules.records));
         }
         if rules.age_ms > 0 {
-            oldest = self.first_since(slot, now_ms.saturating_sub(rules.age_ms), oldest)?;
+            let since_ms = now_ms.saturating_sub(rules.age_ms);
+            let first = self.first_since(slot, since_ms, oldest)?;
+            oldest = first.offset;
+            self.note_earliest(slot, first, since_ms);
         }
         if oldest > before {
             self.advance(slot, oldest.min(settled))?;
@@ -46,8 +57,14 @@ impl<D: Disk> Store<D> {
         Ok(topic.oldest.saturating_sub(before))
     }
 
-    /// Offset of the first publication from `from` on whose time is `since_ms` or later.
-    fn first_since(&mut self, slot: TopicSlot, since_ms: u64, from: u64) -> io::Result<u64> {
+    /// The first publication from `from` on whose time is `since_ms` or later; if there is none, the
+    /// place behind the last.
+    pub(super) fn first_since(
+        &mut self,
+        slot: TopicSlot,
+        since_ms: u64,
+        from: u64,
+    ) -> io::Result<First> {
         let mut at = from;
         while let Some(run) = self.topics.get(slot).and_then(|topic| topic.run_from(at)) {
             if run.earliest_ms >= since_ms {
@@ -68,17 +85,21 @@ impl<D: Disk> Store<D> {
                     _ => low = middle + 1,
                 }
             }
-            let run = self.topics.get_mut(slot).and_then(|topic| {
-                let at = topic.runs.partition_point(|run| run.end() < low);
-                topic.runs.get_mut(at)
-            });
-            // So that the next look ends at once.
-            if let Some(run) = run.filter(|run| run.segment == segment) {
-                run.earliest_ms = since_ms;
-            }
-            return Ok(low.max(at));
+            return Ok(First { offset: low.max(at), searched: Some((segment, low)) });
         }
-        Ok(at)
+        Ok(First { offset: at, searched: None })
+    }
+
+    /// What lies before is about to go: the next look for the same time ends at once.
+    fn note_earliest(&mut self, slot: TopicSlot, first: First, since_ms: u64) {
+        let Some((segment, low)) = first.searched else { return };
+        let run = self.topics.get_mut(slot).and_then(|topic| {
+            let at = topic.runs.partition_point(|run| run.end() < low);
+            topic.runs.get_mut(at)
+        });
+        if let Some(run) = run.filter(|run| run.segment == segment) {
+            run.earliest_ms = since_ms;
+        }
     }
 
     fn trim_bytes(&mut self, slot: TopicSlot, bytes_max: u64) -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -16,7 +17,9 @@ use super::topics::TopicSlot;
 use crate::config::SyncMode;
 use crate::ids::{Epoch, TopicName};
 use crate::mesh::{LogInbox, Mailer};
-use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
+use crate::message::{
+    LogAnswer, LogAppend, LogMessage, LogRefusal, LogSlice, ShardMessage, Ticket,
+};
 use crate::metrics::{Counter, Metrics};
 
 /// Bytes of one batch: it is written when it has them, however much more waits.
@@ -42,6 +45,8 @@ pub struct Log<D: Disk> {
     metrics: Metrics,
     sync: SyncMode,
     clock: Clock,
+    /// When the turn began.
+    now: Instant,
     /// Publications in the batch, in order; nobody has heard of them.
     waiting: Vec<Waiting>,
     /// When the oldest of them is to be synced.
@@ -80,6 +85,8 @@ struct Waiting {
 
 enum Job {
     Read { topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket },
+    ReadLast { topic: TopicName, range: Range<u64>, limits: ReadLimits, ticket: Ticket },
+    Locate { topic: TopicName, since_ms: Option<u64>, until_ms: Option<u64>, ticket: Ticket },
     Position { topic: TopicName, ticket: Ticket },
 }
 
@@ -108,7 +115,8 @@ impl<D: Disk> Log<D> {
             sync_due: None,
             jobs: VecDeque::new(),
             failing: None,
-            next_tick: Instant::now() + TICK,
+            now: clock.started,
+            next_tick: clock.started + TICK,
             sweep_from: 0,
             clean_now: true,
             stopping: false,
@@ -126,17 +134,31 @@ impl<D: Disk> Log<D> {
                 while messages.len() < 65_536 && self.inbox.receive(Duration::ZERO, &mut messages) {
                 }
             }
-            for message in messages.drain(..) {
-                self.take(message);
-            }
-            self.commit(false);
-            self.do_jobs();
-            self.maintain();
-            self.mailer.flush();
+            self.turn(&mut messages, Instant::now());
         }
         self.commit(true);
         self.mailer.flush();
         self.store.close()
+    }
+
+    /// Does what was asked, and what there is to do without.
+    fn turn(&mut self, messages: &mut Vec<LogMessage>, now: Instant) {
+        self.now = now;
+        for message in messages.drain(..) {
+            self.take(message);
+        }
+        self.commit(false);
+        self.do_jobs();
+        self.maintain();
+        self.mailer.flush();
+    }
+
+    /// One turn at this time of the server's clock, with whatever was asked before.
+    #[cfg(test)]
+    pub fn turn_at(&mut self, elapsed: Duration) {
+        let mut messages = Vec::new();
+        while self.inbox.receive(Duration::ZERO, &mut messages) {}
+        self.turn(&mut messages, self.clock.started + elapsed);
     }
 
     /// How long there is nothing to do unless somebody asks.
@@ -158,13 +180,14 @@ impl<D: Disk> Log<D> {
             LogMessage::Append(append) => self.append(append),
             LogMessage::Read { topic, from, records_max, bytes_max, ticket } => {
                 let limits = ReadLimits { records: records_max, bytes: bytes_max };
-                if self.jobs.len() < JOBS_MAX {
-                    self.jobs.push_back(Job::Read { topic, from, limits, ticket });
-                } else {
-                    self.count(Counter::StoreReadRefused, 1);
-                    let number = ticket.number;
-                    self.answer(ticket, LogAnswer::Unreadable { topic, ticket: number });
-                }
+                self.queue(Job::Read { topic, from, limits, ticket });
+            }
+            LogMessage::ReadLast { topic, range, records_max, bytes_max, ticket } => {
+                let limits = ReadLimits { records: records_max, bytes: bytes_max };
+                self.queue(Job::ReadLast { topic, range, limits, ticket });
+            }
+            LogMessage::Locate { topic, since_ms, until_ms, ticket } => {
+                self.queue(Job::Locate { topic, since_ms, until_ms, ticket });
             }
             // It takes no longer than a refusal would.
             LogMessage::Position { topic, ticket } => {
@@ -174,8 +197,18 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    fn queue(&mut self, job: Job) {
+        if self.jobs.len() < JOBS_MAX {
+            self.jobs.push_back(job);
+        } else {
+            self.count(Counter::StoreReadRefused, 1);
+            let (topic, ticket) = job.into_question();
+            self.answer(ticket, LogAnswer::Unreadable { topic, ticket: ticket.number });
+        }
+    }
+
     fn append(&mut self, append: LogAppend) {
-        let now = Instant::now();
+        let now = self.now;
         let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
         if failing {
             self.refuse(append.topic, append.offset, LogRefusal::Disk, append.ticket);
@@ -195,7 +228,12 @@ impl<D: Disk> Log<D> {
             message_id: append.message_id.as_deref(),
             data: &append.data,
         };
-        let LogAppend { ref topic, epoch, offset, ticket, .. } = append;
+        let LogAppend { ref topic, epoch, offset, stored, ticket, .. } = append;
+        if offset != stored + 1 && self.store.topics.find(topic).is_none() {
+            let reason = LogRefusal::Position { epoch, next: stored + 1 };
+            self.refuse(append.topic, offset, reason, ticket);
+            return;
+        }
         let reason = match self.store.append(&record, topic) {
             Ok(slot) => {
                 let topic = append.topic;
@@ -223,7 +261,7 @@ impl<D: Disk> Log<D> {
         if self.waiting.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = self.now;
         let written = self.store.write().and_then(|()| match self.sync {
             SyncMode::Os if !at_once => {
                 self.store.settle();
@@ -290,11 +328,18 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Before somebody is told what is kept of a topic.
+    fn trim_named(&mut self, topic: &str) {
+        if let Some(slot) = self.store.topics.find(topic) {
+            self.trim(slot, self.clock.unix_ms(self.now));
+        }
+    }
+
     /// Says once that writing fails.
     fn fail(&mut self, error: &io::Error) {
         self.count(Counter::StoreFailures, 1);
         self.sync_due = None;
-        let now = Instant::now();
+        let now = self.now;
         let retry = now + RETRY;
         match &mut self.failing {
             Some(failing) => failing.retry = retry,
@@ -326,6 +371,7 @@ impl<D: Disk> Log<D> {
             }
             match job {
                 Job::Position { topic, ticket } => {
+                    self.trim_named(&topic);
                     let position = self.store.position(&topic);
                     let answer = LogAnswer::Position {
                         topic,
@@ -337,16 +383,37 @@ impl<D: Disk> Log<D> {
                     self.answer(ticket, answer);
                 }
                 Job::Read { topic, from, limits, ticket } => {
-                    let read = self.read(topic, from, limits, ticket);
-                    bytes_left = bytes_left.saturating_sub(read);
+                    let read = self.store.read(&topic, from, limits);
+                    bytes_left = bytes_left.saturating_sub(self.answer_read(topic, read, ticket));
+                }
+                Job::ReadLast { topic, range, limits, ticket } => {
+                    let read = self.store.read_last(&topic, range, limits);
+                    bytes_left = bytes_left.saturating_sub(self.answer_read(topic, read, ticket));
+                }
+                Job::Locate { topic, since_ms, until_ms, ticket } => {
+                    self.trim_named(&topic);
+                    match self.store.locate(&topic, since_ms, until_ms) {
+                        Ok(place) => {
+                            let (place, number) = (Box::new(place), ticket.number);
+                            let located = LogAnswer::Located { topic, place, ticket: number };
+                            self.answer(ticket, located);
+                        }
+                        Err(error) => self.answer_unreadable(topic, &error, ticket),
+                    }
                 }
             }
         }
     }
 
-    fn read(&mut self, topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket) -> usize {
+    /// Returns how many bytes it answers with.
+    fn answer_read(
+        &mut self,
+        topic: TopicName,
+        read: io::Result<LogSlice>,
+        ticket: Ticket,
+    ) -> usize {
         let number = ticket.number;
-        match self.store.read(&topic, from, limits) {
+        match read {
             Ok(slice) => {
                 self.count(Counter::StoreRead, slice.records.len() as u64);
                 let missing = slice.missing;
@@ -368,17 +435,21 @@ impl<D: Disk> Log<D> {
                 bytes
             }
             Err(error) => {
-                self.count(Counter::StoreReadRefused, 1);
-                tracing::warn!(channel = &*topic, %error, "the durable log cannot read");
-                self.answer(ticket, LogAnswer::Unreadable { topic, ticket: number });
+                self.answer_unreadable(topic, &error, ticket);
                 1
             }
         }
     }
 
+    fn answer_unreadable(&mut self, topic: TopicName, error: &io::Error, ticket: Ticket) {
+        self.count(Counter::StoreReadRefused, 1);
+        tracing::warn!(channel = &*topic, %error, "the durable log cannot read");
+        self.answer(ticket, LogAnswer::Unreadable { topic, ticket: ticket.number });
+    }
+
     /// Trims what has become too old, and gives room back, a bounded amount.
     fn maintain(&mut self) {
-        let now = Instant::now();
+        let now = self.now;
         let unix_ms = self.clock.unix_ms(now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
@@ -424,7 +495,19 @@ impl<D: Disk> Log<D> {
 impl Job {
     fn shard(&self) -> crate::ids::ShardId {
         match self {
-            Self::Read { ticket, .. } | Self::Position { ticket, .. } => ticket.shard,
+            Self::Read { ticket, .. }
+            | Self::ReadLast { ticket, .. }
+            | Self::Locate { ticket, .. }
+            | Self::Position { ticket, .. } => ticket.shard,
+        }
+    }
+
+    fn into_question(self) -> (TopicName, Ticket) {
+        match self {
+            Self::Read { topic, ticket, .. }
+            | Self::ReadLast { topic, ticket, .. }
+            | Self::Locate { topic, ticket, .. }
+            | Self::Position { topic, ticket } => (topic, ticket),
         }
     }
 }

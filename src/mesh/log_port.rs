@@ -137,7 +137,11 @@ mod tests {
     fn numbers(messages: &[LogMessage]) -> Vec<u64> {
         let number = |message: &LogMessage| match message {
             LogMessage::Position { ticket, .. } => ticket.number,
-            LogMessage::Append(_) | LogMessage::Read { .. } | LogMessage::Stop => 0,
+            LogMessage::Append(_)
+            | LogMessage::Read { .. }
+            | LogMessage::ReadLast { .. }
+            | LogMessage::Locate { .. }
+            | LogMessage::Stop => 0,
         };
         messages.iter().map(number).collect()
     }

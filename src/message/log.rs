@@ -1,5 +1,7 @@
 //! What shards ask of the durable log, and what it answers.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::ids::{Epoch, ShardId, TopicName};
@@ -13,6 +15,17 @@ pub enum LogMessage {
     /// The publications of a topic from offset `from` on: at most `records_max`, and `bytes_max` of
     /// theirs (but always one). Answered by [`LogAnswer::Read`] or [`LogAnswer::Unreadable`].
     Read { topic: TopicName, from: u64, records_max: u32, bytes_max: usize, ticket: Ticket },
+    /// As [`LogMessage::Read`], of the publications in this range those that come last.
+    ReadLast {
+        topic: TopicName,
+        range: Range<u64>,
+        records_max: u32,
+        bytes_max: usize,
+        ticket: Ticket,
+    },
+    /// What is kept of the topic, and where are these times in it (Unix milliseconds)? Answered by
+    /// [`LogAnswer::Located`] or [`LogAnswer::Unreadable`].
+    Locate { topic: TopicName, since_ms: Option<u64>, until_ms: Option<u64>, ticket: Ticket },
     /// Where is the topic? Answered by [`LogAnswer::Position`].
     Position { topic: TopicName, ticket: Ticket },
     /// Finish what was asked before, and end.
@@ -27,6 +40,9 @@ pub struct LogAppend {
     pub epoch: Epoch,
     /// The one behind the last that was appended and not refused.
     pub offset: u64,
+    /// The newest that is known to be kept. A topic that the log does not know begins right behind it:
+    /// what comes further behind has had one before it refused.
+    pub stored: u64,
     /// Unix time in milliseconds.
     pub time_ms: u64,
     /// As the publisher wrote it, raw JSON.
@@ -55,7 +71,11 @@ impl LogMessage {
                     + append.data.len()
                     + append.message_id.as_ref().map_or(0, |id| id.len())
             }
-            Self::Read { .. } | Self::Position { .. } | Self::Stop => Self::SMALL,
+            Self::Read { .. }
+            | Self::ReadLast { .. }
+            | Self::Locate { .. }
+            | Self::Position { .. }
+            | Self::Stop => Self::SMALL,
         }
     }
 }
@@ -83,6 +103,11 @@ pub enum LogAnswer {
         slice: Box<LogSlice>,
         ticket: u64,
     },
+    Located {
+        topic: TopicName,
+        place: Box<LogPlace>,
+        ticket: u64,
+    },
     /// The disk fails to read; it may be better at the next attempt.
     Unreadable {
         topic: TopicName,
@@ -107,6 +132,7 @@ impl LogAnswer {
             }
             Self::Stored { .. }
             | Self::Refused { .. }
+            | Self::Located { .. }
             | Self::Unreadable { .. }
             | Self::Position { .. } => SMALL,
         }
@@ -137,6 +163,21 @@ pub struct LogSlice {
     /// What is missing where the reader asked to begin; the records begin right behind it.
     pub missing: Option<Missing>,
     pub records: Vec<LogRecord>,
+}
+
+/// What is kept of a topic, and where the times are that were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlace {
+    pub epoch: Epoch,
+    /// Offset of the oldest publication that is kept.
+    pub oldest: u64,
+    /// Offset behind the newest.
+    pub next: u64,
+    /// Offset of the first publication from that time on; `None`: it may be one that is not kept any
+    /// more.
+    pub since: Option<u64>,
+    /// Offset of the last publication up to that time.
+    pub until: u64,
 }
 
 /// Publications that will not come any more.

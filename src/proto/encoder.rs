@@ -126,6 +126,15 @@ pub fn acked_frame(channel: &str, position: Position, data: &[u8]) -> Bytes {
     ])
 }
 
+/// A publication of a channel with history: that of [`acked_frame`] or of [`retained_frame`].
+pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool) -> Bytes {
+    if is_acked {
+        acked_frame(channel, position, data)
+    } else {
+        retained_frame(channel, position.offset, data)
+    }
+}
+
 /// The offset in a frame of [`retained_frame`] or [`acked_frame`]; 0 if it is none for this channel.
 pub fn retained_offset(channel: &str, frame: &[u8]) -> u64 {
     let fields = retained_fields(channel, frame);

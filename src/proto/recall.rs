@@ -54,6 +54,8 @@ pub enum Unavailable {
     NoHistory,
     /// The connection was subscribed already, from elsewhere.
     Subscribed,
+    /// The durable log has it, but cannot read it, or the disk has lost it.
+    Unreadable,
 }
 
 impl Unavailable {
@@ -66,6 +68,7 @@ impl Unavailable {
             Self::Limit => "limit",
             Self::NoHistory => "no_history",
             Self::Subscribed => "subscribed",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -279,6 +279,10 @@ impl State {
                     self.replay(token, &topic, gap, frames);
                 }
                 Effect::Handed { token, topic, upto } => self.handed(token, topic, upto),
+                Effect::Unreadable { token } => {
+                    let reason = Counter::LogUnreadable.name();
+                    self.fail(token, CloseCode::Error, reason, "the durable log cannot be read");
+                }
                 Effect::Page { token, topic, page, request_id } => {
                     self.answer_query(token, &topic, &page, request_id.as_deref());
                 }

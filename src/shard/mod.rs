@@ -24,7 +24,7 @@ mod requests;
 mod sending;
 mod sessions;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod timers;
 mod users;
 

@@ -17,7 +17,10 @@ use crate::message::{
 };
 use crate::metrics::Counter;
 use crate::proto::reply::{self, SessionFacts};
-use crate::proto::{Answer, Claim, ClaimedPlace, ErrorCode, Family, Rejection, RequestId, Restored, Standing, Start, close};
+use crate::proto::{
+    Answer, Claim, ClaimedPlace, ErrorCode, Family, Rejection, RequestId, Restored, Standing,
+    Start, close,
+};
 
 /// For people, with `session_not_found`.
 const NOT_FOUND: &str = "no session has these ids, or it has ended";
@@ -264,8 +267,7 @@ impl State {
             .map(|Resumed { subscription, outcome }| {
                 let channel = &*subscription.topic;
                 let told = outcome.is_ok_and(|standing| standing != Standing::default());
-                let subscription_id =
-                    told.then(|| self.broker.subscription_id(channel)).flatten();
+                let subscription_id = told.then(|| self.broker.subscription_id(channel)).flatten();
                 Restored { channel, subscription_id, outcome: *outcome }
             })
             .collect();

@@ -125,6 +125,24 @@ fn a_refusal_takes_back_what_is_behind_it_and_nothing_before() {
 }
 
 #[test]
+fn what_was_taken_back_takes_room_until_the_log_has_refused_it_too() {
+    let mut home = Home::new(2000);
+    home.publish(None);
+    let mut appended = home.locate(1).appended;
+    while let [next] = home.publish(None).appended[..] {
+        appended.push(next);
+    }
+    assert_eq!(home.refuse(appended[0]).outcomes.len(), appended.len());
+    // All but one are on their way to the log still.
+    assert_eq!(home.publish(None).appended.len(), 1);
+    assert_eq!(home.publish(None).outcomes, [PublishOutcome::BacklogFull]);
+    for refused in &appended[1..] {
+        assert!(home.refuse(*refused).outcomes.is_empty());
+    }
+    assert_eq!(home.publish(None).appended.len(), 1);
+}
+
+#[test]
 fn what_waits_for_the_log_is_bounded() {
     let mut home = Home::new(2000);
     home.publish(None);

@@ -242,7 +242,8 @@ impl World {
                 Effect::Ready { .. }
                 | Effect::Replay { .. }
                 | Effect::Handed { .. }
-                | Effect::Page { .. } => {
+                | Effect::Page { .. }
+                | Effect::Unreadable { .. } => {
                     panic!("nothing has a history: {effect:?}")
                 }
             }

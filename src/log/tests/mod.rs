@@ -1,6 +1,7 @@
 //! The store against a model, through power losses, and over damaged bytes.
 
 mod damage;
+mod locating;
 mod model;
 mod power;
 mod retention;

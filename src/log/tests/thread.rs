@@ -48,6 +48,7 @@ impl Rig {
             topic: TopicName::new(topic),
             epoch: Epoch(EPOCH),
             offset,
+            stored: offset - 1,
             time_ms: 1_000_000,
             message_id: Some("\"id\"".into()),
             data: Bytes::from(data(topic, offset, 10)),
@@ -111,6 +112,32 @@ fn ticket(shard: u16, number: u64) -> Ticket {
 fn read_offsets(answer: &LogAnswer) -> Vec<u64> {
     let LogAnswer::Read { slice, .. } = answer else { panic!("{answer:?}") };
     offsets(slice)
+}
+
+#[test]
+fn a_topic_that_is_unknown_begins_behind_what_is_known_to_be_kept() {
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 1 << 20);
+    let append = |offset, stored| {
+        LogMessage::Append(LogAppend {
+            topic: TopicName::new("a"),
+            epoch: Epoch(EPOCH),
+            offset,
+            stored,
+            time_ms: 1_000_000,
+            message_id: None,
+            data: Bytes::from_static(b"1"),
+            ticket: ticket(0, offset),
+        })
+    };
+    // The one before it was refused: kept, it would leave the topic where nobody looks for it.
+    rig.post(0, append(8, 6));
+    let refused = rig.answer(0);
+    let LogAnswer::Refused { reason: LogRefusal::Position { next: 7, .. }, .. } = refused else {
+        panic!("{refused:?}")
+    };
+    rig.post(0, append(7, 6));
+    rig.stored(0, "a", 7);
+    rig.stop();
 }
 
 #[test]

@@ -7,12 +7,13 @@ use std::mem;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription,    addressee, displayed_name, sorted_claims, history, invalid,
+    RequestId, Subscription, addressee, displayed_name, history, invalid, sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::protobuf::envelope::{
-    Ack, Auth, Body, ChannelPosition, Envelope, Message, Ping, Position, Publish, Query, RestoreSession, Subscribe, Unsubscribe,
+    Ack, Auth, Body, ChannelPosition, Envelope, Message, Ping, Position, Publish, Query,
+    RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};

@@ -145,11 +145,8 @@ mod tests {
         let position = Some(Position { epoch: Epoch(0xE), offset: 7 });
         let recovered = Some(Recovery { outcome: Ok(()), count: 3 });
         let live = Some(Recovery { outcome: Err(Unavailable::NoHistory), count: 0 });
-        let restored = |channel, subscription_id, outcome| Restored {
-            channel,
-            subscription_id,
-            outcome,
-        };
+        let restored =
+            |channel, subscription_id, outcome| Restored { channel, subscription_id, outcome };
         let subscriptions = [
             restored("a\"", Some(3), Ok(Standing { position, recovery: recovered })),
             restored("b", None, Ok(Standing { position: None, recovery: live })),

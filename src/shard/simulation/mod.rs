@@ -10,7 +10,7 @@
 
 mod acks;
 mod check;
-mod client;
+pub(crate) mod client;
 mod scenarios;
 mod sessions;
 mod translate;
@@ -39,10 +39,10 @@ const STEPS: usize = 250;
 const CLIENTS: usize = 14;
 /// One under each policy, two more for topics without a namespace, and three with a history: one that
 /// keeps everything, one that keeps little, and one whose subscribers acknowledge.
-const TOPICS: [&str; 9] =
+pub(crate) const TOPICS: [&str; 9] =
     ["old:t", "new:t", "last:t", "strict:t", "plain", "busy", "kept:t", "short:t", "acked:t"];
 /// The first of [`TOPICS`] with a history.
-const FIRST_KEPT: usize = 6;
+pub(crate) const FIRST_KEPT: usize = 6;
 const ACKED: usize = 8;
 
 /// What the worlds must meet, else they prove nothing.
@@ -63,17 +63,17 @@ const MET: [Counter; 12] = [
 
 /// What was published, by id: ids are handed out in order.
 #[derive(Debug)]
-struct Published {
-    topic: usize,
-    client: usize,
-    echo: bool,
+pub(crate) struct Published {
+    pub topic: usize,
+    pub client: usize,
+    pub echo: bool,
     /// Its data is not JSON.
-    raw: bool,
-    outcome: Option<Outcome>,
+    pub raw: bool,
+    pub outcome: Option<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Accepted,
     Refused,
 }

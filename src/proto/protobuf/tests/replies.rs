@@ -124,12 +124,8 @@ fn the_other_answers_have_what_is_known() {
         said(&Answer::Response { payload, id, envelope: (5, 9) }),
         Envelope { id: "9".into(), ..answered("q", Body::Response(response)) }
     );
-    let queue_gap =
-        Gap { namespace: "n".into(), reason: "trimmed".into(), ..Default::default() };
-    assert_eq!(
-        said(&Answer::QueueGap { namespace: "n" }),
-        answered("", Body::Gap(queue_gap))
-    );
+    let queue_gap = Gap { namespace: "n".into(), reason: "trimmed".into(), ..Default::default() };
+    assert_eq!(said(&Answer::QueueGap { namespace: "n" }), answered("", Body::Gap(queue_gap)));
     assert_eq!(
         said(&Answer::Gap { channel: "c", from: 3, to: 5 }),
         answered(

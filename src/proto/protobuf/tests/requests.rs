@@ -14,8 +14,16 @@ use crate::proto::{Command, ErrorCode, Since, Start};
 /// A request in words of its own.
 #[derive(Debug, Clone, PartialEq)]
 enum Asked {
-    Subscribe { channel: String, start: Start, limit: Option<u64>, id: Option<String> },
-    Unsubscribe { channel: String, id: Option<String> },
+    Subscribe {
+        channel: String,
+        start: Start,
+        limit: Option<u64>,
+        id: Option<String>,
+    },
+    Unsubscribe {
+        channel: String,
+        id: Option<String>,
+    },
     Publish {
         channel: String,
         data: String,
@@ -23,9 +31,18 @@ enum Asked {
         ids: [Option<String>; 2],
         to: Option<String>,
     },
-    History { channel: String, id: Option<String> },
-    Ping { id: Option<String>, timestamp: Option<String> },
-    Auth { token: String, id: Option<String> },
+    History {
+        channel: String,
+        id: Option<String>,
+    },
+    Ping {
+        id: Option<String>,
+        timestamp: Option<String>,
+    },
+    Auth {
+        token: String,
+        id: Option<String>,
+    },
     Pong,
 }
 

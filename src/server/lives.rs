@@ -1,0 +1,428 @@
+//! The whole server with its durable log on a simulated disk, killed at random moments and started
+//! again on what the disk has: clients come back with `recover`.
+//!
+//! What was acknowledged or seen stays, under the same offset; nothing comes twice or out of order; no
+//! offset is missing without a notice; what was refused is never seen in the life that refused it.
+//!
+//! `STENTOR_SIM_SEEDS=10000 cargo test lives` runs so many servers, `STENTOR_SIM_SEED=17` replays one.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+
+use crate::config::{ChannelOptions, Config, Level, Namespace};
+use crate::ids::ShardId;
+use crate::io::Backend;
+use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
+use crate::log::sim_disk::{Faults, SimDisk};
+use crate::log::simulated::SimulatedLog;
+use crate::mesh;
+use crate::metrics::{Counter, Metrics};
+use crate::shard::simulation::client::{Client, Manner, Place};
+use crate::shard::simulation::{FIRST_KEPT, Outcome, Published, TOPICS};
+use crate::shard::{Settings, Shard};
+
+const SEEDS: u64 = 1000;
+const LIVES: usize = 4;
+const STEPS: usize = 120;
+const CLIENTS: usize = 8;
+/// The topic that keeps everything, and the one that keeps little.
+const KEPT: usize = FIRST_KEPT;
+const SHORT: usize = FIRST_KEPT + 1;
+
+/// What the worlds must meet, else they prove nothing.
+const MET: [Counter; 6] = [
+    Counter::FellBehind,
+    Counter::Replayed,
+    Counter::HistoryGaps,
+    Counter::StoreRead,
+    Counter::StoreRefused,
+    Counter::LogUnreadable,
+];
+
+/// A server between its start and its end.
+struct Life {
+    network: Rc<RefCell<Network>>,
+    shards: Vec<Shard<Simulated>>,
+    log: SimulatedLog,
+    settings: Arc<Settings>,
+}
+
+/// A client, and where it was on each topic before its server went.
+struct Visitor {
+    client: Client,
+    came_from: Vec<(usize, Place)>,
+}
+
+struct World {
+    random: Random,
+    config: Config,
+    disk: SimDisk,
+    unix_ms: u64,
+    life: Life,
+    visitors: Vec<Visitor>,
+    published: Vec<Published>,
+    /// By topic and offset.
+    seen: BTreeMap<(usize, u64), usize>,
+    epochs: BTreeMap<usize, String>,
+    /// From this number on publications are of this life.
+    born: usize,
+    met: [u64; MET.len()],
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let config = configuration(&mut random);
+        let disk = SimDisk::new(random.number());
+        let unix_ms = 1_700_000_000_000;
+        let life = Life::new(&mut random, &config, &disk, unix_ms);
+        Self {
+            random,
+            config,
+            disk,
+            unix_ms,
+            life,
+            visitors: Vec::new(),
+            published: Vec::new(),
+            seen: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            born: 0,
+            met: [0; MET.len()],
+        }
+    }
+
+    fn run(mut self) -> [u64; MET.len()] {
+        for _ in 0..LIVES {
+            for _ in 0..self.random.below(STEPS) + 20 {
+                self.act();
+                self.step();
+            }
+            self.end_life();
+        }
+        self.read_everything();
+        self.met
+    }
+
+    fn connect(&mut self, manner: Manner, came_from: Vec<(usize, Place)>) {
+        let shard = ShardId(self.random.below(self.life.shards.len()) as u16);
+        let capacity = match manner {
+            Manner::Witness => STEADY_CAPACITY,
+            _ => 64 + self.random.below(4000),
+        };
+        let socket = self.life.network.borrow_mut().connect(shard, capacity);
+        let mut client = Client::new(socket, manner);
+        client.upgrade(&self.life.network);
+        for (topic, place) in came_from.clone() {
+            client.recover(&self.life.network, topic, place, &mut self.random);
+        }
+        self.visitors.push(Visitor { client, came_from });
+    }
+
+    fn manner(&mut self) -> Manner {
+        match self.random.below(4) {
+            0 => Manner::Slow,
+            1 => Manner::Witness,
+            _ => Manner::Brisk,
+        }
+    }
+
+    /// One thing that a client, or the disk, does.
+    fn act(&mut self) {
+        if self.visitors.len() < CLIENTS && self.random.one_in(3) {
+            let manner = self.manner();
+            self.connect(manner, Vec::new());
+            return;
+        }
+        if self.visitors.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.visitors.len());
+        let topic = KEPT + self.random.below(2);
+        let network = Rc::clone(&self.life.network);
+        match self.random.below(16) {
+            0..=2 => {
+                let client = &mut self.visitors[index].client;
+                client.subscribe(&network, topic, &mut self.random);
+            }
+            3 => self.come_back(index),
+            4 if self.random.one_in(3) => {
+                let one_in = |chance: usize, random: &mut Random| {
+                    if random.one_in(2) { 0 } else { 2 + random.below(chance) as u32 }
+                };
+                self.disk.set_faults(Faults {
+                    write: one_in(30, &mut self.random),
+                    sync: one_in(30, &mut self.random),
+                    read: one_in(60, &mut self.random),
+                });
+            }
+            5 if self.random.one_in(4) => {
+                let room = self.disk.used() + self.random.below(2000);
+                self.disk.set_room(Some(room));
+            }
+            6 => self.heal(),
+            _ => {
+                let burst = if self.random.one_in(4) { 40 } else { 3 };
+                for _ in 0..1 + self.random.below(burst) {
+                    let id = self.published.len();
+                    let client = &mut self.visitors[index].client;
+                    if client.publish(&network, topic, id, true, &mut self.random) {
+                        let outcome = None;
+                        self.published.push(Published {
+                            topic,
+                            client: index,
+                            echo: true,
+                            outcome,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.disk.set_faults(Faults::default());
+        self.disk.set_room(None);
+    }
+
+    /// The client breaks off, and its successor goes on where it was.
+    fn come_back(&mut self, index: usize) {
+        let mut visitor = self.visitors.swap_remove(index);
+        let places = visitor.places();
+        visitor.client.reset(&self.life.network);
+        self.note(&visitor);
+        let manner = self.manner();
+        self.connect(manner, places);
+    }
+
+    /// Every shard turns once and the log most of the time, in any order; clients read.
+    fn step(&mut self) {
+        let pause = [0, 1, 5, 40, 200][self.random.below(5)];
+        let life = &mut self.life;
+        life.network.borrow_mut().advance(Duration::from_millis(pause));
+        let elapsed = Duration::from_millis(life.network.borrow().now().0);
+        let first = self.random.below(life.shards.len() + 1);
+        for place in 0..=life.shards.len() {
+            let place = (first + place) % (life.shards.len() + 1);
+            match life.shards.get_mut(place) {
+                Some(shard) => shard.turn().expect("the simulated backend does not fail"),
+                // A sync takes its time.
+                None if self.random.one_in(3) => {}
+                None => life.log.turn(elapsed),
+            }
+        }
+        for (index, visitor) in self.visitors.iter_mut().enumerate() {
+            visitor.client.read(&life.network, index, &mut self.published, &mut self.random);
+        }
+        // Who was closed by the server has something to tell too.
+        while let Some(index) = self.visitors.iter().position(|each| each.client.is_closed()) {
+            self.come_back(index);
+        }
+    }
+
+    /// The server is killed, or the power goes; the next one starts on what is there.
+    fn end_life(&mut self) {
+        let visitors = std::mem::take(&mut self.visitors);
+        let mut places = Vec::new();
+        for mut visitor in visitors {
+            places.push(visitor.places());
+            visitor.client.reset(&self.life.network);
+            self.note(&visitor);
+        }
+        for (met, counter) in self.met.iter_mut().zip(MET) {
+            *met += self.life.settings.metrics.total(counter);
+        }
+        self.heal();
+        if self.random.one_in(2) {
+            self.disk.lose_power();
+        }
+        self.unix_ms += self.life.network.borrow().now().0 + 1;
+        self.life = Life::new(&mut self.random, &self.config, &self.disk, self.unix_ms);
+        self.born = self.published.len();
+        for places in places {
+            let manner = self.manner();
+            self.connect(manner, places);
+        }
+    }
+
+    /// What a client saw, when it is over.
+    fn note(&mut self, visitor: &Visitor) {
+        for segment in &visitor.client.segments {
+            let topic = segment.topic;
+            let Some(place) = &segment.place else { continue };
+            let epoch = self.epochs.entry(topic).or_insert_with(|| place.epoch.clone());
+            assert_eq!(*epoch, place.epoch, "the epoch of {} is another", TOPICS[topic]);
+            for (offset, id) in &place.seen {
+                let first = *self.seen.entry((topic, *offset)).or_insert(*id);
+                assert_eq!(first, *id, "{} has two publications at {offset}", TOPICS[topic]);
+                let refused = self.published[*id].outcome == Some(Outcome::Refused);
+                assert!(*id < self.born || !refused, "{id} was refused, and is at {offset}");
+            }
+            let gone: u64 = place.gaps.iter().map(|(from, to)| to - from + 1).sum();
+            let got = place.seen.len() as u64 + gone;
+            assert_eq!(got, place.offset - place.begin, "{}: {segment:?}", TOPICS[topic]);
+            assert!(topic != KEPT || gone == 0, "a gap where all is kept: {segment:?}");
+            let before = visitor.came_from.iter().find(|(other, _)| *other == topic);
+            if topic == KEPT
+                && let Some((_, before)) = before
+            {
+                assert!(place.begin >= before.offset, "{segment:?} behind {before:?}");
+            }
+        }
+    }
+
+    /// In the end everything is there once, in order, for somebody who was never here.
+    fn read_everything(&mut self) {
+        self.heal();
+        let mut network = Rc::clone(&self.life.network);
+        while !(self.visitors.is_empty()) {
+            let mut visitor = self.visitors.swap_remove(0);
+            visitor.client.reset(&network);
+            self.note(&visitor);
+        }
+        let Some(epoch) = self.epochs.get(&KEPT).cloned() else { return };
+        let (seen, gaps) = (Vec::new(), Vec::new());
+        let place = Place { epoch, offset: 0, seen, gaps, begin: 0 };
+        self.connect(Manner::Witness, vec![(KEPT, place)]);
+        let mut quiet = 0;
+        while quiet < 100 {
+            let before = self.visitors[0].client.messages;
+            self.step();
+            quiet = if self.visitors[0].client.messages == before { quiet + 1 } else { 0 };
+        }
+        network = Rc::clone(&self.life.network);
+        let mut reader = self.visitors.swap_remove(0);
+        reader.client.reset(&network);
+        self.note(&reader);
+        let [segment] = &reader.client.segments[..] else {
+            panic!("one subscription: {:?}", reader.client.segments)
+        };
+        let place = segment.place.as_ref().expect("it has a history");
+        assert_eq!(place.begin, 0, "recovered from the start");
+        let mut count = vec![0; self.published.len()];
+        place.seen.iter().for_each(|(_, id)| count[*id] += 1);
+        assert!(count.iter().all(|count| *count <= 1), "something is there twice");
+        for (id, publication) in self.published.iter().enumerate() {
+            if publication.topic == KEPT && publication.outcome == Some(Outcome::Accepted) {
+                assert_eq!(count[id], 1, "{id} was acknowledged");
+            }
+        }
+        let last = |topic| self.seen.range((topic, 0)..=(topic, u64::MAX)).count() as u64;
+        assert_eq!(last(KEPT), place.offset, "whoever saw something saw what is there");
+    }
+}
+
+impl Visitor {
+    /// Where it is on each topic: as far as this connection came, or the one before.
+    fn places(&self) -> Vec<(usize, Place)> {
+        let mut places = self.client.reached();
+        for (topic, place) in &self.came_from {
+            if !places.iter().any(|(other, _)| other == topic) {
+                let last = self.client.segments.iter().rfind(|segment| segment.topic == *topic);
+                let place = last.and_then(|segment| segment.place.clone()).unwrap_or(place.clone());
+                places.push((*topic, place));
+            }
+        }
+        places
+    }
+}
+
+impl Life {
+    fn new(random: &mut Random, config: &Config, disk: &SimDisk, unix_start: u64) -> Self {
+        let count = 1 + random.below(3);
+        let settings = Arc::new(Settings {
+            config: config.clone(),
+            metrics: Metrics::new(count),
+            connections_max: 1000,
+            unix_start,
+            hasher: SeedableRandomState::with_seed(random.number(), SharedSeed::global_fixed()),
+            identity: || 7,
+        });
+        let network = Network::new(random.number());
+        let backends: Vec<_> = (0..count as u16)
+            .map(|shard| Simulated::new(ShardId(shard), Rc::clone(&network)))
+            .collect();
+        let wakers = backends.iter().map(Backend::waker).collect();
+        let (ports, control) = mesh::connect(wakers, config.limits.mesh_backlog);
+        let (sender, inbox) = mesh::connect_log(config.store.backlog);
+        let shards = backends
+            .into_iter()
+            .zip(ports)
+            .map(|(backend, port)| {
+                Shard::new(backend, port, Some(sender.port()), Arc::clone(&settings))
+            })
+            .collect();
+        let mailer = control.mailer(config.limits.mesh_backlog);
+        let metrics = settings.metrics.clone();
+        let log = SimulatedLog::open(disk, config, inbox, mailer, metrics, unix_start);
+        Self { network, shards, log, settings }
+    }
+}
+
+/// Small bounds, so that they are met.
+fn configuration(random: &mut Random) -> Config {
+    let mut config = Config::default();
+    config.limits.send_queue_size = 1000 + random.below(4000);
+    config.limits.slow_consumer_timeout = Duration::from_secs(20);
+    config.heartbeat.interval = Duration::from_secs(20);
+    config.store.directory = Some("simulated".into());
+    config.store.segment_size = 1000 + random.below(8000);
+    config.store.backlog = if random.one_in(3) { 3000 } else { 1 << 20 };
+    config.store.cache_size = 1 + random.below(5000);
+    config.store.read_memory = 2000 + random.below(30_000);
+    let durable = |name: &str, history_size| Namespace {
+        name: name.to_owned(),
+        options: ChannelOptions {
+            level: Level::Durable,
+            history_size,
+            history_bytes: 1 << 30,
+            history_ttl: Duration::from_secs(1_000_000),
+            ..ChannelOptions::default()
+        },
+    };
+    config.namespaces = vec![durable("kept", 1_000_000), durable("short", 3 + random.below(60))];
+    assert_eq!(TOPICS[SHORT], "short:t");
+    config
+}
+
+fn run_seed(seed: u64) -> [u64; MET.len()] {
+    let outcome = std::panic::catch_unwind(|| World::new(seed).run());
+    outcome.unwrap_or_else(|panic| {
+        eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
+        std::panic::resume_unwind(panic);
+    })
+}
+
+#[test]
+fn simulated_lives_keep_what_was_acknowledged() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("STENTOR_SIM_SEED") {
+        run_seed(seed);
+        return;
+    }
+    let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let add = |mut sum: [u64; MET.len()], more: [u64; MET.len()]| {
+        sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        sum
+    };
+    let met = std::thread::scope(|scope| {
+        let run = |thread| {
+            scope.spawn(move || {
+                let seeds = (thread..count).step_by(threads as usize);
+                seeds.map(run_seed).fold([0; MET.len()], add)
+            })
+        };
+        let running: Vec<_> = (0..threads).map(run).collect();
+        let met = running.into_iter().map(|thread| thread.join().expect("every seed passes"));
+        met.fold([0; MET.len()], add)
+    });
+    if count >= SEEDS {
+        assert!(met.iter().all(|count| *count > 50), "{MET:?}: {met:?}");
+    }
+}
