@@ -3,6 +3,9 @@
 //! A frame is held once per shard and referred to by index with a plain count, so queueing it for one
 //! more connection touches no atomic and allocates nothing. The pool of nodes stays small and hot,
 //! since most nodes live for one turn only.
+//!
+//! While a publication is being delivered its frame may have a *twin*: the same in another encoding, for
+//! all connections that want it.
 
 use bytes::Bytes;
 use slab::Slab;
