@@ -8,10 +8,11 @@ mod reference;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
+use stentor::ids::Epoch;
 use stentor::proto::encoder::{publication_frame, retained_frame};
 use stentor::proto::json::{DEPTH_MAX, JsonError, RawString, Scanner};
 use stentor::proto::{
-    Command, Commands, ErrorCode, Rejection, RequestId, Standing, Subscription, reply,
+    Command, Commands, ErrorCode, Rejection, RequestId, Standing, Subscription, inbox, reply,
 };
 use stentor_fuzz::within_cpu_time;
 
@@ -81,6 +82,15 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             assert_eq!(ack.json("requestId"), id.map(RequestId::as_json));
             assert_eq!(ack.json("messageId"), *message_id);
         }
+        (Command::Direct { channel, data, .. }, Command::Direct { data: theirs, .. }) => {
+            assert!(is_same_span(data, theirs));
+            let record = inbox::record(channel, data.as_bytes());
+            assert_eq!(inbox::as_mark(&record), None);
+            let message = Reply::read(&inbox::frame(Epoch(1), 7, &record));
+            assert_eq!(message.string("channel"), **channel);
+            assert_eq!(message.string("messageId"), "0000000000000001-7");
+            assert_eq!(message.json("data"), Some(*data));
+        }
         (Command::Subscribe { channel, id, .. }, _) => {
             let standing = Standing::default();
             check_confirm(&reply::subscription_confirm(channel, &standing, None, *id), channel, *id);
@@ -107,6 +117,10 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             Command::Publish { .. }
             | Command::Unsubscribe { .. }
             | Command::Ack { .. }
+            | Command::Direct { .. }
+            | Command::Auth { .. }
+            | Command::Session { .. }
+            | Command::RestoreSession { .. }
             | Command::Pong,
             _,
         ) => {}

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use stentor::ids::{Epoch, Position, TOPIC_NAME_BYTES_MAX, check_topic_name};
+use stentor::ids::{Epoch, Position, TOPIC_NAME_BYTES_MAX, UserName, check_topic_name};
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
 use stentor::proto::{
@@ -16,7 +16,7 @@ use stentor::proto::{
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "action",
     "channel",
     "data",
@@ -24,6 +24,7 @@ const KNOWN: [&str; 14] = [
     "id",
     "echo",
     "messageId",
+    "to",
     "timestamp",
     "offset",
     "subscriptionId",
@@ -152,6 +153,22 @@ impl<'a> Message<'a> {
         let invalid = ErrorCode::InvalidMessage;
         if let Some(action) = self.field("action") {
             return match &string(action).ok_or(invalid)?[..] {
+                "publish" if self.field("to").is_some() => Ok(Command::Direct {
+                    id: self.id()?,
+                    channel: self.channel()?,
+                    to: self
+                        .object("to", &["user"])?
+                        .and_then(|to| to.field("user").and_then(string))
+                        .and_then(|user| UserName::parse(&user))
+                        .ok_or(invalid)?,
+                    data: self.field("data").ok_or(invalid)?,
+                    echo: match self.field("echo") {
+                        None | Some("true") => true,
+                        Some("false") => false,
+                        Some(_) => return Err(invalid),
+                    },
+                    message_id: self.optional("messageId", is_message_id)?,
+                }),
                 "publish" => Ok(Command::Publish {
                     id: self.id()?,
                     channel: self.channel()?,
@@ -182,9 +199,16 @@ impl<'a> Message<'a> {
             }),
             "pong" => Ok(Command::Pong),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
+            "auth" => {
+                let id = self.id()?;
+                let payload = self.object("payload", &["token"])?.ok_or(invalid)?;
+                let token = payload.field("token").and_then(string).ok_or(invalid)?;
+                Ok(Command::Auth { token: Cow::Owned(token), id })
+            }
             "query" => {
                 let id = self.id()?;
-                let payload = self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
+                let payload =
+                    self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
                 if string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)? != "history" {
                     return Err(ErrorCode::NoRoute);
                 }
