@@ -61,7 +61,7 @@ fn the_last_publications_of_a_range_are_read() {
     let mut store = filled(Retention::default());
     let few = ReadLimits { records: 7, bytes: 1 << 20 };
     for range in [1..301, 1..4, 100..250, 250..900, 40..41, 60..60] {
-        let end = range.end.min(301);
+        let end: u64 = range.end.min(301);
         let begin = range.start.max(end.saturating_sub(7));
         let slice = last(&mut store, range.clone(), few);
         assert_eq!(offsets(&slice), (begin..end).collect::<Vec<_>>(), "{range:?}");
