@@ -163,7 +163,8 @@ impl Client {
 
     #[track_caller]
     fn expect_publication(&mut self, channel: &str, offset: u64, data: &[u8]) {
-        let publication = Publication { channel: channel.into(), data: data.to_vec(), offset };
+        let (channel, data) = (channel.into(), data.to_vec());
+        let publication = Publication { channel, data, offset, ..Default::default() };
         assert_eq!(self.answer(""), Body::Publication(publication));
     }
 
@@ -261,7 +262,7 @@ fn publications_cross_from_each_encoding_to_the_other() {
         // Nobody forges the mark.
         text.publish(&channel, r#"{"data":"/w==","encoding":"base64"}"#);
         binary.expect_publication(&channel, 0, br#"{"data":"/w==","encoding":"base64"}"#);
-        let request = Unsubscribe { channel: channel.clone() };
+        let request = Unsubscribe { channel: channel.clone(), subscription_id: None };
         binary.send("u", Body::Unsubscribe(request));
         let confirmation = Confirmation { unsubscribed: true, channel, ..Default::default() };
         assert_eq!(binary.answer("u"), Body::Confirmation(confirmation));
@@ -354,7 +355,7 @@ fn a_message_id_publishes_once() {
     let mut client = Client::open(&server);
     for _ in 0..2 {
         let (channel, message_id) = ("kept:a".into(), "m\"1".to_owned());
-        let request = Publish { channel, message_id, data: BYTES.to_vec(), no_echo: false };
+        let request = Publish { channel, message_id, data: BYTES.to_vec(), ..Default::default() };
         client.send("", Body::Publish(request));
         let ack = Ack { message_id: "m\"1".into(), channel: "kept:a".into(), offset: 1 };
         assert_eq!(client.answer(""), Body::Ack(ack));
@@ -366,7 +367,10 @@ fn a_reader_that_is_late_is_told_of_the_gap() {
     let (_folder, server) = start(&["--shards", "1"]);
     let mut client = Client::open(&server);
     let epoch = client.subscribe(to("short:a")).position.expect("a history").epoch;
-    client.send("u", Body::Unsubscribe(Unsubscribe { channel: "short:a".into() }));
+    client.send(
+        "u",
+        Body::Unsubscribe(Unsubscribe { channel: "short:a".into(), subscription_id: None }),
+    );
     client.answer("u");
     let mut publisher = Peer::open(&server);
     for n in 1..=9 {
@@ -395,7 +399,7 @@ fn a_reader_that_is_late_is_told_of_the_gap() {
                 assert_eq!((offset, seen.len()), (place + 1, data.len()));
                 place = offset;
             }
-            Body::Gap(Gap { channel, from, to, reason }) => {
+            Body::Gap(Gap { channel, from, to, reason, .. }) => {
                 assert_eq!((&*channel, from, &*reason), ("short:a", place + 1, "trimmed"));
                 assert!(to >= from);
                 place = to;
@@ -428,7 +432,9 @@ fn bytes_survive_a_restart_on_disk() {
 fn what_is_refused_is_refused_with_a_code() {
     let (_folder, server) = start(&[]);
     let mut client = Client::open(&server);
-    let unsubscribe = |channel: &str| Body::Unsubscribe(Unsubscribe { channel: channel.into() });
+    let unsubscribe = |channel: &str| {
+        Body::Unsubscribe(Unsubscribe { channel: channel.into(), subscription_id: None })
+    };
     let query = |resource: &str, parameters: &str| {
         Body::Query(Query { resource: resource.into(), parameters: parameters.into() })
     };

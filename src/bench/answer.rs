@@ -121,13 +121,13 @@ mod tests {
         for (outcome, recovered) in outcomes {
             let recovery = outcome.map(|outcome| Recovery { outcome, count: 3 });
             let standing = Standing { position, recovery };
-            let frame = reply::subscription_confirm("a:b-3", &standing, None);
+            let frame = reply::subscription_confirm("a:b-3", &standing, Some(4), None);
             let epoch = Epoch(0xAB).to_string();
             let position = Some((epoch.as_str(), 7));
             let wanted = Notice::Confirmed { channel: "a:b-3", position, recovered };
             assert_eq!(Notice::read(message(&frame)), Some(wanted));
         }
-        let live = reply::subscription_confirm("a", &Standing::default(), None);
+        let live = reply::subscription_confirm("a", &Standing::default(), None, None);
         let wanted = Notice::Confirmed { channel: "a", position: None, recovered: None };
         assert_eq!(Notice::read(message(&live)), Some(wanted));
         assert_eq!(Notice::read(message(&reply::gap("a", 1, 2))), Some(Notice::Gap));

@@ -7,7 +7,7 @@
 //! `STENTOR_SIM_SEEDS=10000 cargo test lives` runs so many servers, `STENTOR_SIM_SEED=17` replays one.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::simulated::SimulatedLog;
 use crate::mesh;
 use crate::metrics::{Counter, Metrics};
+use crate::proto::Encoding;
 use crate::shard::simulation::client::{Client, Manner, Place};
 use crate::shard::simulation::{FIRST_KEPT, Outcome, Published, TOPICS};
 use crate::shard::{Settings, Shard};
@@ -116,7 +117,7 @@ impl World {
             _ => 64 + self.random.below(4000),
         };
         let socket = self.life.network.borrow_mut().connect(shard, capacity);
-        let mut client = Client::new(socket, manner);
+        let mut client = Client::new(socket, manner, Encoding::Json);
         client.upgrade(&self.life.network);
         for (topic, place) in came_from.clone() {
             client.recover(&self.life.network, topic, place, &mut self.random);
@@ -177,6 +178,7 @@ impl World {
                             topic,
                             client: index,
                             echo: true,
+                            raw: false,
                             outcome,
                         });
                     }
@@ -287,7 +289,7 @@ impl World {
         }
         let Some(epoch) = self.epochs.get(&KEPT).cloned() else { return };
         let (seen, gaps) = (Vec::new(), Vec::new());
-        let place = Place { epoch, offset: 0, seen, gaps, begin: 0 };
+        let place = Place { epoch, offset: 0, seen, gaps, begin: 0, unacked: BTreeSet::new() };
         self.connect(Manner::Witness, vec![(KEPT, place)]);
         let mut quiet = 0;
         while quiet < 100 {

@@ -9,7 +9,7 @@ pub struct Envelope {
     pub request_id: ::prost::alloc::string::String,
     #[prost(
         oneof = "envelope::Body",
-        tags = "10, 11, 12, 16, 19, 13, 14, 15, 20, 21, 22, 29, 17"
+        tags = "10, 11, 12, 16, 18, 19, 23, 13, 14, 15, 20, 22, 24, 29, 17, 21"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -26,8 +26,12 @@ pub mod envelope {
         Publish(super::Publish),
         #[prost(message, tag = "16")]
         Ping(super::Ping),
+        #[prost(message, tag = "18")]
+        Auth(super::Auth),
         #[prost(message, tag = "19")]
         Query(super::Query),
+        #[prost(message, tag = "23")]
+        RestoreSession(super::RestoreSession),
         /// What the server says.
         #[prost(message, tag = "13")]
         Publication(super::Publication),
@@ -37,15 +41,18 @@ pub mod envelope {
         Error(super::Error),
         #[prost(message, tag = "20")]
         Response(super::Response),
-        #[prost(message, tag = "21")]
-        Ack(super::Ack),
         #[prost(message, tag = "22")]
         Welcome(super::Welcome),
+        #[prost(message, tag = "24")]
+        SessionRestored(super::SessionRestored),
         #[prost(message, tag = "29")]
         Gap(super::Gap),
-        /// Both: the server answers a Ping with it, and passes over that of a client.
+        /// Both: the server answers a Ping with a Pong, and passes over that of a client; an Ack of the server is for a
+        /// publication, that of a client for what it was delivered on an acked channel.
         #[prost(message, tag = "17")]
         Pong(super::Pong),
+        #[prost(message, tag = "21")]
+        Ack(super::Ack),
     }
 }
 /// A place in a history: behind the publication with this offset.
@@ -72,10 +79,14 @@ pub struct Subscribe {
     #[prost(uint32, optional, tag = "5")]
     pub limit: ::core::option::Option<u32>,
 }
+/// By one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Unsubscribe {
     #[prost(string, tag = "1")]
     pub channel: ::prost::alloc::string::String,
+    /// That of the confirmation.
+    #[prost(uint64, optional, tag = "2")]
+    pub subscription_id: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Publish {
@@ -90,6 +101,9 @@ pub struct Publish {
     pub message_id: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub no_echo: bool,
+    /// The user who is to get it, subscribed or not; the channel's namespace says whether that may be.
+    #[prost(string, optional, tag = "6")]
+    pub to_user: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Publication {
@@ -101,12 +115,18 @@ pub struct Publication {
     /// 0 on a channel without history.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
+    /// Of what comes again until it is acknowledged: the same each time.
+    #[prost(string, tag = "4")]
+    pub message_id: ::prost::alloc::string::String,
 }
 /// The answer to a Subscribe, and to an Unsubscribe.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Confirmation {
     #[prost(string, tag = "1")]
     pub channel: ::prost::alloc::string::String,
+    /// Names the subscription, on a channel with history.
+    #[prost(uint64, optional, tag = "2")]
+    pub subscription_id: ::core::option::Option<u64>,
     /// On a channel with history: the first publication that comes is behind it.
     #[prost(message, optional, tag = "3")]
     pub position: ::core::option::Option<Position>,
@@ -121,6 +141,9 @@ pub struct Confirmation {
     /// Why `recovered` is false (the code is position_unavailable): epoch, trimmed, future, limit or no_history.
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
+    /// In SessionRestored: there is no subscription, because of this error.
+    #[prost(string, tag = "8")]
+    pub code: ::prost::alloc::string::String,
 }
 /// These publications will not come: they are not kept any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -134,6 +157,9 @@ pub struct Gap {
     pub to: u64,
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
+    /// In place of a channel: messages to this user waited under the namespace.
+    #[prost(string, tag = "5")]
+    pub namespace: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Error {
@@ -158,6 +184,42 @@ pub struct Pong {
     pub timestamp_ms: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Auth {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+}
+/// The session of another connection, by the last pair of ids that was told.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RestoreSession {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub connection_id: ::prost::alloc::string::String,
+    /// Where the client is, of channels with history; else as far as the server knows.
+    #[prost(message, repeated, tag = "3")]
+    pub positions: ::prost::alloc::vec::Vec<ChannelPosition>,
+}
+/// Behind the publication with this offset.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChannelPosition {
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+    /// Absent: that of the session's subscription.
+    #[prost(string, optional, tag = "2")]
+    pub epoch: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionRestored {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub connection_id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub subscriptions: ::prost::alloc::vec::Vec<Confirmation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Query {
     #[prost(string, tag = "1")]
     pub resource: ::prost::alloc::string::String,
@@ -167,6 +229,9 @@ pub struct Query {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Response {
+    /// JSON; of everything but the resource `history`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub payload: ::prost::alloc::vec::Vec<u8>,
     #[prost(int64, tag = "2")]
     pub timestamp_ms: i64,
     /// Of the resource `history`.
@@ -198,7 +263,7 @@ pub struct Ack {
     pub message_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub channel: ::prost::alloc::string::String,
-    /// 0 on a channel without history.
+    /// 0 on a channel without history. Of a client, without message_id: everything up to this offset.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
 }

@@ -50,7 +50,9 @@ impl Log {
                 let slice = LogSlice { epoch, oldest: 1, next, missing: None, records };
                 LogAnswer::Read { topic, slice: Box::new(slice), ticket: ticket.number }
             }
-            LogMessage::Stop => unreachable!("no broker stops the log"),
+            LogMessage::Stop | LogMessage::ReadLast { .. } | LogMessage::Locate { .. } => {
+                unreachable!("no broker stops the log, and inboxes are read from their beginning")
+            }
         }
     }
 
@@ -265,6 +267,9 @@ impl World {
                     self.links[shard][to.index()].push_back(message);
                 }
                 Effect::Log(message) => self.to_log[shard].push_back(message),
+                Effect::Resumed { .. } | Effect::Session(_) | Effect::Unreadable { .. } => {
+                    panic!("nobody has a session, and the log reads: {effect:?}")
+                }
                 Effect::Published { receipt, outcome, .. } => {
                     let receipt = receipt.unwrap();
                     let number = receipt.request_id.unwrap().parse().unwrap();

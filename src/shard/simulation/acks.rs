@@ -43,8 +43,9 @@ impl Client {
             place.unacked.remove(&offset);
             let text = format!(r#"{{"type":"ack","messageId":"{}-{offset}"}}"#, place.epoch);
             let times = if random.one_in(5) { 2 } else { 1 };
-            let text = vec![text; times].join("\n");
-            self.send(network, 1, text.as_bytes(), random);
+            for _ in 0..times {
+                self.say(network, &text, random);
+            }
         }
     }
 
@@ -54,7 +55,7 @@ impl Client {
         place.unacked.clear();
         let (channel, offset) = (TOPICS[ACKED], place.offset);
         let text = format!(r#"{{"type":"ack","channel":"{channel}","offset":{offset}}}"#);
-        self.send(network, 1, text.as_bytes(), random);
+        self.say(network, &text, random);
     }
 
     /// Deliveries for which no acknowledgement has left.

@@ -211,7 +211,7 @@ impl Client {
     }
 
     /// A request that is no publication.
-    fn say(&mut self, network: &RefCell<Network>, text: &str, random: &mut Random) {
+    pub fn say(&mut self, network: &RefCell<Network>, text: &str, random: &mut Random) {
         match self.encoding {
             Encoding::Json => self.send(network, 1, text.as_bytes(), random),
             Encoding::Protobuf => self.send(network, 2, &translate::request(text, false), random),

@@ -12,6 +12,7 @@ use super::{FIRST_KEPT, TOPICS, World};
 use crate::config::{ChannelOptions, Level, Namespace};
 use crate::ids::ShardId;
 use crate::io::sim::{Network, Random};
+use crate::proto::Encoding;
 
 /// What a client knows of its session.
 #[derive(Debug, Default)]
@@ -97,7 +98,8 @@ impl Client {
                 }
                 self.session.told = Some(message.clone());
             }
-            Some("error") => {
+            // Else of an acknowledgement.
+            Some("error") if message["code"] != "not_subscribed" => {
                 let code = text("code");
                 let asked = self.session.asked.take();
                 // By chance its garbage was a message.
@@ -126,7 +128,8 @@ impl Client {
         let place = (topic >= FIRST_KEPT).then(|| {
             let epoch = subscription["epoch"].as_str().expect("an epoch").to_owned();
             let offset = subscription["offset"].as_u64().expect("an offset");
-            Place { epoch, offset, seen: Vec::new(), gaps: Vec::new(), begin: offset }
+            let (seen, gaps, unacked) = (Vec::new(), Vec::new(), BTreeSet::new());
+            Place { epoch, offset, seen, gaps, begin: offset, unacked }
         });
         self.begin_segment(Segment {
             topic,
@@ -264,7 +267,7 @@ fn a_ping_that_overtakes_publications_does_not_prove_them() {
         let publisher = world.open_client(shard);
         let socket = world.network.borrow_mut().connect(ShardId(shard), 200);
         let reader = world.clients.len();
-        world.clients.push(Client::new(socket, Manner::Slow));
+        world.clients.push(Client::new(socket, Manner::Slow, Encoding::Json));
         world.clients[reader].upgrade_named(&world.network);
         world.clients[reader].subscribe(&world.network, FIRST_KEPT, &mut world.random);
         while !world.clients[reader].is_subscribed(FIRST_KEPT) {

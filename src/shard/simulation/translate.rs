@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::proto::protobuf::tests::envelope::envelope::Body;
 use crate::proto::protobuf::tests::envelope::{
-    Confirmation, Envelope, Error, Gap, Ping, Position, Publication, Publish, Subscribe,
+    Ack, Confirmation, Envelope, Error, Gap, Ping, Position, Publication, Publish, Subscribe,
     Unsubscribe, Welcome,
 };
 
@@ -25,12 +25,16 @@ pub fn request(text: &str, is_raw: bool) -> Vec<u8> {
             });
             Body::Subscribe(Subscribe { channel, recover, ..Default::default() })
         }
-        Some("unsubscribe") => Body::Unsubscribe(Unsubscribe { channel }),
+        Some("unsubscribe") => Body::Unsubscribe(Unsubscribe { channel, subscription_id: None }),
         Some("publish") => {
             let mut data = request["data"].to_string().into_bytes();
             data.extend(is_raw.then_some(RAW));
             let no_echo = request["echo"] == false;
             Body::Publish(Publish { channel, data, no_echo, ..Default::default() })
+        }
+        _ if request["type"] == "ack" => {
+            let offset = request["offset"].as_u64().unwrap_or_default();
+            Body::Ack(Ack { message_id: text("messageId"), channel, offset })
         }
         _ => Body::Ping(Ping { timestamp_ms: request["timestamp"].as_i64().expect("a number") }),
     };
@@ -53,11 +57,15 @@ fn message(envelope: Envelope) -> Value {
     let id = envelope.request_id.parse::<u64>().ok();
     let system = |data: Value| json!({"channel": "system", "data": data});
     match envelope.body.expect("a body") {
-        Body::Publication(Publication { channel, mut data, offset, .. }) => {
+        Body::Publication(Publication { channel, mut data, offset, message_id }) => {
             let is_raw = data.last() == Some(&RAW);
             data.truncate(data.len() - usize::from(is_raw));
             let data: Value = serde_json::from_slice(&data).expect("what was published");
-            json!({"channel": channel, "data": data, "offset": offset, "raw": is_raw})
+            let message_id = (!message_id.is_empty()).then_some(message_id);
+            json!({
+                "channel": channel, "data": data, "offset": offset, "raw": is_raw,
+                "messageId": message_id,
+            })
         }
         Body::Confirmation(Confirmation { channel, unsubscribed: true, .. }) => {
             system(json!({"type": "unsubscription_confirm", "channel": channel}))

@@ -20,8 +20,7 @@ impl World {
     ) {
         let after = self.history(topic).map(|(position, _)| position);
         let head = |position: Option<Position>| position.map_or(0, |position| position.offset);
-        let (shard, token) = self.publications[number].author;
-        let key = id.map(|id| (shard, token.pack(), topic, id));
+        let key = id.map(|id| (topic, id));
         let known = key.and_then(|key| self.accepted.get(&key)).filter(|(epoch, _, time)| {
             let same_epoch = before.is_some_and(|before| before.epoch.0 == *epoch);
             same_epoch && time.after(TTL) > self.now

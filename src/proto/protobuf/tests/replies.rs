@@ -34,8 +34,10 @@ fn place() -> Option<Position> {
 #[test]
 fn confirmations_say_where_a_subscription_stands() {
     let id = RequestId::parse(r#""q\n""#);
-    let confirmed =
-        |standing: &Standing| said(&Answer::SubscriptionConfirm { channel: "a", standing, id });
+    let confirmed = |standing: &Standing| {
+        let (channel, subscription_id) = ("a", standing.position.map(|_| 3));
+        said(&Answer::SubscriptionConfirm { channel, standing, subscription_id, id })
+    };
     let confirmation = Confirmation { channel: "a".into(), ..Default::default() };
     assert_eq!(
         confirmed(&Standing::default()),
@@ -43,6 +45,7 @@ fn confirmations_say_where_a_subscription_stands() {
     );
     let recovery = Some(Recovery { outcome: Ok(()), count: 3 });
     let recovered = Confirmation {
+        subscription_id: Some(3),
         position: place(),
         recovered: Some(true),
         recovered_count: 3,
@@ -179,7 +182,7 @@ fn the_other_answers_have_what_is_known() {
 /// The publication that is in a frame of JSON, as a subscriber gets it who speaks protobuf.
 fn translated(json_frame: &Bytes) -> (String, u64, Vec<u8>) {
     let envelope = decode(&protobuf::publication_frame(json_frame));
-    let Some(Body::Publication(Publication { channel, offset, data })) = envelope.body else {
+    let Some(Body::Publication(Publication { channel, offset, data, .. })) = envelope.body else {
         panic!("{envelope:?}");
     };
     assert_eq!((&*envelope.id, &*envelope.request_id), ("", ""));

@@ -4,12 +4,15 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::envelope::envelope::Body;
-use super::envelope::{Auth, Envelope, Ping, Position, Publish, Query, Subscribe, Unsubscribe};
-use crate::ids::{Epoch, UserName, check_topic_name};
+use super::envelope::{
+    Ack, Auth, ChannelPosition, Envelope, Ping, Position, Publish, Query, RestoreSession,
+    Subscribe, Unsubscribe,
+};
+use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_topic_name};
 use crate::proto::json::{self, RawString};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
-use crate::proto::{Command, ErrorCode, Since, Start};
+use crate::proto::{Claim, ClaimedPlace, Command, ErrorCode, Received, Since, Start, Subscription};
 
 /// A request in words of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +24,7 @@ enum Asked {
         id: Option<String>,
     },
     Unsubscribe {
-        channel: String,
+        subscription: Subscription<'static>,
         id: Option<String>,
     },
     Publish {
@@ -43,6 +46,18 @@ enum Asked {
         token: String,
         id: Option<String>,
     },
+    Ack {
+        received: Received<'static>,
+        id: Option<String>,
+    },
+    Session {
+        id: Option<String>,
+    },
+    Restore {
+        pair: Option<(SessionId, ConnectionId)>,
+        claims: Vec<Claim>,
+        id: Option<String>,
+    },
     Pong,
 }
 
@@ -57,8 +72,27 @@ fn asked(command: Command<'_>) -> Asked {
         Command::Subscribe { channel, start, limit, id: request } => {
             Asked::Subscribe { channel: channel.into_owned(), start, limit, id: id(request) }
         }
-        Command::Unsubscribe { channel, id: request } => {
-            Asked::Unsubscribe { channel: channel.into_owned(), id: id(request) }
+        Command::Unsubscribe { subscription, id: request } => Asked::Unsubscribe {
+            subscription: match subscription {
+                Subscription::Channel(channel) => {
+                    Subscription::Channel(channel.into_owned().into())
+                }
+                Subscription::Id(number) => Subscription::Id(number),
+            },
+            id: id(request),
+        },
+        Command::Ack { received, id: request } => Asked::Ack {
+            received: match received {
+                Received::One(position) => Received::One(position),
+                Received::UpTo { channel, offset } => {
+                    Received::UpTo { channel: channel.into_owned().into(), offset }
+                }
+            },
+            id: id(request),
+        },
+        Command::Session { id: request } => Asked::Session { id: id(request) },
+        Command::RestoreSession { pair, claims, id: request } => {
+            Asked::Restore { pair, claims, id: id(request) }
         }
         Command::Publish { channel, data, echo, id: request, message_id } => Asked::Publish {
             channel: channel.into_owned(),
@@ -135,8 +169,44 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             };
             Asked::Subscribe { channel, start, limit: limit.map(u64::from), id }
         }
-        Body::Unsubscribe(Unsubscribe { channel: name }) => {
-            Asked::Unsubscribe { channel: channel(name)?, id }
+        Body::Unsubscribe(Unsubscribe { channel: name, subscription_id }) => {
+            let subscription = match subscription_id {
+                Some(number) if name.is_empty() => Subscription::Id(*number),
+                Some(_) => return Err(ErrorCode::InvalidMessage),
+                None => Subscription::Channel(channel(name)?.into()),
+            };
+            Asked::Unsubscribe { subscription, id }
+        }
+        Body::Ack(Ack { message_id, channel: name, offset }) => {
+            let received = if message_id.is_empty() {
+                Received::UpTo { channel: channel(name)?.into(), offset: *offset }
+            } else {
+                let position = ids::Position::parse(message_id);
+                Received::One(position.ok_or(ErrorCode::InvalidMessage)?)
+            };
+            Asked::Ack { received, id }
+        }
+        Body::RestoreSession(RestoreSession { session_id, connection_id, positions }) => {
+            if session_id.is_empty() || connection_id.is_empty() {
+                return Err(ErrorCode::InvalidMessage);
+            }
+            let claim = |position: &ChannelPosition| Claim {
+                channel: position.channel.as_str().into(),
+                place: match &position.epoch {
+                    None => ClaimedPlace::Offset(position.offset),
+                    Some(epoch) => ClaimedPlace::Position {
+                        epoch: Epoch::parse(epoch),
+                        offset: position.offset,
+                    },
+                },
+            };
+            let mut claims: Vec<_> = positions.iter().map(claim).collect();
+            claims.sort_by(|one, other| one.channel.cmp(&other.channel));
+            if claims.windows(2).any(|pair| pair[0].channel == pair[1].channel) {
+                return Err(ErrorCode::InvalidMessage);
+            }
+            let pair = SessionId::parse(session_id).zip(ConnectionId::parse(connection_id));
+            Asked::Restore { pair, claims, id }
         }
         Body::Publish(Publish { channel: name, data, message_id, no_echo, to_user: to }) => {
             let channel = channel(name)?;
@@ -166,12 +236,13 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 _ => return Err(ErrorCode::InvalidJson),
             }
         }
+        Body::Query(Query { resource, .. }) if resource == "session" => Asked::Session { id },
         Body::Query(_) => return Err(ErrorCode::NoRoute),
         Body::Publication(_)
         | Body::Confirmation(_)
         | Body::Error(_)
         | Body::Response(_)
-        | Body::Ack(_)
+        | Body::SessionRestored(_)
         | Body::Welcome(_)
         | Body::Gap(_) => return Err(ErrorCode::NoRoute),
     })
@@ -208,7 +279,36 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn body() -> impl Strategy<Value = Body> {
+fn message_id() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        name(),
+        any::<(u64, u64)>().prop_map(|(epoch, offset)| format!("{}-{offset}", Epoch(epoch))),
+    ]
+}
+
+fn restore() -> BoxedStrategy<RestoreSession> {
+    let session = any::<(u16, u128)>()
+        .prop_map(|(shard, secret)| SessionId { shard: ShardId(shard), secret }.to_string());
+    let connection = any::<(u16, u32, u128)>().prop_map(|(shard, slot, secret)| {
+        ConnectionId { shard: ShardId(shard), slot, secret }.to_string()
+    });
+    let epoch = any::<u64>().prop_map(|epoch| Epoch(epoch).to_string());
+    let epoch = prop::option::of(prop_oneof![epoch, name()]);
+    let position = (name(), epoch, any::<u64>())
+        .prop_map(|(channel, epoch, offset)| ChannelPosition { channel, epoch, offset });
+    let positions = prop::collection::vec(position, 0..4);
+    (prop_oneof![session, name()], prop_oneof![connection, name()], positions)
+        .prop_map(|(session_id, connection_id, positions)| RestoreSession {
+            session_id,
+            connection_id,
+            positions,
+        })
+        .boxed()
+}
+
+/// On the heap: a test's stack is small.
+fn body() -> BoxedStrategy<Body> {
     let position = (name(), any::<u64>()).prop_map(|(epoch, offset)| Position { epoch, offset });
     let epoch = any::<(u64, u64)>()
         .prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch).to_string(), offset });
@@ -218,12 +318,19 @@ fn body() -> impl Strategy<Value = Body> {
     let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
-    let query = (prop_oneof![Just("history".to_owned()), name()], parameters);
+    let resource = prop_oneof![Just("history".to_owned()), Just("session".to_owned()), name()];
+    let query = (resource, parameters);
     prop_oneof![
         subscribe.prop_map(|(channel, recover, since, from_start, limit)| {
             Body::Subscribe(Subscribe { channel, recover, since, from_start, limit })
         }),
-        name().prop_map(|channel| Body::Unsubscribe(Unsubscribe { channel })),
+        (name(), prop::option::of(any::<u64>())).prop_map(|(channel, subscription_id)| {
+            Body::Unsubscribe(Unsubscribe { channel, subscription_id })
+        }),
+        (message_id(), name(), any::<u64>()).prop_map(|(message_id, channel, offset)| {
+            Body::Ack(Ack { message_id, channel, offset })
+        }),
+        restore().prop_map(Body::RestoreSession),
         publish.prop_map(|(channel, data, message_id, no_echo, to_user)| {
             Body::Publish(Publish { channel, data, message_id, no_echo, to_user })
         }),
@@ -237,6 +344,7 @@ fn body() -> impl Strategy<Value = Body> {
             Body::Gap(super::envelope::Gap { channel, ..Default::default() })
         }),
     ]
+    .boxed()
 }
 
 fn envelope() -> impl Strategy<Value = Envelope> {
