@@ -476,8 +476,8 @@ fn frames_are_refused_with_a_reason() {
         (b"\x01\x0b", "invalid_protobuf: wire type 3 is not spoken"),
         (b"\x02\x00\x00", "invalid_protobuf: a field number is out of range"),
         (b"\x00", "invalid_message: an envelope needs a body"),
-        (b"\x03\x92\x01\x00", "no_route: no route for body 18"),
-        (b"\x03\xaa\x01\x00", "no_route: no route for `ack`"),
+        (b"\x03\xda\x01\x00", "no_route: no route for body 27"),
+        (b"\x03\xaa\x01\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x02\x62\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x03\x9a\x01\x00", "no_route: no route for query ``"),
     ] {
