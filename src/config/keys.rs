@@ -9,8 +9,17 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 8] =
-    ["server", "limits", "heartbeat", "channels", NAMESPACES, "store", "diagnostics", "log"];
+pub const SECTIONS: [&str; 9] = [
+    "server",
+    "limits",
+    "heartbeat",
+    "channels",
+    NAMESPACES,
+    "store",
+    "admin",
+    "diagnostics",
+    "log",
+];
 
 /// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
 pub const NAMESPACES: &str = "namespaces";
@@ -38,10 +47,12 @@ const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
 const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 
-use Field::{Address, Choice, Count, Directory, Path, Size, Switch, Sync, Time};
+use Field::{
+    Address, Choice, Count, Directory, OptionalAddress, Path, Secret, Size, Switch, Sync, Time,
+};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 46] = [
+pub static KEYS: [Key; 51] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -306,6 +317,36 @@ pub static KEYS: [Key; 46] = [
             |c| &mut c.store.forget_after,
             Duration::from_hours(1)..=Duration::from_hours(24 * 3650),
         ),
+    },
+    Key {
+        path: "admin.listen",
+        flag: Some("admin"),
+        help: "Where the server API, /metrics and /health listen; empty: nowhere",
+        field: OptionalAddress(|c| &mut c.admin.listen),
+    },
+    Key {
+        path: "admin.key",
+        flag: None,
+        help: "What requests to the server API and for /metrics must present; it is not printed",
+        field: Secret(|c| &mut c.admin.key),
+    },
+    Key {
+        path: "admin.max_connections",
+        flag: None,
+        help: "Open connections to the server API; more wait to be accepted",
+        field: Count(|c| &mut c.admin.max_connections, 1..=65_536),
+    },
+    Key {
+        path: "admin.max_body_size",
+        flag: None,
+        help: "Bytes of one request body of the server API",
+        field: Size(|c| &mut c.admin.max_body_size, KIB..=GIB),
+    },
+    Key {
+        path: "admin.timeout",
+        flag: None,
+        help: "For one request of the server API: to send it whole, and again to answer it",
+        field: Time(|c| &mut c.admin.timeout, TIMEOUT),
     },
     Key {
         path: "diagnostics.echo",
