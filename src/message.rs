@@ -1,9 +1,13 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
+mod admin;
 mod log;
 
 use bytes::Bytes;
 
+pub use admin::{
+    AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, ShardStats,
+};
 pub use log::{
     LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Missing, MissingReason,
     Ticket,
@@ -43,6 +47,8 @@ pub enum ShardMessage {
     Page { topic: TopicName, reader: Reader, page: Box<Page>, receipt: Option<Box<str>> },
     /// From the durable log.
     Log(LogAnswer),
+    /// From the server API.
+    Admin(Box<AdminRequest>),
 }
 
 impl ShardMessage {
@@ -55,6 +61,7 @@ impl ShardMessage {
             Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
+            Self::Admin(request) => SMALL + request.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

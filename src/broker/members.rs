@@ -46,6 +46,11 @@ impl Members {
             .map_or(0, |member| member.topics.as_slice().len().max(member.waiting as usize))
     }
 
+    /// What it is subscribed to, what waits for its home included.
+    pub fn topics(&self, token: Token) -> &[TopicKey] {
+        self.member(token).map_or(&[], |member| member.topics.as_slice())
+    }
+
     pub fn waiting(&mut self, token: Token) {
         self.tenant(token).waiting += 1;
     }

@@ -14,7 +14,7 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `recall` (cursors and queries), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
+//! waits for the log), `recall` (cursors and queries), `outside` (who is no connection), `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors` (the tables).
 
 mod cursors;
 mod durable;
@@ -24,6 +24,7 @@ mod history;
 mod idempotency;
 mod interest;
 mod members;
+mod outside;
 mod publishing;
 mod recall;
 mod retention;
@@ -35,6 +36,7 @@ mod topics;
 pub use effect::{Deliver, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
+pub use topics::home_of;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -376,6 +378,8 @@ impl Broker {
                 let token = reader.token;
                 effects.push(Effect::Page { token, topic, page, request_id: receipt });
             }
+            // The shard keeps it to itself: much of what it asks is no concern of the broker.
+            ShardMessage::Admin(_) => {}
         }
     }
 

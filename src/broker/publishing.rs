@@ -9,7 +9,7 @@ use super::topics::{Record, TopicKey};
 use super::{Broker, SPARE_FANOUTS_MAX};
 use crate::ids::{Position, Token, TopicName};
 use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FramePool};
-use crate::message::{PublishOutcome, Publisher, ShardMessage};
+use crate::message::{AdminTicket, PublishOutcome, Publisher, ShardMessage};
 use crate::proto::encoder;
 
 /// Visits that one topic gets before the next one has its turn.
@@ -70,7 +70,7 @@ impl Broker {
         effects.push(Effect::Send { to: home, message });
     }
 
-    /// At home: a client of another shard publishes.
+    /// At home: a client of another shard publishes, or the server API.
     pub(super) fn receive_publication(
         &mut self,
         topic: TopicName,
@@ -92,11 +92,7 @@ impl Broker {
             Some(key) => self.order(key, &publisher, || body, frames, effects),
             None => self.order_first(hash, &topic, &publisher, &body, frames, effects),
         };
-        if publisher.receipt.is_some() || !outcome.is_accepted() {
-            let to = publisher.shard;
-            let message = ShardMessage::Published { topic, publisher, outcome };
-            effects.push(Effect::Send { to, message });
-        }
+        self.respond(topic, publisher, outcome, effects);
     }
 
     /// Goes on with the fan-outs, a bounded slice. Returns the deliveries.
@@ -246,7 +242,11 @@ impl Broker {
     /// What tells a publication from all others: who publishes, and its message id as it was written.
     pub(super) fn fingerprint(&self, publisher: &Publisher) -> Option<Fingerprint> {
         let message_id = publisher.receipt.as_ref()?.message_id.as_ref()?;
-        let author = (publisher.shard.0, publisher.token.pack());
+        let author = match AdminTicket::of(publisher.token) {
+            // Whichever of its requests: who repeats one has a new token.
+            Some(_) => (u16::MAX, u64::MAX),
+            None => (publisher.shard.0, publisher.token.pack()),
+        };
         Some(Fingerprint(self.topics.scramble((author, message_id))))
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::identity::Identity;
+use super::traffic::{Flow, Traffic};
 use crate::ids::{Moment, Tick, Token};
 use crate::io::SendQueue;
 use crate::proto::Decoder;
@@ -79,6 +80,8 @@ pub struct Connection {
     pub message_open: bool,
     /// Close frames sent: at most one (RFC 6455 §5.5.1).
     pub close_sent: bool,
+    /// HTTP responses queued, up to what this holds: frames that are no messages.
+    pub responses: u16,
     /// Refused messages since `errors_since`.
     errors: u32,
     errors_since: Tick,
@@ -86,13 +89,14 @@ pub struct Connection {
     control_frames: u32,
     control_since: Tick,
     pub last_received: Tick,
-    /// When the heartbeat ping left that is unanswered.
-    pub pinged: Option<Tick>,
+    /// See [`Connection::pinged`].
+    pinged: Tick,
     /// When the kernel last accepted a byte, or the first one waited.
     pub progress: Tick,
     /// When the phase began.
     pub phase_since: Tick,
     pub message_since: Tick,
+    pub traffic: Traffic,
     pub decoder: Decoder,
     pub aside: Option<Box<Aside>>,
     /// GCRA: the time at which the publish rate is used up to date, in microseconds.
@@ -102,6 +106,9 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// No time at which a ping can leave: the clock ends with it.
+    const NOT_PINGED: Tick = Tick(u32::MAX);
+
     pub fn new(peer: SocketAddr, generation: u32, now: Tick) -> Self {
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -116,11 +123,12 @@ impl Connection {
             overflowed: false,
             feed: Feed::None,
             paused: false,
-            pinged: None,
+            pinged: Self::NOT_PINGED,
             shut: false,
             ended: false,
             message_open: false,
             close_sent: false,
+            responses: 0,
             errors: 0,
             errors_since: now,
             control_frames: 0,
@@ -129,6 +137,7 @@ impl Connection {
             progress: now,
             phase_since: now,
             message_since: now,
+            traffic: Traffic::default(),
             decoder: Decoder::default(),
             aside: None,
             publish_time: 0,
@@ -139,6 +148,26 @@ impl Connection {
 
     pub fn token(&self, slot: u32) -> Token {
         Token { slot, generation: self.generation }
+    }
+
+    /// When the heartbeat ping left that is unanswered.
+    pub fn pinged(&self) -> Option<Tick> {
+        (self.pinged != Self::NOT_PINGED).then_some(self.pinged)
+    }
+
+    /// A heartbeat ping leaves.
+    pub fn note_ping(&mut self, now: Tick) {
+        self.pinged = now;
+    }
+
+    /// Something has come; whether that answers a ping.
+    pub fn note_heard(&mut self) -> bool {
+        std::mem::replace(&mut self.pinged, Self::NOT_PINGED) != Self::NOT_PINGED
+    }
+
+    /// The socket has taken something; which of the two numbers went over 2^32.
+    pub fn note_taken(&mut self, frames: usize, bytes: usize) -> [bool; 2] {
+        [self.traffic.add(Flow::FramesSent, frames), self.traffic.add(Flow::BytesSent, bytes)]
     }
 
     /// What has come of a head that is not complete.

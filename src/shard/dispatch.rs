@@ -6,7 +6,7 @@ use super::State;
 use super::connection::Phase;
 use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
-use crate::message::{Begin, PublishOutcome, Receipt};
+use crate::message::{AdminTicket, Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::{
     CloseCode, Command, Commands, ErrorCode, Family, Rejection, RequestId, close, reply,
@@ -188,19 +188,26 @@ impl State {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
                 Effect::Log(message) => self.log_outbox.push(message),
                 Effect::Subscribed { token, topic, request_id, standing } => {
+                    self.confirmed_outside(token, &topic, &standing);
                     let id = request_id.as_deref().and_then(RequestId::parse);
                     self.reply(token, reply::subscription_confirm(&topic, &standing, id));
                 }
                 Effect::Published { token, topic, receipt, outcome } => {
-                    self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
+                    match AdminTicket::of(token) {
+                        None => {
+                            self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
+                        }
+                        Some(ticket) => self.published_outside(ticket, outcome),
+                    }
                 }
                 Effect::Ready { token } => self.list_feed(token),
                 Effect::Replay { token, topic, gap, frames } => {
                     self.replay(token, &topic, gap, frames);
                 }
-                Effect::Page { token, topic, page, request_id } => {
-                    self.answer_query(token, &topic, &page, request_id.as_deref());
-                }
+                Effect::Page { token, topic, page, request_id } => match AdminTicket::of(token) {
+                    None => self.answer_query(token, &topic, &page, request_id.as_deref()),
+                    Some(ticket) => self.page_outside(ticket, page),
+                },
             }
         }
         self.effects = effects;

@@ -3,6 +3,7 @@
 
 use super::State;
 use super::connection::{Aside, Phase};
+use super::traffic::Carried;
 use crate::ids::{ConnectionId, SessionId, Token};
 
 /// The names of one connection.
@@ -10,6 +11,8 @@ use crate::ids::{ConnectionId, SessionId, Token};
 pub struct Identity {
     pub connection_id: ConnectionId,
     pub session_id: SessionId,
+    /// What its [`Traffic`](super::traffic::Traffic) cannot hold.
+    pub carried: Carried,
 }
 
 impl State {
@@ -24,6 +27,7 @@ impl State {
             Box::new(Aside::Identity(Identity {
                 connection_id: ConnectionId { shard, slot: token.slot, secret: random() },
                 session_id: SessionId { shard, secret: random() },
+                carried: Carried::default(),
             }))
         });
         match &mut **aside {

@@ -3,7 +3,7 @@
 //! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get),
-//! `identity` (names), `expiry` (deadlines), `ending` (every way a connection ends).
+//! `identity` (names), `outside` (the server API), `traffic` (numbers of a connection), `expiry` (deadlines), `ending` (every way a connection ends).
 
 mod connection;
 mod dispatch;
@@ -12,6 +12,7 @@ mod expiry;
 mod feeding;
 mod frames;
 mod identity;
+mod outside;
 mod pace;
 mod peer_log;
 mod recall;
@@ -20,6 +21,7 @@ mod sending;
 #[cfg(test)]
 mod simulation;
 mod timers;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +37,7 @@ use crate::broker::{Broker, Effect, Origin};
 use crate::config::Config;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
-use crate::mesh::{LogPort, Port};
+use crate::mesh::{AdminPort, LogPort, Port};
 use crate::message::{LogMessage, ShardMessage};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
@@ -44,6 +46,7 @@ use connection::{Connection, Phase};
 use pace::Pace;
 use peer_log::PeerLog;
 use timers::TimerWheel;
+use traffic::Flow;
 
 /// Messages of other shards taken in per turn.
 const MESSAGES_MAX: usize = 1024;
@@ -81,6 +84,7 @@ pub struct Shard<B> {
     backend: B,
     mesh: Port,
     log: Option<LogPort>,
+    admin: Option<AdminPort>,
     state: State,
 }
 
@@ -88,7 +92,12 @@ impl<B: Backend> Shard<B> {
     /// `log`: the way to the durable log, if there is one.
     pub fn new(backend: B, mesh: Port, log: Option<LogPort>, settings: Arc<Settings>) -> Self {
         let state = State::new(mesh.shard(), settings, backend.now());
-        Self { backend, mesh, log, state }
+        Self { backend, mesh, log, admin: None, state }
+    }
+
+    /// Gives it the way to the server API, which must be there before that asks anything.
+    pub fn with_admin(self, admin: Option<AdminPort>) -> Self {
+        Self { admin, ..self }
     }
 
     /// Turns until the server has shut down. An error is the backend's: the shard cannot go on.
@@ -102,7 +111,10 @@ impl<B: Backend> Shard<B> {
     /// One turn: what has happened, then what follows from it.
     pub fn turn(&mut self) -> io::Result<()> {
         let mut timeout = self.state.timeout();
-        if self.mesh.has_unsent() || self.log.as_ref().is_some_and(LogPort::has_unsent) {
+        if self.mesh.has_unsent()
+            || self.log.as_ref().is_some_and(LogPort::has_unsent)
+            || self.admin.as_ref().is_some_and(AdminPort::has_unsent)
+        {
             timeout = timeout.min(Duration::from_millis(1));
         }
         if !timeout.is_zero() && !self.mesh.prepare_sleep() {
@@ -129,6 +141,7 @@ impl<B: Backend> Shard<B> {
         }
         self.mesh.flush();
         self.flush_log();
+        self.flush_admin();
         self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();
         Ok(())
@@ -142,6 +155,14 @@ impl<B: Backend> Shard<B> {
             debug_assert!(posted.is_ok(), "{posted:?}");
         }
         log.flush();
+    }
+
+    fn flush_admin(&mut self) {
+        let Some(admin) = &mut self.admin else { return };
+        for (ticket, answer) in self.state.outside.answers.drain(..) {
+            admin.post(ticket, answer);
+        }
+        admin.flush();
     }
 
     /// What other threads sent, a bounded amount. While the broker has no room it waits, and the
@@ -211,6 +232,7 @@ struct State {
     /// once that it goes on.
     accept_paused: Option<Moment>,
     shutdown: ending::Shutdown,
+    outside: outside::Outside,
     peer_log: PeerLog,
 }
 
@@ -220,6 +242,8 @@ impl State {
         let shards = settings.metrics.shards().len() as u16;
         let origin = Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
         let broker = Broker::new(id, shards, settings.hasher.clone(), origin, config);
+        // From now on it is told if it stands still.
+        settings.metrics.shards()[id.index()].note_turn(now.0);
         let mut frames = FramePool::default();
         let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
         let pong = frames.insert(crate::proto::reply::pong(None, None), FrameClass::Reply);
@@ -256,6 +280,7 @@ impl State {
             next_message_id: 0,
             accept_paused: None,
             shutdown: ending::Shutdown::default(),
+            outside: outside::Outside::default(),
             peer_log: PeerLog::new(id),
             settings,
         }
@@ -277,6 +302,7 @@ impl State {
     /// The end of a turn.
     fn note_frames(&self) {
         self.metrics().note_frames(self.frames.len() - FRAMES_FOR_GOOD);
+        self.metrics().note_topics(self.broker.topics());
     }
 
     /// How long the shard may wait for something to happen.
@@ -297,6 +323,10 @@ impl State {
     }
 
     fn receive_message(&mut self, message: ShardMessage) {
+        if let ShardMessage::Admin(request) = message {
+            self.serve_outside(*request);
+            return;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.receive(message, &mut self.frames, &mut effects);
         self.apply(effects);
@@ -389,8 +419,12 @@ impl Handler for State {
             return Receive::More;
         }
         connection.last_received = tick;
-        let answered_ping = connection.pinged.take().is_some();
+        let answered_ping = connection.note_heard();
+        let is_over = connection.traffic.add(Flow::BytesReceived, bytes.len());
         let phase = connection.phase;
+        if is_over {
+            self.carry(token, Flow::BytesReceived);
+        }
         if answered_ping {
             // The next ping is due by this connection's own time again, not by the last deadline.
             self.rearm(token);

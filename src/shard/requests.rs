@@ -2,6 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use bytes::Bytes;
+
 use super::State;
 use super::connection::{Aside, HeadBuffer, Phase};
 use super::identity::Identity;
@@ -99,7 +101,7 @@ impl State {
         }
         let subprotocol = upgrade.subprotocol.filter(|_| !is_echo);
         self.count(Counter::Upgrades, 1);
-        self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
+        self.respond(token, upgrade_response(upgrade, subprotocol));
         self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
         match subprotocol {
             Some(Subprotocol::Json | Subprotocol::JsonBatch) => self.welcome(token),
@@ -109,7 +111,7 @@ impl State {
 
     /// With a subprotocol the server speaks first.
     fn welcome(&mut self, token: Token) {
-        let Some(&mut Identity { connection_id, session_id }) = self.identity(token) else {
+        let Some(&mut Identity { connection_id, session_id, .. }) = self.identity(token) else {
             return;
         };
         self.next_message_id += 1;
@@ -152,9 +154,17 @@ impl State {
             &self.date(),
             extra,
         );
-        self.queue_bytes(token, response, FrameClass::Http);
+        self.respond(token, response);
         // Kept alive, the time for the next request begins now.
         self.enter(token, if keep_alive { Phase::Head } else { Phase::Draining });
+    }
+
+    /// Queues a response of HTTP.
+    fn respond(&mut self, token: Token, response: Bytes) {
+        if let Some(connection) = self.connection(token) {
+            connection.responses = connection.responses.saturating_add(1);
+        }
+        self.queue_bytes(token, response, FrameClass::Http);
     }
 
     /// 200 only while every shard turns; a stalled one is named.
@@ -163,7 +173,10 @@ impl State {
         let stalled: Vec<_> = shards
             .iter()
             .enumerate()
-            .filter(|(_, metrics)| self.now.since(Moment(metrics.last_turn())) > STALLED_AFTER)
+            .filter(|(_, metrics)| {
+                let last = metrics.last_turn().map_or(self.now, Moment);
+                self.now.since(last) > STALLED_AFTER
+            })
             .map(|(index, _)| index.to_string())
             .collect();
         let (status, word) = if stalled.is_empty() { (200, "ok") } else { (503, "stalled") };
@@ -184,7 +197,7 @@ impl State {
     pub(super) fn refuse(&mut self, token: Token, refusal: &Refusal) {
         self.count(Counter::named(refusal.reason).unwrap_or(Counter::BadRequest), 1);
         self.note(token, refusal.reason, &refusal.text);
-        self.queue_bytes(token, refusal_response(refusal, &self.date()), FrameClass::Http);
+        self.respond(token, refusal_response(refusal, &self.date()));
         self.enter(token, Phase::Draining);
     }
 }
