@@ -80,8 +80,7 @@ pub struct Connection {
     pub message_open: bool,
     /// Close frames sent: at most one (RFC 6455 §5.5.1).
     pub close_sent: bool,
-    /// HTTP responses queued, up to what this holds: frames that are no messages.
-    pub responses: u16,
+    peer_port: u16,
     /// Refused messages since `errors_since`.
     errors: u32,
     errors_since: Tick,
@@ -102,7 +101,6 @@ pub struct Connection {
     /// GCRA: the time at which the publish rate is used up to date, in microseconds.
     pub publish_time: u64,
     peer: Ipv6Addr,
-    peer_port: u16,
 }
 
 impl Connection {
@@ -128,7 +126,7 @@ impl Connection {
             ended: false,
             message_open: false,
             close_sent: false,
-            responses: 0,
+            peer_port: peer.port(),
             errors: 0,
             errors_since: now,
             control_frames: 0,
@@ -142,7 +140,6 @@ impl Connection {
             aside: None,
             publish_time: 0,
             peer: address,
-            peer_port: peer.port(),
         }
     }
 

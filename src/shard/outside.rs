@@ -264,7 +264,6 @@ impl State {
             _ => Carried::default(),
         };
         let value = |flow| traffic.value(&carried, flow);
-        let responses = u64::from(connection.responses);
         Some(ConnectionInfo {
             id,
             peer: connection.peer(),
@@ -273,7 +272,7 @@ impl State {
             last_activity_ms: unix_ms(connection.last_received.max(connection.progress)),
             messages_received: value(Flow::MessagesReceived),
             bytes_received: value(Flow::BytesReceived),
-            messages_sent: value(Flow::FramesSent).saturating_sub(responses),
+            messages_sent: traffic.messages_sent(&carried),
             bytes_sent: value(Flow::BytesSent),
             queued_messages: queue.len(),
             queued_bytes: queue.bytes(),

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
-
 use super::State;
 use super::connection::{Aside, HeadBuffer, Phase};
 use super::identity::Identity;
@@ -101,7 +99,10 @@ impl State {
         }
         let subprotocol = upgrade.subprotocol.filter(|_| !is_echo);
         self.count(Counter::Upgrades, 1);
-        self.respond(token, upgrade_response(upgrade, subprotocol));
+        if let Some(connection) = self.connection(token) {
+            connection.traffic.begin_messages();
+        }
+        self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
         self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
         match subprotocol {
             Some(Subprotocol::Json | Subprotocol::JsonBatch) => self.welcome(token),
@@ -154,17 +155,9 @@ impl State {
             &self.date(),
             extra,
         );
-        self.respond(token, response);
+        self.queue_bytes(token, response, FrameClass::Http);
         // Kept alive, the time for the next request begins now.
         self.enter(token, if keep_alive { Phase::Head } else { Phase::Draining });
-    }
-
-    /// Queues a response of HTTP.
-    fn respond(&mut self, token: Token, response: Bytes) {
-        if let Some(connection) = self.connection(token) {
-            connection.responses = connection.responses.saturating_add(1);
-        }
-        self.queue_bytes(token, response, FrameClass::Http);
     }
 
     /// 200 only while every shard turns; a stalled one is named.
@@ -197,7 +190,7 @@ impl State {
     pub(super) fn refuse(&mut self, token: Token, refusal: &Refusal) {
         self.count(Counter::named(refusal.reason).unwrap_or(Counter::BadRequest), 1);
         self.note(token, refusal.reason, &refusal.text);
-        self.respond(token, refusal_response(refusal, &self.date()));
+        self.queue_bytes(token, refusal_response(refusal, &self.date()), FrameClass::Http);
         self.enter(token, Phase::Draining);
     }
 }

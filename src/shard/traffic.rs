@@ -34,6 +34,16 @@ impl Traffic {
         is_over
     }
 
+    /// From now on messages are sent, behind the response to the upgrade, which is the first frame to be
+    /// taken unless the client has not waited for the answer to a request before it.
+    pub fn begin_messages(&mut self) {
+        self.0[Flow::FramesSent as usize] = 0;
+    }
+
+    pub fn messages_sent(&self, carried: &Carried) -> u64 {
+        self.value(carried, Flow::FramesSent).saturating_sub(1)
+    }
+
     pub fn value(&self, carried: &Carried, flow: Flow) -> u64 {
         u64::from(carried[flow as usize]) << 32 | u64::from(self.0[flow as usize])
     }
@@ -63,6 +73,10 @@ mod tests {
         assert!(!traffic.add(Flow::FramesSent, 3));
         assert_eq!(traffic.value(&carried, Flow::BytesSent), 5_000_000_000);
         assert_eq!(traffic.value(&carried, Flow::FramesSent), 3);
+        traffic.begin_messages();
+        assert_eq!(traffic.messages_sent(&carried), 0);
+        assert!(!traffic.add(Flow::FramesSent, 3));
+        assert_eq!(traffic.messages_sent(&carried), 2, "one is the response");
         assert_eq!(traffic.value(&carried, Flow::BytesReceived), 0);
     }
 }
