@@ -2,9 +2,10 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::*;
@@ -392,8 +393,6 @@ fn a_batch_is_done_in_order() {
         {"subscribe": {"connection": id, "channel": "a"}},
         {"publish": {"channel": "a", "data": 3}},
         {"broadcast": {"channels": ["a", "kept:a"], "data": 4}},
-        {"unsubscribe": {"connection": id, "channel": "a"}},
-        {"publish": {"channel": "a", "data": 5}},
         {"history": {"channel": "kept:a"}},
         {"nonsense": {}},
         {"publish": {"channel": "a"}},
@@ -402,16 +401,22 @@ fn a_batch_is_done_in_order() {
     ]});
     let result = api.call("batch", &batch);
     let replies = result["replies"].as_array().expect("a list");
-    assert_eq!(replies.len(), 12);
+    assert_eq!(replies.len(), 10);
     assert_eq!(replies[1], json!({"result": {"offset": 2}}));
     assert_eq!(replies[4]["result"]["responses"][1], json!({"result": {"offset": 3}}));
-    assert_eq!(replies[7]["result"]["publications"].as_array().map(Vec::len), Some(3));
-    for reply in &replies[8..] {
+    assert_eq!(replies[5]["result"]["publications"].as_array().map(Vec::len), Some(3));
+    for reply in &replies[6..] {
         assert_eq!(reply["error"]["code"], "invalid_message", "{reply}");
     }
     assert_eq!(peer.json()["data"]["type"], "subscription_confirm");
     peer.expect_publication("a", "3");
     peer.expect_publication("a", "4");
+    // An end takes effect at once, whatever is on its way.
+    let batch = json!({"commands": [
+        {"unsubscribe": {"connection": id, "channel": "a"}},
+        {"publish": {"channel": "a", "data": 5}},
+    ]});
+    api.call("batch", &batch);
     assert_eq!(peer.json()["data"]["type"], "unsubscription_confirm");
     peer.expect_idle();
     assert_eq!(api.refused("batch", &json!({"commands": []})).0, 400);
@@ -637,4 +642,142 @@ fn readiness_follows_the_server() {
     drop(peer);
     assert_eq!(api.server.wait_for_exit(PATIENCE).code(), Some(0));
     assert!(Peer::try_connect(api.address).is_none());
+}
+
+#[test]
+fn the_document_tells_the_truth() {
+    let api = Api::start(&HISTORY);
+    let document: Value = serde_json::from_str(&api.get("/api/openapi.json").body).expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 50);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let item = item.as_object().expect("methods");
+        assert_eq!(item.len(), 1, "{path}");
+        let (method, operation) = item.iter().next().expect("one");
+        let statuses = operation["responses"].as_object().expect("responses");
+        let example = &operation["requestBody"]["content"]["application/json"]["example"];
+        let head = format!(
+            "{} {path} HTTP/1.1\r\nContent-Type: application/json\r\n",
+            method.to_uppercase()
+        );
+        let body = if example.is_null() { String::new() } else { example.to_string() };
+        let response = api.request(&head, &body);
+        assert!(statuses.contains_key(&response.status.to_string()), "{path}: {response:?}");
+        assert_ne!(response.status, 400, "{path}: {response:?}");
+        let other = api.request(&format!("DELETE {path} HTTP/1.1\r\n"), "");
+        assert_eq!(other.status, 405, "{path}");
+        let allowed = other.field("allow").unwrap_or_default();
+        assert!(allowed.split(',').any(|allowed| allowed.eq_ignore_ascii_case(method)), "{path}");
+    }
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value.as_str() {
+                    Some(target) if name == "$ref" => found.push(target.to_owned()),
+                    _ => collect_references(value, found),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_references(value, found)),
+        _ => {}
+    }
+}
+
+/// Every sample of a text in the format of Prometheus, with its labels. Strict: what breaks a rule of
+/// the format or of its conventions panics.
+fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    };
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let mut lines = text.strip_suffix('\n').expect("the last line ends too").split('\n').peekable();
+    while let Some(line) = lines.next() {
+        let help = line.strip_prefix("# HELP ").unwrap_or_else(|| panic!("no HELP: {line}"));
+        let (name, help) = help.split_once(' ').expect("a name and a text");
+        assert!(is_name(name) && !help.trim().is_empty() && !help.ends_with('.'), "{line}");
+        assert!(families.insert(name), "{name} comes twice");
+        let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+        let kind = kind.unwrap_or_else(|| panic!("no TYPE for {name}"));
+        assert!(["counter", "gauge", "histogram"].contains(&kind), "{name} is a {kind}");
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+        for unit in ["_ms", "_us", "_milliseconds", "_microseconds", "_kib"] {
+            assert!(!name.contains(unit), "{name}: seconds and bytes are the units");
+        }
+        let mut count = 0;
+        while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+            let (series, value) = sample.rsplit_once(' ').expect("a series and a value");
+            let (sampled, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let suffixes = ["_bucket", "_sum", "_count"];
+            let base = suffixes.iter().find_map(|suffix| sampled.strip_suffix(suffix));
+            let belongs = sampled == name || (kind == "histogram" && base == Some(name));
+            assert!(belongs, "{sample} below {name}");
+            let labels = labels.strip_suffix('}').expect("a brace");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once('=').expect("a label and its value");
+                assert!(
+                    is_name(label) && value.starts_with('"') && value.ends_with('"'),
+                    "{sample}"
+                );
+            }
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {sample}"));
+            assert!(value >= 0.0, "{sample}");
+            assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+            count += 1;
+        }
+        assert!(count > 0, "{name} has no sample");
+    }
+    samples
+}
+
+#[test]
+fn metrics_are_in_the_format_of_prometheus_and_true() {
+    let api = Api::start(&[]);
+    let mut clients = open_on_both_shards(&api.server);
+    for (peer, _) in &mut clients {
+        peer.subscribe("a");
+    }
+    for number in 0..10 {
+        clients[0].0.publish("a", &number.to_string());
+        for (peer, _) in &mut clients {
+            peer.expect_publication("a", &number.to_string());
+        }
+    }
+    let response = api.get("/metrics");
+    assert_eq!(response.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let samples = parse_metrics(&response.body);
+    let value =
+        |series: &str| samples.get(series).copied().unwrap_or_else(|| panic!("no {series}"));
+    let sum = |name: &str| {
+        (0..2).map(|shard| value(&format!("{name}{{shard=\"{shard}\"}}"))).sum::<f64>()
+    };
+    assert_eq!(sum("stentor_publications_total"), 10.0);
+    assert_eq!(sum("stentor_deliveries_total"), 20.0);
+    assert_eq!(
+        value("stentor_connections{shard=\"0\"}") + value("stentor_connections{shard=\"1\"}"),
+        sum("stentor_connections")
+    );
+    assert!(sum("stentor_topics") >= 2.0);
+    assert!(sum("stentor_turn_age_seconds") < 10.0);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(value(&format!("stentor_build_info{{version=\"{version}\"}}")), 1.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    assert!((now - value("process_start_time_seconds")).abs() < 60.0);
+    assert_eq!(value("stentor_admin_requests_total"), 1.0);
+    // All that is counted.
+    let counters = api.server.counters();
+    for name in counters.keys().filter(|name| *name != "longest_turn_us") {
+        let family = format!("stentor_{name}");
+        assert!(samples.keys().any(|series| series.starts_with(&family)), "no {family}");
+    }
 }

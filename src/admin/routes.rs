@@ -10,7 +10,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde::de::DeserializeOwned;
 
 use super::answer::{Envelope, Outcome};
@@ -41,25 +41,32 @@ macro_rules! command {
     };
 }
 
-/// Every path, with its method. The document of the API has the same, see the tests.
+/// Every path, with what it does. The document of the API has the same, see the tests.
+fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 16] {
+    [
+        ("/api/publish", command!(Publish => Publish)),
+        ("/api/broadcast", command!(Broadcast => Broadcast)),
+        ("/api/subscribe", command!(Subscription => Subscribe)),
+        ("/api/unsubscribe", command!(Subscription => Unsubscribe)),
+        ("/api/disconnect", command!(Disconnect => Disconnect)),
+        ("/api/history", command!(History => History)),
+        ("/api/channels", command!(Channels => Channels)),
+        ("/api/connections", command!(Connections => Connections)),
+        ("/api/connection", command!(One => Connection)),
+        ("/api/info", command!(Info => Info)),
+        ("/api/batch", post(batch)),
+        ("/api/openapi.json", get(openapi)),
+        ("/metrics", get(metrics)),
+        ("/health", get(live)),
+        ("/health/live", get(live)),
+        ("/health/ready", get(ready)),
+    ]
+}
+
 pub fn router(context: Arc<Context>) -> Router {
-    Router::new()
-        .route("/api/publish", command!(Publish => Publish))
-        .route("/api/broadcast", command!(Broadcast => Broadcast))
-        .route("/api/subscribe", command!(Subscription => Subscribe))
-        .route("/api/unsubscribe", command!(Subscription => Unsubscribe))
-        .route("/api/disconnect", command!(Disconnect => Disconnect))
-        .route("/api/history", command!(History => History))
-        .route("/api/channels", command!(Channels => Channels))
-        .route("/api/connections", command!(Connections => Connections))
-        .route("/api/connection", command!(One => Connection))
-        .route("/api/info", command!(Info => Info))
-        .route("/api/batch", post(batch))
-        .route("/api/openapi.json", get(openapi))
-        .route("/metrics", get(metrics))
-        .route("/health", get(live))
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, method)| router.route(path, method))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(context)
@@ -199,4 +206,22 @@ async fn method_not_allowed(State(context): Shared, method: Method) -> Response 
     let message = format!("{method} is not for this path; see the field Allow");
     let status = StatusCode::METHOD_NOT_ALLOWED;
     respond(&context, &Err(ApiError::new(status, "method_not_allowed", message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_document_has_every_path_and_no_other() {
+        let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let paths = document["paths"].as_object().expect("an object");
+        let mut documented: Vec<_> = paths.keys().map(String::as_str).collect();
+        let mut served: Vec<_> = routes().into_iter().map(|(path, _)| path).collect();
+        documented.sort_unstable();
+        served.sort_unstable();
+        assert_eq!(documented, served);
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
 }
