@@ -3,9 +3,13 @@
 //! A shard adds with a plain load and store (no locked instruction); a reader may see a value that
 //! is a moment old, never a torn one.
 
+mod histogram;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+pub use histogram::{BOUNDS_US, Histogram, Snapshot};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -212,6 +216,9 @@ pub struct ShardMetrics {
     topics: AtomicU64,
     /// Of [`Gauge::StoreFailing`].
     failing: AtomicU64,
+    /// From the turn that took a publication in to the end of the one that handed it to the sockets
+    /// of the last subscriber here.
+    fanout: Histogram,
 }
 
 impl Default for ShardMetrics {
@@ -223,6 +230,7 @@ impl Default for ShardMetrics {
             frames: AtomicU64::new(0),
             topics: AtomicU64::new(0),
             failing: AtomicU64::new(0),
+            fanout: Histogram::default(),
         }
     }
 }
@@ -265,6 +273,11 @@ impl ShardMetrics {
     /// When the shard last began a turn; `None` before the first one.
     pub fn last_turn(&self) -> Option<u64> {
         Some(self.last_turn.load(Ordering::Relaxed)).filter(|millis| *millis != NO_TURN)
+    }
+
+    /// How long fan-outs took. Only the shard that owns it may record.
+    pub fn fanout(&self) -> &Histogram {
+        &self.fanout
     }
 
     pub fn frames(&self) -> u64 {

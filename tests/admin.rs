@@ -397,11 +397,13 @@ fn a_batch_is_done_in_order() {
         {"nonsense": {}},
         {"publish": {"channel": "a"}},
         {"info": {"x": 1}},
+        {"info": {}, "publish": {}},
+        {"publish": ["a", 1]},
         7,
     ]});
     let result = api.call("batch", &batch);
     let replies = result["replies"].as_array().expect("a list");
-    assert_eq!(replies.len(), 10);
+    assert_eq!(replies.len(), 12);
     assert_eq!(replies[1], json!({"result": {"offset": 2}}));
     assert_eq!(replies[4]["result"]["responses"][1], json!({"result": {"offset": 3}}));
     assert_eq!(replies[5]["result"]["publications"].as_array().map(Vec::len), Some(3));
@@ -500,6 +502,9 @@ fn bad_requests_are_told_apart() {
         ("POST", publish, json, &deep, (400, "invalid_json")),
         ("POST", publish, json, "[]", (400, "invalid_message")),
         ("POST", publish, json, "null", (400, "invalid_message")),
+        // As lists of their fields.
+        ("POST", publish, json, r#"["a",1,null]"#, (400, "invalid_message")),
+        ("POST", "/api/connections", json, "[null,null]", (400, "invalid_message")),
         ("POST", publish, json, r#"{"channel":"a"}"#, (400, "invalid_message")),
         ("POST", publish, json, r#"{"channel":1,"data":1}"#, (400, "invalid_message")),
         ("POST", publish, json, r#"{"channel":"a","data":1,"x":1}"#, (400, "invalid_message")),
@@ -531,8 +536,8 @@ fn bad_requests_are_told_apart() {
     );
     assert_eq!(peer.response().status, 413);
     let counters = api.server.counters();
-    assert_eq!(counters["admin_requests"], 25);
-    assert_eq!(counters["admin_refused"], 24);
+    assert_eq!(counters["admin_requests"], 27);
+    assert_eq!(counters["admin_refused"], 26);
 }
 
 #[test]
@@ -768,6 +773,11 @@ fn metrics_are_in_the_format_of_prometheus_and_true() {
         sum("stentor_connections")
     );
     assert!(sum("stentor_topics") >= 2.0);
+    // Each shard has handed all of them out.
+    assert_eq!(sum("stentor_fanout_seconds_count"), 20.0);
+    let seconds = sum("stentor_fanout_seconds_sum");
+    assert!(seconds > 0.0 && seconds < 20.0, "{seconds}");
+    check_histograms(&samples);
     assert!(sum("stentor_turn_age_seconds") < 10.0);
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(value(&format!("stentor_build_info{{version=\"{version}\"}}")), 1.0);
@@ -779,5 +789,23 @@ fn metrics_are_in_the_format_of_prometheus_and_true() {
     for name in counters.keys().filter(|name| *name != "longest_turn_us") {
         let family = format!("stentor_{name}");
         assert!(samples.keys().any(|series| series.starts_with(&family)), "no {family}");
+    }
+}
+
+/// Buckets grow with their bounds, and the last one has all.
+fn check_histograms(samples: &BTreeMap<String, f64>) {
+    let mut series: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for (name, value) in samples.iter().filter(|(name, _)| name.contains("_bucket{")) {
+        let (labels, bound) = name.split_once(",le=\"").expect("a bound, behind the other labels");
+        let bound = bound.trim_end_matches("\"}").replace("+Inf", "inf");
+        series.entry(labels).or_default().push((bound.parse().expect("a number"), *value));
+    }
+    assert_eq!(series.len(), 2);
+    for (labels, mut buckets) in series {
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(buckets.is_sorted_by_key(|bucket| bucket.1), "{labels}: {buckets:?}");
+        let last = buckets.last().expect("it has buckets");
+        let count = format!("{}}}", labels.replace("_bucket", "_count"));
+        assert_eq!((last.0, last.1), (f64::INFINITY, samples[&count]), "{count}");
     }
 }

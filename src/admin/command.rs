@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
@@ -23,15 +25,25 @@ const MESSAGE_ID_BYTES_MAX: usize = 128;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Command {
+    #[serde(deserialize_with = "object")]
     Publish(Publish),
+    #[serde(deserialize_with = "object")]
     Broadcast(Broadcast),
+    #[serde(deserialize_with = "object")]
     Subscribe(Subscription),
+    #[serde(deserialize_with = "object")]
     Unsubscribe(Subscription),
+    #[serde(deserialize_with = "object")]
     Disconnect(Disconnect),
+    #[serde(deserialize_with = "object")]
     History(History),
+    #[serde(deserialize_with = "object")]
     Channels(Channels),
+    #[serde(deserialize_with = "object")]
     Connections(Connections),
+    #[serde(deserialize_with = "object")]
     Connection(One),
+    #[serde(deserialize_with = "object")]
     Info(Info),
 }
 
@@ -113,6 +125,35 @@ pub struct Info {}
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     pub commands: Vec<Box<RawValue>>,
+}
+
+/// Something that is written as an object, and in no other way: by itself a structure would take a list
+/// of its fields too.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        object(deserializer).map(Self)
+    }
+}
+
+fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Reader<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(members))
+        }
+    }
+
+    deserializer.deserialize_map(Reader(PhantomData))
 }
 
 impl History {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Context;
-use crate::metrics::{Counter, ShardMetrics};
+use crate::metrics::{BOUNDS_US, Counter, ShardMetrics, Snapshot};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -34,6 +34,7 @@ pub fn render(context: &Context) -> String {
     per_shard(&mut text, "stentor_frames_held", shards, ShardMetrics::frames);
     family(&mut text, "stentor_topics", "gauge", "Channels in the table of a shard");
     per_shard(&mut text, "stentor_topics", shards, ShardMetrics::topics);
+    latency(&mut text, shards);
     let help = "1 while the durable log cannot write";
     family(&mut text, "stentor_store_failing", "gauge", help);
     let failing = u64::from(context.metrics.log().is_failing());
@@ -54,6 +55,25 @@ pub fn render(context: &Context) -> String {
     let start = context.unix_start as f64 / 1000.0;
     sample(&mut text, "process_start_time_seconds", "", start);
     text
+}
+
+/// How long fan-outs took, as a histogram of each shard.
+fn latency(text: &mut String, shards: &[ShardMetrics]) {
+    const NAME: &str = "stentor_fanout_seconds";
+    let help = "From a shard's taking a publication in until the sockets of its last subscriber there \
+                were offered it";
+    family(text, NAME, "histogram", help);
+    for (index, shard) in shards.iter().enumerate() {
+        let Snapshot { at_most, sum_us } = shard.fanout().snapshot();
+        let bounds = BOUNDS_US.iter().map(|bound| (*bound as f64 / 1e6).to_string());
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(at_most) {
+            let labels = format!("{{shard=\"{index}\",le=\"{bound}\"}}");
+            sample(text, &format!("{NAME}_bucket"), &labels, count);
+        }
+        let labels = format!("{{shard=\"{index}\"}}");
+        sample(text, &format!("{NAME}_sum"), &labels, sum_us as f64 / 1e6);
+        sample(text, &format!("{NAME}_count"), &labels, at_most[BOUNDS_US.len()]);
+    }
 }
 
 fn family(text: &mut String, name: &str, kind: &str, help: &str) {

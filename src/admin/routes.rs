@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 
 use super::answer::{Envelope, Outcome};
 use super::command::{
-    Batch, Broadcast, Channels, Command, Connections, Disconnect, History, Info, One, Publish,
-    Subscription,
+    Batch, Broadcast, Channels, Command, Connections, Disconnect, History, Info, Object, One,
+    Publish, Subscription,
 };
 use super::error::ApiError;
 use super::running::parse;
@@ -118,7 +118,7 @@ async fn read<T: DeserializeOwned>(context: &Context, request: Request) -> Resul
     let text = simdutf8::basic::from_utf8(&body).map_err(|_| {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "the body is not UTF-8")
     })?;
-    parse(text)
+    parse::<Object<T>>(text).map(|object| object.0)
 }
 
 /// A page of another origin can send many types without asking, but not this one.

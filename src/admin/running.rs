@@ -57,8 +57,14 @@ impl Context {
         let mut replies = Vec::with_capacity(batch.commands.len());
         for command in batch.commands {
             let reply = match parse::<Command>(command.get()) {
+                Err(error) if error.code == ErrorCode::InvalidMessage.as_str() => {
+                    Reply::Done(Err(error))
+                }
                 // It is JSON, whatever else it is not.
-                Err(error) => Reply::Done(Err(ApiError::invalid(error.message))),
+                Err(_) => {
+                    let message = "a command is an object with one member, its name";
+                    Reply::Done(Err(ApiError::invalid(message)))
+                }
                 Ok(_) if self.stage() != Stage::Serving => {
                     Reply::Done(Err(ApiError::shutting_down()))
                 }

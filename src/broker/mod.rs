@@ -49,7 +49,7 @@ use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Standing, Start, Unavailable};
 use cursors::{CursorState, Cursors};
-use fanout::Fanout;
+use fanout::{Fanout, Finished, Stamp};
 use history::History;
 use members::Members;
 use retention::Retention;
@@ -98,6 +98,10 @@ pub struct Broker {
     queries: usize,
     /// Reused: slots that a fan-out left behind, with the offset that each wants next.
     behind: Vec<(u32, u64)>,
+    /// The time of what is taken in now.
+    stamp: Stamp,
+    /// See [`Broker::finished`].
+    finished: Finished,
     last_epoch: u64,
     /// Topics with a fan-out under way, in the order of their turns.
     round: VecDeque<TopicKey>,
@@ -161,6 +165,8 @@ impl Broker {
             tally: Tally::default(),
             queries: 0,
             behind: Vec::new(),
+            stamp: 0,
+            finished: Vec::new(),
             last_epoch: 0,
             round: VecDeque::new(),
             spare: Vec::new(),
@@ -206,6 +212,17 @@ impl Broker {
     /// What time it is, until the next call.
     pub fn begin_turn(&mut self, now: Moment) {
         self.now = Moment(self.origin.unix_start + now.0);
+    }
+
+    /// The time of what is taken in from now on, in microseconds modulo 2^32.
+    pub fn note_time(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
+    }
+
+    /// Publications that every local subscriber has got since the last call: when each was taken, and
+    /// how many at that time.
+    pub fn finished(&mut self) -> impl Iterator<Item = (Stamp, u32)> {
+        self.finished.drain(..)
     }
 
     /// Whether any channel can have a history: if not, there is never anything to expire, to feed or

@@ -115,13 +115,14 @@ impl Broker {
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
-                let (subscribers, behind) = (&mut topic.subscribers, &mut self.behind);
+                let subscribers = &mut topic.subscribers;
+                let told = (&mut self.behind, &mut self.finished);
                 let advanced = if topic.past.is_some() {
-                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                    fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
                         sink.retained(frames, slot, ids)
                     })
                 } else {
-                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                    fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
                         sink.live(frames, slot, ids);
                         true
                     })
@@ -302,7 +303,7 @@ impl Broker {
         let frame = frames.insert(frame, class);
         let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let was_idle = fanout.is_idle();
-        fanout.push(frame, bytes, except, offset);
+        fanout.push(frame, bytes, except, offset, self.stamp);
         self.backlog_bytes += bytes;
         if was_idle {
             self.round.push_back(key);

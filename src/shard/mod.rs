@@ -376,11 +376,18 @@ impl Handler for State {
             self.pace.note_turn(length);
             self.metrics().note_turn_length(length);
         }
+        // What has left in the turn that ends now; the time is read once for all of it.
+        let now = elapsed.as_micros() as u32;
+        let metrics = &self.settings.metrics.shards()[self.id.index()];
+        for (taken, count) in self.broker.finished() {
+            metrics.fanout().record(u64::from(now.wrapping_sub(taken)), u64::from(count));
+        }
     }
 
     fn woke(&mut self, elapsed: Duration) {
         self.now = Moment::at(elapsed);
         self.woken = Some(elapsed);
+        self.broker.note_time(elapsed.as_micros() as u32);
     }
 
     fn caught_up(&mut self) {

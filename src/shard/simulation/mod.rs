@@ -9,6 +9,7 @@
 
 mod check;
 mod client;
+mod outsider;
 mod scenarios;
 
 use std::cell::RefCell;
@@ -27,6 +28,7 @@ use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
 use crate::mesh::{self, Control};
 use crate::metrics::{Counter, Metrics};
 use client::{Client, Manner};
+use outsider::Outsider;
 
 const SEEDS: u64 = 5000;
 const STEPS: usize = 250;
@@ -51,6 +53,7 @@ const MET: [Counter; 5] = [
 #[derive(Debug)]
 struct Published {
     topic: usize,
+    /// [`outsider::OUTSIDE`]: none.
     client: usize,
     echo: bool,
     outcome: Option<Outcome>,
@@ -73,6 +76,7 @@ struct World {
     /// The first [`TOPICS`]`.len()` are the witnesses.
     clients: Vec<Client>,
     published: Vec<Published>,
+    outsider: Outsider,
 }
 
 impl World {
@@ -100,10 +104,15 @@ impl World {
             .collect();
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, settings.config.limits.mesh_backlog);
+        let (answers, inbox) = mesh::connect_admin().expect("descriptors");
+        let outsider = Outsider::new(control.mailer(settings.config.limits.mesh_backlog), inbox);
         let shards: Vec<_> = backends
             .into_iter()
             .zip(ports)
-            .map(|(backend, port)| Shard::new(backend, port, None, Arc::clone(&settings)))
+            .map(|(backend, port)| {
+                Shard::new(backend, port, None, Arc::clone(&settings))
+                    .with_admin(Some(answers.port()))
+            })
             .collect();
         let stopped = vec![0; count];
         Self {
@@ -115,6 +124,7 @@ impl World {
             settings,
             clients: Vec::new(),
             published: Vec::new(),
+            outsider,
         }
     }
 
@@ -129,6 +139,9 @@ impl World {
         }
         for _ in 0..STEPS {
             self.act();
+            if self.random.one_in(3) {
+                self.act_from_outside();
+            }
             self.step();
             self.check_bounds();
         }
@@ -239,6 +252,7 @@ impl World {
         for (index, client) in self.clients.iter_mut().enumerate() {
             client.read(&self.network, index, &mut self.published, &mut self.random);
         }
+        self.outsider.step(&mut self.published);
     }
 
     /// Everybody reads, nobody publishes, until nothing moves any more.
@@ -258,6 +272,7 @@ impl World {
             steps += 1;
             assert!(steps < 20_000, "the server does not come to rest");
         }
+        assert!(self.outsider.is_answered(), "calls from outside are left");
     }
 
     fn shut_down(&mut self) {
