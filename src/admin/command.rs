@@ -78,7 +78,7 @@ pub struct Subscription {
 pub struct Disconnect {
     #[serde(alias = "connectionId")]
     pub connection: Id,
-    pub code: Option<u16>,
+    pub code: Option<Whole>,
     pub reason: Option<String>,
 }
 
@@ -88,7 +88,7 @@ pub struct History {
     pub channel: Channel,
     since: Option<Place>,
     until: Option<Place>,
-    limit: Option<usize>,
+    limit: Option<Whole>,
     #[serde(default)]
     reverse: bool,
 }
@@ -98,14 +98,14 @@ pub struct History {
 pub struct Channels {
     /// `*` stands for any text, `?` for one character.
     pub pattern: Option<String>,
-    pub limit: Option<usize>,
+    pub limit: Option<Whole>,
     pub cursor: Option<Cursor>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connections {
-    pub limit: Option<usize>,
+    pub limit: Option<Whole>,
     pub cursor: Option<Cursor>,
 }
 
@@ -170,9 +170,9 @@ impl History {
     }
 }
 
-pub fn check_limit(limit: Option<usize>) -> Result<usize, ApiError> {
-    match limit.unwrap_or(LIMIT) {
-        limit @ 1..=LIMIT_MAX => Ok(limit),
+pub fn check_limit(limit: Option<Whole>) -> Result<usize, ApiError> {
+    match limit.map_or(Ok(LIMIT), |limit| usize::try_from(limit.0)) {
+        Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
         _ => Err(ApiError::invalid(format!("`limit` must be a number from 1 to {LIMIT_MAX}"))),
     }
 }
@@ -252,6 +252,44 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
+/// A whole number, which may be written with a point: to JSON Schema 5.0 is one too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole(pub u64);
+
+impl Whole {
+    fn of_float(number: f64) -> Option<Self> {
+        /// Up to here each whole number has its own float.
+        const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+        let is_whole = number.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&number);
+        is_whole.then_some(Self(number as u64))
+    }
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl Visitor<'_> for Reader {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
+                Whole::of_float(number)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Float(number), &self))
+            }
+        }
+
+        deserializer.deserialize_u64(Reader)
+    }
+}
+
 /// A place in a history, as clients name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place(Since);
@@ -269,6 +307,13 @@ impl<'de> Deserialize<'de> for Place {
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Place, E> {
                 Ok(Place(Since::from_number(number)))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Place, E> {
+                let whole = Whole::of_float(number);
+                whole
+                    .map(|whole| Place(Since::from_number(whole.0)))
+                    .ok_or_else(|| E::invalid_value(Unexpected::Float(number), &self))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Place, E> {
@@ -323,10 +368,21 @@ mod tests {
         };
         assert_eq!(since("\"start\"").unwrap(), Since::Oldest);
         assert_eq!(since("7").unwrap(), Since::Offset(7));
+        assert_eq!(since("7.0").unwrap(), Since::Offset(7));
         assert_eq!(since("1700000000000").unwrap(), Since::Time(1_700_000_000_000));
         for text in ["-1", "1.5", "\"end\"", "[]", "true"] {
             let error = since(text).unwrap_err().to_string();
             assert!(error.contains("an offset or a Unix time in milliseconds"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_point_and_nothing_behind_it() {
+        for (text, number) in [("0", 0), ("5.0", 5), ("1e3", 1000), ("-0.0", 0)] {
+            assert_eq!(serde_json::from_str::<Whole>(text).unwrap(), Whole(number), "{text}");
+        }
+        for text in ["-1", "0.5", "1e300", "\"5\"", "null", "[]"] {
+            assert!(serde_json::from_str::<Whole>(text).is_err(), "{text}");
         }
     }
 

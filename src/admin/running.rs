@@ -147,12 +147,12 @@ impl Context {
 
     async fn disconnect(&self, disconnect: Disconnect) -> Outcome {
         let Disconnect { connection, code, reason } = disconnect;
-        let code = code.unwrap_or(u16::from(KICKED));
-        if !is_sendable_by_peer(code) {
-            return Err(ApiError::invalid(format!(
-                "`code` {code} cannot be sent: 1000 to 1003, 1007 to 1014 and 3000 to 4999 can"
-            )));
-        }
+        let code = code.map_or(Ok(u16::from(KICKED)), |code| u16::try_from(code.0));
+        let Some(code) = code.ok().filter(|code| is_sendable_by_peer(*code)) else {
+            return Err(ApiError::invalid(
+                "`code` cannot be sent: 1000 to 1003, 1007 to 1014 and 3000 to 4999 can",
+            ));
+        };
         let reason = reason.unwrap_or_else(|| "kicked".to_owned());
         if reason.len() > CLOSE_REASON_BYTES_MAX {
             return Err(ApiError::invalid(format!(
