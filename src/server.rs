@@ -36,6 +36,9 @@ use backends::{Backends, Capacity};
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
 const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
 
+/// Its share of the descriptors is at most one in so many.
+const OPEN_FILES_FOR_ADMIN: u64 = 8;
+
 /// Why the server does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -114,7 +117,10 @@ impl Server {
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
-        let capacity = Capacity::new(open_files, shards);
+        // The server API answers when clients have taken all that is theirs.
+        let kept = config.admin.listen.map_or(0, |_| config.admin.max_connections as u64);
+        let kept = kept.min(open_files / OPEN_FILES_FOR_ADMIN);
+        let capacity = Capacity::new(open_files - kept, shards);
         let affordable = backends::affordable(&config, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
         // Before the address: a server that cannot keep what it is sent does not listen.
