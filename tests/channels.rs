@@ -675,7 +675,8 @@ fn one_publisher_is_heard_in_its_order_on_every_channel() {
 fn no_publication_comes_before_the_confirmation_and_none_is_missing_after_it() {
     const SUBSCRIBERS: usize = 50;
     // They read only when all is published.
-    let server = Server::start(&["--shards", "2", "--send-queue-size", "256MiB"]);
+    let flags = ["--send-queue-size", "256MiB", "--set", "limits.slow_consumer_timeout=1h"];
+    let server = Server::start(&flags);
     let mut publisher = Peer::open(&server);
     let mut sender = publisher.sender();
     let stop = Arc::new(AtomicBool::new(false));
