@@ -6,7 +6,7 @@
 //! ```text
 //! 7  main → cli
 //! 6  server      bench
-//! 5  shard       log
+//! 5  shard       admin       log
 //! 4  broker      mesh
 //! 3  message     client
 //! 2  proto       io
@@ -14,6 +14,7 @@
 //! 0  ids
 //! ```
 
+pub mod admin;
 pub mod bench;
 pub mod broker;
 pub mod cli;

@@ -5,6 +5,7 @@
 //! batch at the end. It never waits: a batch that finds the channel full stays in the outbox, and
 //! [`Port::has_room`] tells the shard to refuse new publications for that destination.
 
+mod admin_port;
 mod log_port;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use crate::ids::ShardId;
 use crate::io::Waker;
 use crate::message::ShardMessage;
 
+pub use admin_port::{AdminInbox, AdminPort, AdminSender, connect_admin};
 pub use log_port::{LogInbox, LogPort, LogSender, connect_log};
 
 /// Batches that wait for one shard, from all others together.

@@ -1,10 +1,14 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
+mod admin;
 mod log;
 mod session;
 
 use bytes::Bytes;
 
+pub use admin::{
+    AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, ShardStats,
+};
 pub use log::{
     LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
     MissingReason, Ticket,
@@ -50,6 +54,8 @@ pub enum ShardMessage {
     Log(LogAnswer),
     /// Between a session's home and the shards of its connections.
     Session(Box<SessionMessage>),
+    /// From the server API.
+    Admin(Box<AdminRequest>),
 }
 
 impl ShardMessage {
@@ -63,6 +69,7 @@ impl ShardMessage {
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
             Self::Session(message) => SMALL + message.weight(),
+            Self::Admin(request) => SMALL + request.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

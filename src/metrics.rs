@@ -3,9 +3,13 @@
 //! A shard adds with a plain load and store (no locked instruction); a reader may see a value that
 //! is a moment old, never a torn one.
 
+mod histogram;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+pub use histogram::{BOUNDS_US, Histogram, Snapshot};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -23,6 +27,14 @@ macro_rules! counters {
                 match self {
                     $(Self::$variant => $name,)+
                 }
+            }
+
+            /// For people, without a full stop.
+            pub fn help(self) -> &'static str {
+                let text = match self {
+                    $(Self::$variant => concat!($($doc),+),)+
+                };
+                text.trim().trim_end_matches('.')
             }
         }
     };
@@ -49,7 +61,7 @@ counters! {
     ReceiveBuffersEmpty = "receive_buffers_empty",
     /// WebSocket messages received.
     MessagesReceived = "messages_received",
-    /// Publications taken from this shard's clients.
+    /// Publications taken from this shard's clients, and from the server API.
     Publications = "publications",
     /// Publications queued for a subscriber.
     Deliveries = "deliveries",
@@ -142,6 +154,14 @@ counters! {
     QueueProofs = "queue_proofs",
     /// Messages dropped that waited for their user.
     QueueDropped = "queue_dropped",
+    /// Requests that the server API has answered, those for metrics and health included.
+    AdminRequests = "admin_requests",
+    /// Requests that the server API has answered with an error.
+    AdminRefused = "admin_refused",
+    /// Calls of the server API that a shard has taken.
+    AdminCalls = "admin_calls",
+    /// Connections closed by the server API.
+    Kicked = "kicked",
     /// Publications that the durable log has kept, as `store.sync` promises.
     StoreKept = "store_kept",
     /// Batches of the durable log that were synced, or with `store.sync = "os"` written.
@@ -190,15 +210,22 @@ pub enum Gauge {
     LongestTurn,
     /// Frames that wait for a reader or for their fan-out, of all shards; one for each encoding in use.
     FramesHeld,
+    /// Topics in the tables of all shards; one that several shards know counts for each.
+    Topics,
+    /// 1 while the durable log cannot write, else 0.
+    StoreFailing,
 }
 
 impl Gauge {
-    pub const ALL: &[Gauge] = &[Gauge::LongestTurn, Gauge::FramesHeld];
+    pub const ALL: &[Gauge] =
+        &[Gauge::LongestTurn, Gauge::FramesHeld, Gauge::Topics, Gauge::StoreFailing];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::LongestTurn => "longest_turn_us",
             Self::FramesHeld => "frames_held",
+            Self::Topics => "topics",
+            Self::StoreFailing => "store_failing",
         }
     }
 }
@@ -209,6 +236,9 @@ impl Counter {
         Self::ALL.iter().copied().find(|counter| counter.name() == name)
     }
 }
+
+/// A time at which no turn begins.
+const NO_TURN: u64 = u64::MAX;
 
 /// The counters of one shard, on cache lines of their own.
 #[derive(Debug)]
@@ -221,15 +251,25 @@ pub struct ShardMetrics {
     longest_turn: AtomicU64,
     /// Of [`Gauge::FramesHeld`].
     frames: AtomicU64,
+    /// Of [`Gauge::Topics`].
+    topics: AtomicU64,
+    /// Of [`Gauge::StoreFailing`].
+    failing: AtomicU64,
+    /// From the turn that took a publication in to the end of the one that handed it to the sockets
+    /// of the last subscriber here.
+    fanout: Histogram,
 }
 
 impl Default for ShardMetrics {
     fn default() -> Self {
         Self {
             counters: std::array::from_fn(|_| AtomicU64::new(0)),
-            last_turn: AtomicU64::new(0),
+            last_turn: AtomicU64::new(NO_TURN),
             longest_turn: AtomicU64::new(0),
             frames: AtomicU64::new(0),
+            topics: AtomicU64::new(0),
+            failing: AtomicU64::new(0),
+            fanout: Histogram::default(),
         }
     }
 }
@@ -261,22 +301,49 @@ impl ShardMetrics {
         self.frames.store(count as u64, Ordering::Relaxed);
     }
 
-    pub fn last_turn(&self) -> u64 {
-        self.last_turn.load(Ordering::Relaxed)
+    pub fn note_topics(&self, count: usize) {
+        self.topics.store(count as u64, Ordering::Relaxed);
+    }
+
+    pub fn note_failing(&self, is_failing: bool) {
+        self.failing.store(u64::from(is_failing), Ordering::Relaxed);
+    }
+
+    /// When the shard last began a turn; `None` before the first one.
+    pub fn last_turn(&self) -> Option<u64> {
+        Some(self.last_turn.load(Ordering::Relaxed)).filter(|millis| *millis != NO_TURN)
+    }
+
+    /// How long fan-outs took. Only the shard that owns it may record.
+    pub fn fanout(&self) -> &Histogram {
+        &self.fanout
+    }
+
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    pub fn topics(&self) -> u64 {
+        self.topics.load(Ordering::Relaxed)
+    }
+
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) != 0
     }
 }
 
-/// The counters of all shards, and of the durable log.
+/// The counters of all shards, of the durable log and of the server API.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     shards: Arc<[ShardMetrics]>,
     log: Arc<ShardMetrics>,
+    admin: Arc<ShardMetrics>,
 }
 
 impl Metrics {
     pub fn new(shards: usize) -> Self {
         let shards = (0..shards).map(|_| ShardMetrics::default()).collect();
-        Self { shards, log: Arc::default() }
+        Self { shards, log: Arc::default(), admin: Arc::default() }
     }
 
     pub fn shards(&self) -> &[ShardMetrics] {
@@ -288,9 +355,14 @@ impl Metrics {
         &self.log
     }
 
+    /// Of the thread of the server API, which alone adds to them.
+    pub fn admin(&self) -> &ShardMetrics {
+        &self.admin
+    }
+
     pub fn total(&self, counter: Counter) -> u64 {
         let shards: u64 = self.shards.iter().map(|shard| shard.value(counter)).sum();
-        shards + self.log.value(counter)
+        shards + self.log.value(counter) + self.admin.value(counter)
     }
 
     /// The value of a gauge, which for [`Gauge::LongestTurn`] begins anew with this.
@@ -301,7 +373,9 @@ impl Metrics {
                 let longest = shards.map(|shard| shard.longest_turn.swap(0, Ordering::Relaxed));
                 longest.max().unwrap_or(0)
             }
-            Gauge::FramesHeld => shards.map(|shard| shard.frames.load(Ordering::Relaxed)).sum(),
+            Gauge::FramesHeld => shards.map(ShardMetrics::frames).sum(),
+            Gauge::Topics => shards.map(ShardMetrics::topics).sum(),
+            Gauge::StoreFailing => u64::from(self.log.is_failing()),
         }
     }
 

@@ -18,14 +18,19 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use tokio::sync::watch;
 
+use crate::admin::{Sidecar, Stage, Surroundings};
+use crate::broker::home_of;
 use crate::config::Config;
 use crate::ids::ShardId;
 use crate::io::descriptors::Tables;
 use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
 use crate::log::{Clock, DurableLog, LogError};
-use crate::mesh::{self, Control, LogInbox, LogPort, LogSender, Port};
+use crate::mesh::{
+    self, AdminInbox, AdminPort, AdminSender, Control, LogInbox, LogPort, LogSender, Port,
+};
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::shard::{Settings, Shard};
 use backends::{Backends, Capacity};
@@ -33,10 +38,21 @@ use backends::{Backends, Capacity};
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
 const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
 
+/// Its share of the descriptors is at most one in so many.
+const OPEN_FILES_FOR_ADMIN: u64 = 8;
+
 /// Why the server does not start.
 #[derive(Debug)]
 pub enum StartError {
-    Listen { address: SocketAddr, error: io::Error },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    /// The address of the server API.
+    Admin {
+        address: SocketAddr,
+        error: io::Error,
+    },
     Backend(io::Error),
     Thread(io::Error),
     Signals(io::Error),
@@ -56,6 +72,9 @@ pub enum RunError {
     /// The durable log could not be ended in order.
     Log(io::Error),
     LogPanicked,
+    /// The server API cannot go on.
+    Admin(io::Error),
+    AdminPanicked,
     /// These did not end in time.
     ShutdownTimeout(Vec<ShardId>),
 }
@@ -70,6 +89,7 @@ pub struct Server {
     /// Caught from `bind` on, so that none ends the process after it said where it listens.
     signals: Signals,
     log: Option<DurableLog>,
+    admin: Option<Sidecar>,
     /// When the clock of all threads started.
     started: Instant,
 }
@@ -79,6 +99,7 @@ enum Event {
     Signal(i32),
     Ended(ShardId, thread::Result<io::Result<()>>),
     LogEnded(thread::Result<io::Result<()>>),
+    AdminEnded(thread::Result<io::Result<()>>),
 }
 
 /// The threads besides this one, as far as they are told to end.
@@ -87,6 +108,8 @@ struct Running {
     shards: Vec<ShardId>,
     /// To the durable log, while it runs.
     log: Option<LogSender>,
+    /// To the server API, while it runs.
+    admin: Option<watch::Sender<Stage>>,
 }
 
 impl Server {
@@ -96,7 +119,10 @@ impl Server {
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let shards = config.server.shards.map_or(cores.len().max(1), usize::from);
-        let capacity = Capacity::new(open_files, shards);
+        // The server API answers when clients have taken all that is theirs.
+        let kept = config.admin.listen.map_or(0, |_| config.admin.max_connections as u64);
+        let kept = kept.min(open_files / OPEN_FILES_FOR_ADMIN);
+        let capacity = Capacity::new(open_files - kept, shards);
         let affordable = backends::affordable(&config, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
         // Before the address: a server that cannot keep what it is sent does not listen.
@@ -113,6 +139,9 @@ impl Server {
             .first()
             .map_or(Ok(listen), |listener| listener.local_addr())
             .map_err(|error| StartError::Listen { address: listen, error })?;
+        let bind_admin =
+            |address| Sidecar::bind(address).map_err(|error| StartError::Admin { address, error });
+        let admin = config.admin.listen.map(bind_admin).transpose()?;
         let clock = Instant::now();
         let backends =
             Backends::new(&config, listeners, clock, capacity).map_err(StartError::Backend)?;
@@ -125,12 +154,18 @@ impl Server {
             hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),
             identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
         });
-        Ok(Self { settings, address, shards, backends, cores, signals, log, started: clock })
+        let started = clock;
+        Ok(Self { settings, address, shards, backends, cores, signals, log, admin, started })
     }
 
     /// The address in use; tells the port where 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the server API, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Sidecar::address)
     }
 
     pub fn shards(&self) -> usize {
@@ -167,8 +202,16 @@ impl Server {
         let shards = (0..self.shards as u16).map(ShardId).collect();
         let (sender, inbox) = mesh::connect_log(settings.config.store.backlog);
         let log = self.log.is_some().then_some(&sender);
-        let threads =
-            Threads { settings: self.settings, cores: self.cores, events: events.clone() };
+        let answers = match &self.admin {
+            Some(_) => Some(mesh::connect_admin().map_err(StartError::Thread)?),
+            None => None,
+        };
+        let threads = Threads {
+            settings: self.settings,
+            cores: self.cores,
+            events: events.clone(),
+            admin: answers.as_ref().map(|(sender, _)| sender.clone()),
+        };
         let control = match self.backends {
             Backends::Epoll(backends) => {
                 let owned = || backends.iter().map(Epoll::descriptors).collect();
@@ -180,9 +223,20 @@ impl Server {
             Backends::Uring(backends) => threads.start(backends, None, log),
         }?;
         let clock = Clock { started: self.started, unix_start: settings.unix_start };
-        let Some(log) = self.log else { return Ok(Running { control, shards, log: None }) };
-        start_log(log, inbox, &settings, &control, clock, events)?;
-        Ok(Running { control, shards, log: Some(sender) })
+        let log = match self.log {
+            Some(log) => {
+                start_log(log, inbox, &settings, &control, clock, events.clone())?;
+                Some(sender)
+            }
+            None => None,
+        };
+        let admin = match self.admin.zip(answers) {
+            Some((sidecar, (_, inbox))) => {
+                Some(start_admin(sidecar, inbox, &settings, &control, clock, events)?)
+            }
+            None => None,
+        };
+        Ok(Running { control, shards, log, admin })
     }
 }
 
@@ -207,11 +261,45 @@ fn start_log(
     builder.spawn(run).map(drop).map_err(StartError::Thread)
 }
 
+/// Starts the thread of the server API. It is told there where the server stands.
+fn start_admin(
+    sidecar: Sidecar,
+    inbox: AdminInbox,
+    settings: &Arc<Settings>,
+    control: &Control,
+    clock: Clock,
+    events: Sender<Event>,
+) -> Result<watch::Sender<Stage>, StartError> {
+    let (sender, stage) = watch::channel(Stage::Serving);
+    let shared = Arc::clone(settings);
+    let surroundings = Surroundings {
+        config: settings.config.clone(),
+        metrics: settings.metrics.clone(),
+        mailer: control.mailer(settings.config.limits.mesh_backlog),
+        inbox,
+        home: Box::new(move |name| {
+            home_of(&shared.hasher, shared.metrics.shards().len() as u16, name)
+        }),
+        started: clock.started,
+        unix_start: clock.unix_start,
+        stage,
+    };
+    let run = move || {
+        let ended =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sidecar.run(surroundings)));
+        drop(events.send(Event::AdminEnded(ended)));
+    };
+    let builder = thread::Builder::new().name("stentor-admin".into());
+    builder.spawn(run).map_err(StartError::Thread)?;
+    Ok(sender)
+}
+
 /// What the threads of all shards start with.
 struct Threads {
     settings: Arc<Settings>,
     cores: Vec<CoreId>,
     events: Sender<Event>,
+    admin: Option<AdminSender>,
 }
 
 impl Threads {
@@ -232,12 +320,13 @@ impl Threads {
             let shard = port.shard();
             let tables = tables.clone();
             let log = log.map(LogSender::port);
+            let admin = self.admin.as_ref().map(AdminSender::port);
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     if let Some(tables) = tables {
                         tables.part(shard.index())?;
                     }
-                    run_shard(backend, port, log, settings, core)
+                    run_shard(backend, port, (log, admin), settings, core)
                 }));
                 // Nobody listens any more only if the process is ending already.
                 drop(events.send(Event::Ended(shard, ended)));
@@ -257,7 +346,7 @@ impl Threads {
 fn run_shard<B: Backend>(
     backend: B,
     port: Port,
-    log: Option<LogPort>,
+    (log, admin): (Option<LogPort>, Option<AdminPort>),
     settings: Arc<Settings>,
     core: Option<CoreId>,
 ) -> io::Result<()> {
@@ -266,20 +355,22 @@ fn run_shard<B: Backend>(
     {
         tracing::warn!(shard = port.shard().0, core = core.id, "cannot pin to core");
     }
-    Shard::new(backend, port, log, settings).run()
+    Shard::new(backend, port, log, settings).with_admin(admin).run()
 }
 
 /// Waits for signals and for threads to end; one that ends by itself takes the server with it. The
-/// log ends last: what shards have handed it is kept.
+/// log ends last: what shards have handed it is kept. The server API goes on answering until all shards
+/// have ended.
 fn supervise(
     settings: &Settings,
     events: &Receiver<Event>,
     mut running: Running,
 ) -> Result<(), RunError> {
     let mut log_runs = running.log.is_some();
+    let mut admin_runs = running.admin.is_some();
     let mut deadline = None;
     let mut outcome = Ok(());
-    while !running.shards.is_empty() || log_runs {
+    while !running.shards.is_empty() || log_runs || admin_runs {
         let event = match deadline {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(deadline) => events.recv_deadline(deadline),
@@ -310,6 +401,14 @@ fn supervise(
                     Err(_) => Some(RunError::LogPanicked),
                 };
             }
+            Ok(Event::AdminEnded(ended)) => {
+                admin_runs = false;
+                failure = match ended {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(RunError::Admin(error)),
+                    Err(_) => Some(RunError::AdminPanicked),
+                };
+            }
             Err(_) => return Err(RunError::ShutdownTimeout(running.shards)),
         }
         if let Some(error) = failure {
@@ -321,11 +420,19 @@ fn supervise(
             let timeout = settings.config.server.shutdown_timeout + SHUTDOWN_SLACK;
             deadline = Some(Instant::now() + timeout);
             running.control.shutdown();
+            if let Some(admin) = &running.admin {
+                admin.send_replace(Stage::ShuttingDown);
+            }
         }
         if running.shards.is_empty()
             && let Some(log) = running.log.take()
         {
             log.stop();
+        }
+        if running.shards.is_empty()
+            && let Some(admin) = running.admin.take()
+        {
+            admin.send_replace(Stage::Ending);
         }
     }
     outcome
@@ -370,6 +477,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Admin { address, error } => {
+                write!(f, "the server API cannot listen on {address}: {error}")
+            }
             Self::Backend(error) => write!(f, "cannot set up the backend: {error}"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Self::Signals(error) => write!(f, "cannot handle signals: {error}"),
@@ -386,6 +496,8 @@ impl fmt::Display for RunError {
             Self::Shard { shard, error } => write!(f, "{shard} cannot go on: {error}"),
             Self::ShardPanicked(shard) => write!(f, "{shard} panicked; this is a bug"),
             Self::Log(error) => write!(f, "the durable log did not end in order: {error}"),
+            Self::Admin(error) => write!(f, "the server API cannot go on: {error}"),
+            Self::AdminPanicked => f.write_str("the server API panicked; this is a bug"),
             Self::LogPanicked => f.write_str("the durable log panicked; this is a bug"),
             Self::ShutdownTimeout(shards) if shards.is_empty() => {
                 f.write_str("the durable log did not end in time")

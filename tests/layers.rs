@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["proto", "io"],
     &["message", "client"],
     &["broker", "mesh"],
-    &["shard", "log"],
+    &["shard", "admin", "log"],
     &["server", "bench"],
     &["cli"],
 ];

@@ -22,6 +22,13 @@ pub struct Budget {
     pub visits: usize,
 }
 
+/// A time of the shard's clock in microseconds, modulo 2^32: 71 minutes.
+pub type Stamp = u32;
+
+/// When publications were taken that every subscriber has now; those of one time in a row as one, with
+/// their number.
+pub type Finished = Vec<(Stamp, u32)>;
+
 #[derive(Debug)]
 struct Publication {
     frame: FrameId,
@@ -30,6 +37,8 @@ struct Publication {
     number: u64,
     /// The slot that does not want it: its publisher's.
     except: Option<u32>,
+    /// When this shard took it.
+    taken: Stamp,
 }
 
 /// Somebody who subscribed when publications were waiting already.
@@ -77,10 +86,17 @@ impl Fanout {
 
     /// Takes over the caller's hold on `frame`. `offset`: that of a topic with history, which takes
     /// the place of our own numbers; else 0.
-    pub fn push(&mut self, frame: FrameId, bytes: usize, except: Option<u32>, offset: u64) {
+    pub fn push(
+        &mut self,
+        frame: FrameId,
+        bytes: usize,
+        except: Option<u32>,
+        offset: u64,
+        taken: Stamp,
+    ) {
         let number = if offset == 0 { self.next_number } else { offset };
         self.next_number = number + 1;
-        self.pending.push_back(Publication { frame, bytes, number, except });
+        self.pending.push_back(Publication { frame, bytes, number, except, taken });
     }
 
     /// `slot` subscribed: it wants nothing of what waits now.
@@ -103,13 +119,14 @@ impl Fanout {
     /// Visits subscribers until the budget or the sweep is used up; a new sweep begins by itself.
     /// `deliver` gets a slot and the frames for it, in order. Who does not take them (`false`) is no
     /// subscriber any more and goes to `behind`, with the number of the first one it has not got.
-    /// Returns the deliveries, and the bytes of the publications that every subscriber has now.
+    /// Returns the deliveries, and the bytes of the publications that every subscriber has now; when
+    /// those were taken goes to `finished`.
     pub fn advance(
         &mut self,
         subscribers: &mut Subscribers,
         frames: &mut FramePool,
         budget: &mut Budget,
-        behind: &mut Vec<(u32, u64)>,
+        (behind, finished): (&mut Vec<(u32, u64)>, &mut Finished),
         mut deliver: impl FnMut(&mut FramePool, u32, &[FrameId]) -> bool,
     ) -> Advanced {
         let mut advanced = Advanced::default();
@@ -146,6 +163,12 @@ impl Fanout {
         self.wanted = wanted;
         advanced.last = self.batch.last().map_or(0, |publication| publication.number);
         if self.cursor >= subscribers.places() {
+            for &Publication { taken, .. } in &self.batch {
+                match finished.last_mut() {
+                    Some((last, count)) if *last == taken => *count += 1,
+                    _ => finished.push((taken, 1)),
+                }
+            }
             advanced.finished_bytes = self.end_sweep(frames);
         }
         advanced

@@ -14,8 +14,8 @@
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
-//! waits for the log), `behind`, `chunks` (what is read from it), `recall` (cursors and queries), `users`, `inbox` (what is sent to users), `resume`
-//! (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without
+//! waits for the log), `behind`, `chunks` (what is read from it), `recall` (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users),
+//! `resume` (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without
 //! a connection), `acking` (what is repeated until it is acknowledged), `history`, `retention`, `idempotency`
 //! (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
@@ -32,6 +32,7 @@ mod idempotency;
 mod inbox;
 mod interest;
 mod members;
+mod outside;
 mod places;
 mod publishing;
 mod recall;
@@ -52,6 +53,7 @@ pub use places::Places;
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
 pub use sessions::{Sessions, SessionsTally};
+pub use topics::home_of;
 pub use users::JoinError;
 
 use std::collections::VecDeque;
@@ -69,7 +71,7 @@ use acks::Acks;
 use behind::Questions;
 use chunks::Chunks;
 use cursors::{CursorState, Cursors};
-use fanout::Fanout;
+use fanout::{Fanout, Finished, Stamp};
 use history::History;
 use members::Members;
 use resume::Resumption;
@@ -130,6 +132,10 @@ pub struct Broker {
     behind: Vec<(u32, u64)>,
     /// Reused: slots to which a fan-out has handed what an inbox has.
     handed: Vec<u32>,
+    /// The time of what is taken in now.
+    stamp: Stamp,
+    /// See [`Broker::finished`].
+    finished: Finished,
     last_epoch: u64,
     /// Topics with a fan-out under way, in the order of their turns.
     round: VecDeque<TopicKey>,
@@ -216,6 +222,8 @@ impl Broker {
             queries: 0,
             behind: Vec::new(),
             handed: Vec::new(),
+            stamp: 0,
+            finished: Vec::new(),
             last_epoch: 0,
             round: VecDeque::new(),
             spare: Vec::new(),
@@ -269,6 +277,17 @@ impl Broker {
     /// What time it is, until the next call.
     pub fn begin_turn(&mut self, now: Moment) {
         self.now = Moment(self.origin.unix_start + now.0);
+    }
+
+    /// The time of what is taken in from now on, in microseconds modulo 2^32.
+    pub fn note_time(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
+    }
+
+    /// Publications that every local subscriber has got since the last call: when each was taken, and
+    /// how many at that time.
+    pub fn finished(&mut self) -> impl Iterator<Item = (Stamp, u32)> {
+        self.finished.drain(..)
     }
 
     /// Whether any channel can have a history: if not, there is never anything to expire, to feed or
@@ -459,6 +478,8 @@ impl Broker {
                 let token = reader.token;
                 effects.push(Effect::Page { token, topic, page, request_id: receipt });
             }
+            // The shard keeps it to itself: much of what it asks is no concern of the broker.
+            ShardMessage::Admin(_) => {}
         }
     }
 

@@ -70,7 +70,7 @@ impl Broker {
         effects.push(Effect::Send { to: home, message });
     }
 
-    /// At home: a client publishes, of another shard, or of this one to a user.
+    /// At home: a client publishes, of another shard, or of this one to a user; or the server API.
     pub(super) fn receive_publication(
         &mut self,
         topic: TopicName,
@@ -117,10 +117,11 @@ impl Broker {
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
-                let (subscribers, behind) = (&mut topic.subscribers, &mut self.behind);
+                let subscribers = &mut topic.subscribers;
+                let told = (&mut self.behind, &mut self.finished);
                 let advanced = if topic.past.as_ref().is_some_and(|past| past.is_inbox) {
                     let handed = &mut self.handed;
-                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                    fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
                         let taken = sink.retained(frames, slot, ids);
                         handed.extend(taken.then_some(slot));
                         taken
@@ -130,7 +131,7 @@ impl Broker {
                 {
                     let (acks, members, now) = (&mut self.acks, &self.members, self.now);
                     let name = &topic.name;
-                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                    fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
                         let Some(token) = members.tenant_of(slot) else { return true };
                         let is_full = acks.room(slot) < ids.len();
                         full += u64::from(is_full);
@@ -144,11 +145,11 @@ impl Broker {
                         true
                     })
                 } else if topic.past.is_some() {
-                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                    fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
                         sink.retained(frames, slot, ids)
                     })
                 } else {
-                    fanout.advance(subscribers, frames, &mut budget, behind, |frames, slot, ids| {
+                    fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
                         sink.live(frames, slot, ids);
                         true
                     })
@@ -335,7 +336,7 @@ impl Broker {
         let frame = frames.insert(frame, class);
         let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let was_idle = fanout.is_idle();
-        fanout.push(frame, bytes, except, offset);
+        fanout.push(frame, bytes, except, offset, self.stamp);
         self.backlog_bytes += bytes;
         if was_idle {
             self.round.push_back(key);

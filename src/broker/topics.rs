@@ -167,6 +167,16 @@ impl Topic {
     }
 }
 
+/// The home of a topic, for whoever has no table: the same as all brokers say.
+pub fn home_of(hasher: &SeedableRandomState, shards: u16, name: &str) -> ShardId {
+    home(hasher.hash_one(name), shards)
+}
+
+fn home(hash: u64, shards: u16) -> ShardId {
+    // The high half, scaled: the tables use the low bits.
+    ShardId((((hash >> 32) * u64::from(shards)) >> 32) as u16)
+}
+
 /// Finds topics by name, and the home of any name.
 pub struct Topics {
     table: HashTable<TopicKey>,
@@ -195,8 +205,7 @@ impl Topics {
     }
 
     pub fn home(&self, hash: u64) -> ShardId {
-        // The high half, scaled: the table uses the low bits.
-        ShardId((((hash >> 32) * u64::from(self.shards)) >> 32) as u16)
+        home(hash, self.shards)
     }
 
     pub fn find(&self, hash: u64, name: &str) -> Option<TopicKey> {
@@ -218,6 +227,16 @@ impl Topics {
         }) as u32);
         self.table.insert_unique(hash, key, |key| self.topics[key.0 as usize].hash);
         key
+    }
+
+    /// Keys are below this.
+    pub fn places(&self) -> u32 {
+        self.topics.capacity() as u32
+    }
+
+    /// The topic in a place that need not have one.
+    pub fn get(&self, key: TopicKey) -> Option<&Topic> {
+        self.topics.get(key.0 as usize)
     }
 
     pub fn topic(&self, key: TopicKey) -> &Topic {

@@ -35,9 +35,14 @@ pub fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let wanted = loaded.config.limits.max_connections;
     let server = Server::bind(loaded.config, open_files.now).map_err(|error| {
         if let StartError::Listen { address, error } = &error
-            && let Some(advice) = advice(*address, error.kind())
+            && let Some(advice) = advice(*address, error.kind(), "--listen")
         {
             return anyhow!("cannot listen on {address}: {advice}");
+        }
+        if let StartError::Admin { address, error } = &error
+            && let Some(advice) = advice(*address, error.kind(), "--admin")
+        {
+            return anyhow!("the server API cannot listen on {address}: {advice}");
         }
         error.into()
     })?;
@@ -68,10 +73,12 @@ fn banner(server: &Server, open_files: OpenFiles) -> String {
         [core] => format!("pinned to core {core}"),
         cores => format!("pinned to cores {}", ranges(cores)),
     };
+    let admin = server.admin_address().map(|address| format!("server API on http://{address}\n"));
     format!(
         "stentor {version} listening on http://{address} (ws://{address})\n\
          {shards}, {pinned}, {backend}\n\
-         {open_files}: up to {connections} connections\n",
+         {open_files}: up to {connections} connections\n{admin}",
+        admin = admin.unwrap_or_default(),
         version = env!("CARGO_PKG_VERSION"),
         backend = server.backend(),
         connections = server.connections_max(),
@@ -89,20 +96,19 @@ fn ranges(numbers: &[usize]) -> String {
 }
 
 /// What is wrong with an address that cannot be had, and what to do about it.
-fn advice(address: SocketAddr, error: io::ErrorKind) -> Option<String> {
+fn advice(address: SocketAddr, error: io::ErrorKind, flag: &str) -> Option<String> {
     let port = address.port();
     match error {
-        io::ErrorKind::AddrInUse => Some(
-            "the address is in use; stop the program that has it, or choose another with --listen"
-                .to_string(),
-        ),
+        io::ErrorKind::AddrInUse => Some(format!(
+            "the address is in use; stop the program that has it, or choose another with {flag}"
+        )),
         io::ErrorKind::AddrNotAvailable => Some(format!(
-            "this machine has no address {}; choose another with --listen",
+            "this machine has no address {}; choose another with {flag}",
             address.ip()
         )),
         io::ErrorKind::PermissionDenied => Some(format!(
             "port {port} needs the privilege CAP_NET_BIND_SERVICE; choose one above 1023 with \
-             --listen"
+             {flag}"
         )),
         _ => None,
     }
@@ -120,9 +126,9 @@ mod tests {
             (io::ErrorKind::AddrNotAvailable, "this machine has no address 127.0.0.1"),
             (io::ErrorKind::PermissionDenied, "port 80 needs the privilege"),
         ] {
-            assert!(advice(address, error).unwrap().starts_with(words));
+            assert!(advice(address, error, "--listen").unwrap().starts_with(words));
         }
-        assert_eq!(advice(address, io::ErrorKind::OutOfMemory), None);
+        assert_eq!(advice(address, io::ErrorKind::OutOfMemory, "--listen"), None);
     }
 
     #[test]

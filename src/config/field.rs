@@ -10,6 +10,7 @@ use std::time::Duration;
 /// The place of a value in [`Config`], what may be written there, and its bounds.
 pub enum Field {
     Address(fn(&mut Config) -> &mut SocketAddr),
+    OptionalAddress(fn(&mut Config) -> &mut Option<SocketAddr>),
     Switch(fn(&mut Config) -> &mut bool),
     Count(fn(&mut Config) -> &mut dyn Number, RangeInclusive<u64>),
     Size(fn(&mut Config) -> &mut dyn Number, RangeInclusive<u64>),
@@ -21,6 +22,8 @@ pub enum Field {
     File(fn(&mut Config) -> &mut Option<PathBuf>),
     Sync(fn(&mut Config) -> &mut SyncMode),
     Choice(fn(&mut Config) -> &mut dyn Choice),
+    /// Never shown, neither here nor in messages.
+    Secret(fn(&mut Config) -> &mut Option<values::Secret>),
 }
 
 /// Whole numbers of any width. An `Option` writes its `None` as 0.
@@ -43,6 +46,10 @@ impl Field {
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         match self {
             Self::Address(at) => *at(config) = values::parse_address(text)?,
+            Self::OptionalAddress(at) => {
+                let is_none = text.trim().is_empty();
+                *at(config) = if is_none { None } else { Some(values::parse_address(text)?) };
+            }
             Self::Switch(at) => {
                 *at(config) = match text {
                     "true" | "1" => true,
@@ -64,6 +71,7 @@ impl Field {
                 let index = choice.names().iter().position(|name| *name == text);
                 choice.choose(index.ok_or_else(|| "unknown name".to_string())?);
             }
+            Self::Secret(at) => *at(config) = values::Secret::parse(text)?,
         }
         Ok(())
     }
@@ -73,6 +81,10 @@ impl Field {
     pub fn show(&self, config: &mut Config) -> String {
         match self {
             Self::Address(at) => format!("\"{}\"", at(config)),
+            Self::OptionalAddress(at) => {
+                let address = at(config).map(|address| address.to_string());
+                format!("\"{}\"", address.unwrap_or_default())
+            }
             Self::Switch(at) => at(config).to_string(),
             Self::Count(at, _) => at(config).load().to_string(),
             Self::Size(at, _) => {
@@ -92,6 +104,8 @@ impl Field {
                 let choice = at(config);
                 format!("\"{}\"", choice.names()[choice.index()])
             }
+            // One that is set has no line in the file, see `to_toml`.
+            Self::Secret(_) => "\"\"".to_string(),
         }
     }
 
@@ -100,6 +114,10 @@ impl Field {
         match self {
             Self::Address(_) => {
                 r#"an address such as "127.0.0.1:8080" or "[::1]:8080", or a port of 127.0.0.1"#
+                    .to_string()
+            }
+            Self::OptionalAddress(_) => {
+                r#"an address such as "127.0.0.1:8081", a port of 127.0.0.1, or "" for none"#
                     .to_string()
             }
             Self::Switch(_) => "true or false".to_string(),
@@ -125,6 +143,10 @@ impl Field {
                 r#""always", "os", or "interval 5ms" with a time from 1ms to 1s"#.to_string()
             }
             Self::Choice(_) => format!("one of {}", self.choices().join(", ")),
+            Self::Secret(_) => {
+                let (least, most) = (values::SECRET_BYTES.start(), values::SECRET_BYTES.end());
+                format!("{least} to {most} visible ASCII characters, or \"\" for none")
+            }
         }
     }
 
@@ -133,6 +155,8 @@ impl Field {
         match self {
             Self::Choice(at) => at(&mut Config::default()).names(),
             Self::Address(_)
+            | Self::OptionalAddress(_)
+            | Self::Secret(_)
             | Self::Switch(_)
             | Self::Count(..)
             | Self::Size(..)
@@ -144,10 +168,19 @@ impl Field {
         }
     }
 
+    /// Whether it has a value that must not be shown.
+    pub fn hides(&self, config: &mut Config) -> bool {
+        match self {
+            Self::Secret(at) => at(config).is_some(),
+            _ => false,
+        }
+    }
+
     /// The word for a value in a usage line.
     pub fn value_name(&self) -> &'static str {
         match self {
-            Self::Address(_) => "ADDRESS",
+            Self::Address(_) | Self::OptionalAddress(_) => "ADDRESS",
+            Self::Secret(_) => "SECRET",
             Self::Switch(_) => "true|false",
             Self::Count(..) => "N",
             Self::Size(..) => "SIZE",

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 10] = [
+pub const SECTIONS: [&str; 11] = [
     "server",
     "limits",
     "heartbeat",
@@ -18,6 +18,7 @@ pub const SECTIONS: [&str; 10] = [
     "channels",
     NAMESPACES,
     "store",
+    "admin",
     "diagnostics",
     "log",
 ];
@@ -48,10 +49,13 @@ const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const RATE: RangeInclusive<u64> = 0..=1_000_000;
 const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 
-use Field::{Address, Choice, Count, Directory, File, Path, Size, Switch, Sync, Time};
+use Field::{
+    Address, Choice, Count, Directory, File, OptionalAddress, Path, Secret, Size, Switch, Sync,
+    Time,
+};
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 64] = [
+pub static KEYS: [Key; 69] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -152,7 +156,7 @@ pub static KEYS: [Key; 64] = [
         path: "limits.control_frame_rate",
         flag: None,
         help: "Control frames a second from one connection, averaged over 5 s; 0: no limit",
-        field: Count(|c| &mut c.limits.control_frame_rate, RATE),
+        field: Count(|c| &mut c.limits.control_frame_rate, 0..=10_000),
     },
     Key {
         path: "limits.max_subscriptions",
@@ -164,7 +168,7 @@ pub static KEYS: [Key; 64] = [
         path: "limits.max_errors",
         flag: None,
         help: "Refused messages in a heartbeat interval before a connection is closed",
-        field: Count(|c| &mut c.limits.max_errors, 1..=1_000_000),
+        field: Count(|c| &mut c.limits.max_errors, 1..=50_000),
     },
     Key {
         path: "limits.publish_rate",
@@ -424,6 +428,36 @@ pub static KEYS: [Key; 64] = [
             |c| &mut c.store.forget_after,
             Duration::from_hours(1)..=Duration::from_hours(24 * 3650),
         ),
+    },
+    Key {
+        path: "admin.listen",
+        flag: Some("admin"),
+        help: "Where the server API, /metrics and /health listen; empty: nowhere",
+        field: OptionalAddress(|c| &mut c.admin.listen),
+    },
+    Key {
+        path: "admin.key",
+        flag: None,
+        help: "What requests to the server API and for /metrics must present; it is not printed",
+        field: Secret(|c| &mut c.admin.key),
+    },
+    Key {
+        path: "admin.max_connections",
+        flag: None,
+        help: "Open connections to the server API; more wait to be accepted",
+        field: Count(|c| &mut c.admin.max_connections, 1..=65_536),
+    },
+    Key {
+        path: "admin.max_body_size",
+        flag: None,
+        help: "Bytes of one request body of the server API",
+        field: Size(|c| &mut c.admin.max_body_size, KIB..=GIB),
+    },
+    Key {
+        path: "admin.timeout",
+        flag: None,
+        help: "For one request of the server API: to send it whole, and again to answer it",
+        field: Time(|c| &mut c.admin.timeout, TIMEOUT),
     },
     Key {
         path: "diagnostics.echo",

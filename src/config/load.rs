@@ -1,6 +1,7 @@
 //! From what was written to what holds: file, then environment, then flags, each over the one
 //! before, and everything that is wrong with any of them at once.
 
+use super::field::Field;
 use super::hint;
 use super::keys::{self, KEYS, Key, NAMESPACES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
@@ -160,6 +161,7 @@ impl Merge {
             namespaces.map(|(name, options)| Namespace { name, options }).collect();
         self.read_keys();
         self.check_exposure();
+        self.check_admin();
         self.check_sizes();
         self.check_levels();
         if self.problems.is_empty() {
@@ -207,7 +209,10 @@ impl Merge {
                 self.origins.insert(entry.path(), entry.value_at.clone());
             }
             Err(reason) => {
-                let text = format!("{} = {}: {reason}", entry.path(), entry.written);
+                let is_secret = keys::find(&entry.path())
+                    .is_some_and(|key| matches!(key.field, Field::Secret(_)));
+                let written = if is_secret { "(not shown)" } else { &entry.written };
+                let text = format!("{} = {written}: {reason}", entry.path());
                 self.problems.push(Problem { origin: entry.value_at.clone(), text });
             }
         }
@@ -266,6 +271,22 @@ impl Merge {
             port = listen.port(),
         );
         let origin = self.origins.get(LISTEN).cloned().unwrap_or_default();
+        self.problems.push(Problem { origin, text });
+    }
+
+    /// Whoever reaches the server API can do everything, so off loopback it needs a key.
+    fn check_admin(&mut self) {
+        let Some(listen) = self.config.admin.listen else { return };
+        if listen.ip().to_canonical().is_loopback() || self.config.admin.key.is_some() {
+            return;
+        }
+        let text = format!(
+            "admin.listen = \"{listen}\": refused: the address is not loopback and there is no \
+             admin.key, so everybody who reaches it could publish, disconnect and read. Set \
+             admin.key or STENTOR_ADMIN_KEY ({})",
+            Field::Secret(|config| &mut config.admin.key).expected(),
+        );
+        let origin = self.origins.get("admin.listen").cloned().unwrap_or_default();
         self.problems.push(Problem { origin, text });
     }
 

@@ -17,7 +17,7 @@ pub mod values;
 pub use auth_keys::{Keys, TOKEN_BYTES_MAX};
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
-pub use values::reserved_by;
+pub use values::{Secret, reserved_by};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -39,6 +39,7 @@ pub struct Config {
     /// `[namespaces.NAME]`, in the order of their names.
     pub namespaces: Vec<Namespace>,
     pub store: Store,
+    pub admin: Admin,
     pub diagnostics: Diagnostics,
     pub log: Log,
 }
@@ -340,6 +341,21 @@ pub enum SyncMode {
     Os,
 }
 
+/// `[admin]`: the server API with its metrics and health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Its address. `None` (written empty): there is none, the default.
+    pub listen: Option<SocketAddr>,
+    /// What a request must present. `None` (written empty): nothing, on loopback only.
+    pub key: Option<Secret>,
+    /// Open connections, over which accepting pauses. Default 256.
+    pub max_connections: usize,
+    /// Bytes of one request body. Default 4 MiB.
+    pub max_body_size: usize,
+    /// Until a request is there whole, and from then until it is answered. Default 10 s.
+    pub timeout: Duration,
+}
+
 /// `[diagnostics]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diagnostics {
@@ -469,6 +485,18 @@ impl Default for Store {
 impl Default for Sessions {
     fn default() -> Self {
         Self { ttl: Duration::from_hours(1), max_parked: 100_000, memory: 64 << 20 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            key: None,
+            max_connections: 256,
+            max_body_size: 4 << 20,
+            timeout: Duration::from_secs(10),
+        }
     }
 }
 

@@ -141,6 +141,12 @@ fn every_key_is_read_from_a_file() {
         backlog = "23MiB"
         max_channels = 24
         forget_after = "25d"
+        [admin]
+        listen = "127.0.0.1:26"
+        key = "a-key-of-twenty-seven"
+        max_connections = 28
+        max_body_size = "29KiB"
+        timeout = "30s"
         [diagnostics]
         echo = "/echo"
         [log]
@@ -232,13 +238,56 @@ fn every_key_is_read_from_a_file() {
                 max_channels: 24,
                 forget_after: Duration::from_hours(25 * 24),
             },
+            admin: Admin {
+                listen: Some("127.0.0.1:26".parse().unwrap()),
+                key: Secret::parse("a-key-of-twenty-seven").unwrap(),
+                max_connections: 28,
+                max_body_size: 29 << 10,
+                timeout: Duration::from_secs(30),
+            },
             diagnostics: Diagnostics { echo: Some("/echo".to_string()) },
             log: Log { level: LogLevel::Debug, format: LogFormat::Json },
         }
     );
     // A key that is missing above would still have its default, or not be in the list.
-    for key in &KEYS {
+    for key in KEYS.iter().filter(|key| !key.field.hides(&mut config.clone())) {
         assert_ne!(key.show(&config), key.show(&Config::default()), "{}", key.path);
+    }
+}
+
+#[test]
+fn the_server_api_needs_a_key_off_loopback() {
+    for address in ["0.0.0.0:8081", "[::]:8081", "192.168.1.1:8081"] {
+        let written = file("").flag("admin.listen", address);
+        let problems = written.problems();
+        assert_eq!(problems.len(), 1);
+        for words in [
+            &format!("--set admin.listen: admin.listen = \"{address}\": refused"),
+            "there is no admin.key",
+            "STENTOR_ADMIN_KEY (16 to 256 visible ASCII characters",
+        ] {
+            assert!(problems[0].contains(words), "{problems:?}");
+        }
+        written.environment("STENTOR_ADMIN_KEY", "0123456789abcdef").load();
+    }
+    for address in ["127.0.0.2:1", "[::1]:1", ""] {
+        file("").flag("admin.listen", address).load();
+    }
+}
+
+#[test]
+fn a_secret_is_never_repeated() {
+    let written = file("").environment("STENTOR_ADMIN_KEY", "0123456789-secret");
+    let loaded = written.load();
+    let text = loaded.to_toml();
+    assert!(text.contains("# key is set and not shown"), "{text}");
+    assert!(text.contains("  # env STENTOR_ADMIN_KEY"), "{text}");
+    assert!(!format!("{text}{loaded:?}").contains("secret"));
+    file(&text).load();
+    for text in ["secret", "secret secret secret"] {
+        let problems = file("").flag("admin.key", text).problems();
+        assert!(problems[0].contains("admin.key = (not shown): "), "{problems:?}");
+        assert!(!problems[0].contains("secret"), "{problems:?}");
     }
 }
 

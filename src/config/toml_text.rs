@@ -33,6 +33,10 @@ impl Loaded {
         let lines: Vec<_> = keys
             .map(|key| {
                 let origin = self.origin(&format!("{section}.{}", key.name()));
+                if key.field.hides(&mut config.clone()) {
+                    // A comment, so that the file does not set another one in its place.
+                    return (format!("# {} is set and not shown", key.name()), origin.brief());
+                }
                 (format!("{} = {}", key.name(), key.show(config)), origin.brief())
             })
             .collect();

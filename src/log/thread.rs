@@ -298,6 +298,7 @@ impl<D: Disk> Log<D> {
         if let Some(failing) = self.failing.take() {
             let seconds = now.saturating_duration_since(failing.since).as_secs_f32();
             tracing::info!(seconds, "the durable log works again");
+            self.metrics.log().note_failing(false);
         }
         let mut answers: Vec<Waiting> = Vec::new();
         let mut places: HashMap<TopicSlot, usize, RandomState> = HashMap::default();
@@ -346,6 +347,7 @@ impl<D: Disk> Log<D> {
             None => {
                 tracing::error!(%error, "the durable log cannot write: it refuses publications");
                 self.failing = Some(Failing { since: now, retry });
+                self.metrics.log().note_failing(true);
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::proto::protocol_error::ProtocolError;
 /// The peer reads slower than it is sent to. It may come back and resume.
 pub const SLOW_CONSUMER: CloseCode = CloseCode::Library(4002);
 
+/// The server API has ended the connection; it is not to come back.
+pub const KICKED: CloseCode = CloseCode::Library(4003);
+
 /// Nothing, not even a pong, came from the peer for too long. It may come back and resume.
 pub const NO_HEARTBEAT: CloseCode = CloseCode::Library(4004);
 
@@ -87,6 +90,7 @@ mod tests {
     fn our_codes_are_sendable_and_have_their_number() {
         assert_eq!(u16::from(SLOW_CONSUMER), 4002);
         assert_eq!(u16::from(NO_HEARTBEAT), 4004);
+        assert_eq!(u16::from(KICKED), 4003);
         assert!(is_sendable_by_peer(4002) && is_sendable_by_peer(4004));
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::identity::Identity;
+use super::traffic::{Flow, Traffic};
 use crate::ids::{Moment, Tick, Token};
 use crate::io::SendQueue;
 use crate::proto::{Decoder, Encoding};
@@ -83,33 +84,33 @@ pub struct Connection {
     pub authenticated: bool,
     /// Close frames sent: at most one (RFC 6455 §5.5.1).
     pub close_sent: bool,
+    peer_port: u16,
     /// Refused messages since `errors_since`.
-    errors: u32,
+    errors: u16,
     errors_since: Tick,
     /// Control frames since `control_since`.
-    control_frames: u32,
+    control_frames: u16,
     control_since: Tick,
     pub last_received: Tick,
-    /// When the heartbeat ping left that is unanswered.
-    pub pinged: Option<Tick>,
+    /// See [`Connection::pinged`].
+    pinged: Tick,
     /// When the kernel last accepted a byte, or the first one waited.
     pub progress: Tick,
     /// When the phase began.
     pub phase_since: Tick,
     pub message_since: Tick,
+    pub traffic: Traffic,
     pub decoder: Decoder,
     pub aside: Option<Box<Aside>>,
     /// GCRA: the time at which the publish rate is used up to date, in microseconds.
     pub publish_time: u64,
     peer: Ipv6Addr,
-    peer_port: u16,
-    /// Milliseconds from the last ping that was answered to its pong; `u16::MAX`: there was none.
-    rtt: u16,
-    /// When the oldest ping left that no pong has answered, the low bits of its milliseconds; 0: all are.
-    ping_time: u32,
 }
 
 impl Connection {
+    /// No time at which a ping can leave: the clock ends with it.
+    const NOT_PINGED: Tick = Tick(u32::MAX);
+
     pub fn new(peer: SocketAddr, generation: u32, now: Tick) -> Self {
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -125,12 +126,13 @@ impl Connection {
             feed: Feed::None,
             encoding: Encoding::Json,
             paused: false,
-            pinged: None,
+            pinged: Self::NOT_PINGED,
             shut: false,
             ended: false,
             message_open: false,
             authenticated: false,
             close_sent: false,
+            peer_port: peer.port(),
             errors: 0,
             errors_since: now,
             control_frames: 0,
@@ -139,13 +141,11 @@ impl Connection {
             progress: now,
             phase_since: now,
             message_since: now,
+            traffic: Traffic::default(),
             decoder: Decoder::default(),
             aside: None,
             publish_time: 0,
             peer: address,
-            peer_port: peer.port(),
-            rtt: u16::MAX,
-            ping_time: 0,
         }
     }
 
@@ -153,25 +153,24 @@ impl Connection {
         Token { slot, generation: self.generation }
     }
 
-    /// A ping leaves.
-    pub fn note_ping(&mut self, now: Moment) {
-        if self.ping_time == 0 {
-            self.ping_time = (now.0 as u32).max(1);
-        }
+    /// When the heartbeat ping left that is unanswered.
+    pub fn pinged(&self) -> Option<Tick> {
+        (self.pinged != Self::NOT_PINGED).then_some(self.pinged)
     }
 
-    /// A pong has come, asked for or not.
-    pub fn note_pong(&mut self, now: Moment) {
-        if self.ping_time != 0 {
-            let took = (now.0 as u32).wrapping_sub(self.ping_time);
-            self.rtt = u16::try_from(took).unwrap_or(u16::MAX).min(u16::MAX - 1);
-            self.ping_time = 0;
-        }
+    /// A heartbeat ping leaves.
+    pub fn note_ping(&mut self, now: Tick) {
+        self.pinged = now;
     }
 
-    /// Milliseconds from the last ping that was answered to its pong.
-    pub fn rtt(&self) -> Option<u16> {
-        (self.rtt != u16::MAX).then_some(self.rtt)
+    /// Something has come; whether that answers a ping.
+    pub fn note_heard(&mut self) -> bool {
+        std::mem::replace(&mut self.pinged, Self::NOT_PINGED) != Self::NOT_PINGED
+    }
+
+    /// The socket has taken something; which of the two numbers went over 2^32.
+    pub fn note_taken(&mut self, frames: usize, bytes: usize) -> [bool; 2] {
+        [self.traffic.add(Flow::FramesSent, frames), self.traffic.add(Flow::BytesSent, bytes)]
     }
 
     /// What has come of a head that is not complete.
@@ -208,8 +207,9 @@ impl Connection {
             self.errors_since = now;
             self.errors = 0;
         }
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
         self.errors = self.errors.saturating_add(count);
-        self.errors
+        self.errors.into()
     }
 
     /// Whether a control frame may be taken under a limit of `rate` a second, averaged over 5 s.
@@ -236,23 +236,6 @@ mod tests {
     fn a_connection_is_two_cache_lines() {
         assert!(size_of::<Connection>() <= 128, "{}", size_of::<Connection>());
         assert_eq!(connection().peer(), "192.0.2.7:55".parse().unwrap());
-    }
-
-    #[test]
-    fn a_pong_tells_how_long_the_way_is() {
-        let mut connection = connection();
-        connection.note_pong(Moment(5));
-        assert_eq!(connection.rtt(), None);
-        let late = u64::from(u32::MAX);
-        for (sent, answered, expected) in
-            [(5, 12, 7), (late, late + 8, 7), (100, 100, 0), (100, 1 << 20, u16::MAX - 1)]
-        {
-            connection.note_ping(Moment(sent));
-            // The pong may be that of the first one.
-            connection.note_ping(Moment(sent + 1));
-            connection.note_pong(Moment(answered));
-            assert_eq!(connection.rtt().map(|rtt| rtt.abs_diff(expected) <= 1), Some(true));
-        }
     }
 
     #[test]

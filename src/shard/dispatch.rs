@@ -7,7 +7,7 @@ use super::connection::Phase;
 use super::users::Message;
 use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
-use crate::message::{Begin, PublishOutcome, Receipt};
+use crate::message::{AdminTicket, Begin, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::protobuf::{Requests, Scratch};
 use crate::proto::{
@@ -258,6 +258,7 @@ impl State {
                     self.inbox_opened(token);
                 }
                 Effect::Subscribed { token, topic, request_id, standing } => {
+                    self.confirmed_outside(token, &topic, &standing);
                     if let Some(position) = standing.position {
                         self.note_begin(token, &topic, position);
                     }
@@ -272,7 +273,12 @@ impl State {
                 Effect::Resumed { token, subscriptions } => self.resumed(token, &subscriptions),
                 Effect::Session(message) => self.receive_session(*message),
                 Effect::Published { token, topic, receipt, outcome } => {
-                    self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
+                    match AdminTicket::of(token) {
+                        None => {
+                            self.answer_publisher(token, &topic, receipt.as_deref(), outcome);
+                        }
+                        Some(ticket) => self.published_outside(ticket, outcome),
+                    }
                 }
                 Effect::Ready { token } => self.list_feed(token),
                 Effect::Replay { token, topic, gap, frames } => {
@@ -283,9 +289,10 @@ impl State {
                     let reason = Counter::LogUnreadable.name();
                     self.fail(token, CloseCode::Error, reason, "the durable log cannot be read");
                 }
-                Effect::Page { token, topic, page, request_id } => {
-                    self.answer_query(token, &topic, &page, request_id.as_deref());
-                }
+                Effect::Page { token, topic, page, request_id } => match AdminTicket::of(token) {
+                    None => self.answer_query(token, &topic, &page, request_id.as_deref()),
+                    Some(ticket) => self.page_outside(ticket, page),
+                },
             }
         }
         self.effects = effects;

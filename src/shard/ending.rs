@@ -239,6 +239,7 @@ impl State {
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.leave(token, &mut effects);
         self.apply(effects);
+        self.left_outside(token);
     }
 
     fn drop_publications(&mut self, token: Token) {

@@ -97,18 +97,18 @@ impl State {
         {
             let reason = Counter::FragmentAbuse.name();
             self.fail(token, CloseCode::Policy, reason, "a message was not complete in time");
-        } else if connection.pinged.is_some()
+        } else if connection.pinged().is_some()
             && now >= silence_ends(connection, interval)
             && Tick::at(self.caught_up) < silence_ends(connection, interval)
             && now < connection.last_received.after(interval * UNHEARD_INTERVALS_MAX)
         {
             // The answer may be there, unread: the peer is not to pay for what the shard has to do.
-            connection.pinged = Some(now);
-        } else if connection.pinged.is_some() && now >= silence_ends(connection, interval) {
+            connection.note_ping(now);
+        } else if connection.pinged().is_some() && now >= silence_ends(connection, interval) {
             self.count(Counter::NoHeartbeat, 1);
             self.note(token, Counter::NoHeartbeat.name(), "silent for two heartbeat intervals");
             self.close(token, close::NO_HEARTBEAT, Counter::NoHeartbeat.name());
-        } else if connection.pinged.is_none()
+        } else if connection.pinged().is_none()
             && (now >= ping_due(connection, token, interval)
                 || is_probe_due(connection, now, interval))
         {
@@ -126,7 +126,7 @@ fn deadline(connection: &Connection, token: Token, config: &Config) -> Tick {
         }
         Phase::Open | Phase::Echo => {
             let interval = config.heartbeat.interval;
-            let mut deadline = match connection.pinged {
+            let mut deadline = match connection.pinged() {
                 Some(_) => silence_ends(connection, interval),
                 None => ping_due(connection, token, interval),
             };
@@ -153,7 +153,7 @@ fn auth_due(connection: &Connection, auth: &Auth) -> Option<Tick> {
 /// When a connection that was pinged counts as lost: after two intervals of silence. If the shard
 /// itself stood still, the ping went out late, and the peer has one interval to answer it.
 fn silence_ends(connection: &Connection, interval: Duration) -> Tick {
-    let pinged = connection.pinged.unwrap_or(connection.last_received);
+    let pinged = connection.pinged().unwrap_or(connection.last_received);
     connection.last_received.after(interval * 2).max(pinged.after(interval))
 }
 

@@ -2,6 +2,7 @@
 
 use super::State;
 use super::connection::Phase;
+use super::traffic::Flow;
 use crate::ids::Token;
 use crate::io::FrameClass;
 use crate::metrics::Counter;
@@ -18,11 +19,14 @@ impl State {
         let Some(connection) = self.connection(token) else { return };
         let mut same_message = connection.message_open;
         let mut decoder = std::mem::take(&mut connection.decoder);
+        let mut messages = 0;
         loop {
             match decoder.next(&mut bytes, &limits) {
                 Ok(Some(event)) => {
                     // Control frames may come in the midst of a message.
-                    same_message &= !matches!(event, Event::Text(_) | Event::Binary(_));
+                    let is_message = matches!(event, Event::Text(_) | Event::Binary(_));
+                    same_message &= !is_message;
+                    messages += usize::from(is_message);
                     self.receive_event(token, event);
                 }
                 Ok(None) => break,
@@ -36,11 +40,15 @@ impl State {
             }
         }
         let Some(connection) = self.connection(token) else { return };
+        let is_over = connection.traffic.add(Flow::MessagesReceived, messages);
         connection.message_open = decoder.holds_partial();
         connection.decoder = decoder;
         if connection.message_open && !same_message {
             connection.message_since = tick;
             self.rearm(token);
+        }
+        if is_over {
+            self.carry(token, Flow::MessagesReceived);
         }
     }
 

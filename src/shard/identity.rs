@@ -3,6 +3,8 @@
 
 use super::State;
 use super::connection::{Aside, Phase};
+use super::heartbeat::Link;
+use super::traffic::Carried;
 use crate::broker::Places;
 use crate::ids::{ConnectionId, Position, SessionId, Tick, Token, UserName};
 use crate::message::SessionSubscription;
@@ -17,6 +19,9 @@ pub struct Identity {
     pub user: Option<UserName>,
     /// `None` while there is nothing to be said of its session.
     pub track: Option<Box<Track>>,
+    /// What its [`Traffic`](super::traffic::Traffic) cannot hold.
+    pub carried: Carried,
+    pub link: Link,
 }
 
 /// What a session needs that has a history to go on from, or has had another connection.
@@ -66,7 +71,7 @@ impl State {
     pub(super) fn identity(&mut self, token: Token) -> Option<&mut Identity> {
         let (shard, random) = (self.id, self.settings.identity);
         let connection = self.connection(token)?;
-        if connection.phase != Phase::Open {
+        if !matches!(connection.phase, Phase::Open | Phase::Echo) {
             return None;
         }
         if connection.aside.is_none() {
@@ -79,6 +84,8 @@ impl State {
                 session_id: SessionId { shard, secret: random() },
                 user: None,
                 track,
+                carried: Carried::default(),
+                link: Link::default(),
             };
             let aside = Some(Box::new(Aside::Identity(identity)));
             self.connection(token)?.aside = aside;

@@ -4,8 +4,8 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `heartbeat` (pings), `expiry` (deadlines), `ending` (every way a
-//! connection ends).
+//! `sessions` (what outlives a connection), `heartbeat` (pings), `outside` (the server API), `traffic`
+//! (numbers of a connection), `expiry` (deadlines), `ending` (every way a connection ends).
 
 mod acks;
 mod connection;
@@ -16,6 +16,7 @@ mod feeding;
 mod frames;
 mod heartbeat;
 mod identity;
+mod outside;
 mod pace;
 mod peer_log;
 mod recall;
@@ -26,6 +27,7 @@ mod sessions;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod timers;
+mod traffic;
 mod users;
 
 use std::collections::VecDeque;
@@ -42,7 +44,7 @@ use crate::broker::{Broker, Effect, Origin, Sessions};
 use crate::config::Config;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
-use crate::mesh::{LogPort, Port};
+use crate::mesh::{AdminPort, LogPort, Port};
 use crate::message::{LogMessage, ShardMessage};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
@@ -51,6 +53,7 @@ use connection::{Connection, Phase};
 use pace::Pace;
 use peer_log::PeerLog;
 use timers::TimerWheel;
+use traffic::Flow;
 
 /// Messages of other shards taken in per turn.
 const MESSAGES_MAX: usize = 1024;
@@ -88,6 +91,7 @@ pub struct Shard<B> {
     backend: B,
     mesh: Port,
     log: Option<LogPort>,
+    admin: Option<AdminPort>,
     state: State,
 }
 
@@ -95,7 +99,12 @@ impl<B: Backend> Shard<B> {
     /// `log`: the way to the durable log, if there is one.
     pub fn new(backend: B, mesh: Port, log: Option<LogPort>, settings: Arc<Settings>) -> Self {
         let state = State::new(mesh.shard(), settings, backend.now());
-        Self { backend, mesh, log, state }
+        Self { backend, mesh, log, admin: None, state }
+    }
+
+    /// Gives it the way to the server API, which must be there before that asks anything.
+    pub fn with_admin(self, admin: Option<AdminPort>) -> Self {
+        Self { admin, ..self }
     }
 
     /// Turns until the server has shut down. An error is the backend's: the shard cannot go on.
@@ -109,7 +118,10 @@ impl<B: Backend> Shard<B> {
     /// One turn: what has happened, then what follows from it.
     pub fn turn(&mut self) -> io::Result<()> {
         let mut timeout = self.state.timeout();
-        if self.mesh.has_unsent() || self.log.as_ref().is_some_and(LogPort::has_unsent) {
+        if self.mesh.has_unsent()
+            || self.log.as_ref().is_some_and(LogPort::has_unsent)
+            || self.admin.as_ref().is_some_and(AdminPort::has_unsent)
+        {
             timeout = timeout.min(Duration::from_millis(1));
         }
         if !timeout.is_zero() && !self.mesh.prepare_sleep() {
@@ -138,6 +150,7 @@ impl<B: Backend> Shard<B> {
         }
         self.mesh.flush();
         self.flush_log();
+        self.flush_admin();
         self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();
         Ok(())
@@ -151,6 +164,14 @@ impl<B: Backend> Shard<B> {
             debug_assert!(posted.is_ok(), "{posted:?}");
         }
         log.flush();
+    }
+
+    fn flush_admin(&mut self) {
+        let Some(admin) = &mut self.admin else { return };
+        for (ticket, answer) in self.state.outside.answers.drain(..) {
+            admin.post(ticket, answer);
+        }
+        admin.flush();
     }
 
     /// What other threads sent, a bounded amount. While the broker has no room it waits, and the
@@ -229,6 +250,7 @@ struct State {
     /// once that it goes on.
     accept_paused: Option<Moment>,
     shutdown: ending::Shutdown,
+    outside: outside::Outside,
     peer_log: PeerLog,
 }
 
@@ -238,6 +260,8 @@ impl State {
         let shards = settings.metrics.shards().len() as u16;
         let origin = Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
         let broker = Broker::new(id, shards, settings.hasher.clone(), origin, config);
+        // From now on it is told if it stands still.
+        settings.metrics.shards()[id.index()].note_turn(now.0);
         let mut frames = FramePool::default();
         let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
         let pong = Answer::Pong { id: None, timestamp: None }.frame(Encoding::Json);
@@ -282,6 +306,7 @@ impl State {
             receipts: receipts::Receipts::default(),
             accept_paused: None,
             shutdown: ending::Shutdown::default(),
+            outside: outside::Outside::default(),
             peer_log: PeerLog::new(id),
             settings,
         }
@@ -303,6 +328,7 @@ impl State {
     /// The end of a turn.
     fn note_frames(&self) {
         self.metrics().note_frames(self.frames.len() - FRAMES_FOR_GOOD);
+        self.metrics().note_topics(self.broker.topics());
     }
 
     /// How long the shard may wait for something to happen.
@@ -325,6 +351,10 @@ impl State {
     }
 
     fn receive_message(&mut self, message: ShardMessage) {
+        if let ShardMessage::Admin(request) = message {
+            self.serve_outside(*request);
+            return;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.receive(message, &mut self.frames, &mut effects);
         self.apply(effects);
@@ -380,11 +410,18 @@ impl Handler for State {
             self.pace.note_turn(length);
             self.metrics().note_turn_length(length);
         }
+        // What has left in the turn that ends now; the time is read once for all of it.
+        let now = elapsed.as_micros() as u32;
+        let metrics = &self.settings.metrics.shards()[self.id.index()];
+        for (taken, count) in self.broker.finished() {
+            metrics.fanout().record(u64::from(now.wrapping_sub(taken)), u64::from(count));
+        }
     }
 
     fn woke(&mut self, elapsed: Duration) {
         self.now = Moment::at(elapsed);
         self.woken = Some(elapsed);
+        self.broker.note_time(elapsed.as_micros() as u32);
     }
 
     fn caught_up(&mut self) {
@@ -423,8 +460,12 @@ impl Handler for State {
             return Receive::More;
         }
         connection.last_received = tick;
-        let answered_ping = connection.pinged.take().is_some();
+        let answered_ping = connection.note_heard();
+        let is_over = connection.traffic.add(Flow::BytesReceived, bytes.len());
         let phase = connection.phase;
+        if is_over {
+            self.carry(token, Flow::BytesReceived);
+        }
         if answered_ping {
             // The next ping is due by this connection's own time again, not by the last deadline.
             self.rearm(token);

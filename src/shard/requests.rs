@@ -106,6 +106,9 @@ impl State {
         };
         let subprotocol = upgrade.subprotocol.filter(|_| !is_echo);
         self.count(Counter::Upgrades, 1);
+        if let Some(connection) = self.connection(token) {
+            connection.traffic.begin_messages();
+        }
         self.queue_bytes(token, upgrade_response(upgrade, subprotocol), FrameClass::Http);
         self.enter(token, if is_echo { Phase::Echo } else { Phase::Open });
         if let Some(subprotocol) = subprotocol
@@ -177,7 +180,10 @@ impl State {
         let stalled: Vec<_> = shards
             .iter()
             .enumerate()
-            .filter(|(_, metrics)| self.now.since(Moment(metrics.last_turn())) > STALLED_AFTER)
+            .filter(|(_, metrics)| {
+                let last = metrics.last_turn().map_or(self.now, Moment);
+                self.now.since(last) > STALLED_AFTER
+            })
             .map(|(index, _)| index.to_string())
             .collect();
         let (status, word) = if stalled.is_empty() { (200, "ok") } else { (503, "stalled") };

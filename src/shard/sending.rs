@@ -6,6 +6,7 @@ use slab::Slab;
 
 use super::State;
 use super::connection::{Connection, Feed, Phase};
+use super::traffic::Flow;
 use crate::broker::{Deliver, SLICE_COST_MAX};
 use crate::config::SlowConsumer;
 use crate::ids::{Tick, Token};
@@ -109,14 +110,16 @@ impl State {
                 backend.close(token);
                 continue;
             }
+            let mut over = [false; 2];
             if !connection.blocked && !connection.queue.is_empty() {
-                let before = connection.queue.bytes();
+                let before = Queued::of(&connection.queue);
                 match backend.send(token, &mut connection.queue, &mut self.frames) {
                     SendStatus::Submitted => continue,
                     // Nearly always, so without another look-up.
                     SendStatus::Drained => {
                         connection.progress = now;
-                        self.sent_bytes += before as u64;
+                        self.sent_bytes += before.bytes as u64;
+                        over = connection.note_taken(before.frames, before.bytes);
                     }
                     SendStatus::Pending => {
                         self.note_send(token, before, SendStatus::Pending);
@@ -125,7 +128,11 @@ impl State {
                     }
                 }
             }
-            if connection.paused || connection.phase == Phase::Draining {
+            let settles = connection.paused || connection.phase == Phase::Draining;
+            if over != [false; 2] {
+                self.carry_sent(token, over);
+            }
+            if settles {
                 self.settle(token, backend);
             }
         }
@@ -149,7 +156,7 @@ impl State {
             return SendStatus::Drained;
         };
         debug_assert_eq!(connection.generation, token.generation, "it was not closed meanwhile");
-        let before = connection.queue.bytes();
+        let before = Queued::of(&connection.queue);
         connection.queue.advance(&mut self.frames, count);
         let drained = connection.queue.is_empty();
         if connection.paused || connection.phase == Phase::Draining {
@@ -160,11 +167,13 @@ impl State {
         status
     }
 
-    /// What a send has changed; `before`: bytes that were queued.
-    fn note_send(&mut self, token: Token, before: usize, status: SendStatus) {
+    /// What a send has changed; `before`: what was queued.
+    fn note_send(&mut self, token: Token, before: Queued, status: SendStatus) {
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        let accepted = before - connection.queue.bytes();
+        let Queued { frames, bytes } = Queued::of(&connection.queue);
+        let accepted = before.bytes - bytes;
         self.sent_bytes += accepted as u64;
+        let over = connection.note_taken(before.frames - frames, accepted);
         let now = Tick::at(self.now);
         if accepted > 0 {
             connection.progress = now;
@@ -173,6 +182,15 @@ impl State {
             connection.blocked = true;
             connection.progress = now;
             self.rearm(token);
+        }
+        self.carry_sent(token, over);
+    }
+
+    fn carry_sent(&mut self, token: Token, over: [bool; 2]) {
+        for (flow, is_over) in [Flow::FramesSent, Flow::BytesSent].into_iter().zip(over) {
+            if is_over {
+                self.carry(token, flow);
+            }
         }
     }
 
@@ -195,6 +213,19 @@ impl State {
                 backend.shutdown(token);
             }
         }
+    }
+}
+
+/// What is in a queue.
+#[derive(Debug, Clone, Copy)]
+struct Queued {
+    frames: usize,
+    bytes: usize,
+}
+
+impl Queued {
+    fn of(queue: &SendQueue) -> Self {
+        Self { frames: queue.len(), bytes: queue.bytes() }
     }
 }
 

@@ -74,9 +74,9 @@ impl State {
         let subscriptions = self.broker.subscriptions(token);
         let ttl_ms = self.settings.config.sessions.ttl.as_millis() as u64;
         let Some(identity) = self.identity(token) else { return };
-        let Identity { connection_id, session_id, user, .. } = identity;
+        let Identity { connection_id, session_id, user, link, .. } = identity;
         let (connection_id, session_id, user) = (*connection_id, *session_id, user.clone());
-        let rtt = self.connection(token).and_then(|connection| connection.rtt());
+        let rtt = link.rtt();
         self.next_message_id += 1;
         let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
         let facts = SessionFacts { session_id, connection_id, user, subscriptions, rtt, ttl_ms };

@@ -145,6 +145,15 @@ impl Server {
         Launch::new(flags).start()
     }
 
+    /// The address of the server API, where `--admin` was given: the line behind the banner.
+    #[track_caller]
+    pub fn admin_address(&mut self) -> SocketAddr {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("text");
+        let address = line.trim().strip_prefix("server API on http://");
+        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
+    }
+
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
     }

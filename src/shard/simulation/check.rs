@@ -1,5 +1,6 @@
 //! What must hold of a simulated world.
 
+use super::client::Client;
 use super::{FIRST_KEPT, Outcome, TOPICS, World};
 use crate::ids::Moment;
 use crate::metrics::Counter;
@@ -92,8 +93,8 @@ impl World {
                     Some(Outcome::Refused) => assert_eq!(seen[id], 0, "{id} was refused"),
                     None => {
                         assert!(seen[id] <= 1);
-                        let closed = self.clients[publication.client].is_closed();
-                        assert!(closed, "{id} was never answered");
+                        let client = self.clients.get(publication.client);
+                        assert!(client.is_some_and(Client::is_closed), "{id} was never answered");
                     }
                 }
             }

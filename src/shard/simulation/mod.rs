@@ -11,6 +11,7 @@
 mod acks;
 mod check;
 pub(crate) mod client;
+mod outsider;
 mod scenarios;
 mod sessions;
 mod translate;
@@ -33,6 +34,7 @@ use crate::mesh::{self, Control};
 use crate::metrics::{Counter, Metrics};
 use crate::proto::Encoding;
 use client::{Client, Manner};
+use outsider::Outsider;
 
 const SEEDS: u64 = 5000;
 const STEPS: usize = 250;
@@ -65,6 +67,7 @@ const MET: [Counter; 12] = [
 #[derive(Debug)]
 pub(crate) struct Published {
     pub topic: usize,
+    /// [`outsider::OUTSIDE`]: none.
     pub client: usize,
     pub echo: bool,
     /// Its data is not JSON.
@@ -93,6 +96,7 @@ struct World {
     doubled: BTreeSet<String>,
     /// Sessions outlive the world.
     sessions_last: bool,
+    outsider: Outsider,
 }
 
 impl World {
@@ -120,10 +124,15 @@ impl World {
             .collect();
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, settings.config.limits.mesh_backlog);
+        let (answers, inbox) = mesh::connect_admin().expect("descriptors");
+        let outsider = Outsider::new(control.mailer(settings.config.limits.mesh_backlog), inbox);
         let shards: Vec<_> = backends
             .into_iter()
             .zip(ports)
-            .map(|(backend, port)| Shard::new(backend, port, None, Arc::clone(&settings)))
+            .map(|(backend, port)| {
+                Shard::new(backend, port, None, Arc::clone(&settings))
+                    .with_admin(Some(answers.port()))
+            })
             .collect();
         let stopped = vec![0; count];
         let sessions_last = settings.config.sessions.ttl > Duration::from_hours(1);
@@ -138,6 +147,7 @@ impl World {
             published: Vec::new(),
             doubled: BTreeSet::new(),
             sessions_last,
+            outsider,
         }
     }
 
@@ -152,6 +162,9 @@ impl World {
         }
         for _ in 0..STEPS {
             self.act();
+            if self.random.one_in(3) {
+                self.act_from_outside();
+            }
             self.step();
             self.check_bounds();
             self.check_windows();
@@ -283,6 +296,7 @@ impl World {
             client.read(&self.network, index, &mut self.published, &mut self.random);
         }
         self.judge_restored();
+        self.outsider.step(&mut self.published);
     }
 
     /// Everybody reads, nobody publishes, until nothing moves any more.
@@ -303,6 +317,7 @@ impl World {
             steps += 1;
             assert!(steps < 20_000, "the server does not come to rest");
         }
+        assert!(self.outsider.is_answered(), "calls from outside are left");
     }
 
     fn shut_down(&mut self) {

@@ -1,0 +1,276 @@
+//! How commands are done: what goes to which shard, and what their answers mean.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::answer::{self, Envelope, Outcome, json};
+use super::asking::Asked;
+use super::command::{
+    self, Batch, Broadcast, Channel, Command, Disconnect, History, MessageId, Publish, Subscription,
+};
+use super::error::ApiError;
+use super::{Context, Stage};
+use crate::ids::ConnectionId;
+use crate::message::{AdminAnswer, AdminCall};
+use crate::proto::close::{KICKED, is_sendable_by_peer};
+use crate::proto::json::{JsonError, Scanner, quote};
+use crate::proto::{CloseCode, ErrorCode};
+
+/// 5.5: all control frames have a payload of 125 bytes or less; two are the code.
+const CLOSE_REASON_BYTES_MAX: usize = 123;
+
+/// Publications that are under way: of one command.
+enum Begun {
+    Publish(Result<Asked, ApiError>),
+    Broadcast(Result<Vec<Result<Asked, ApiError>>, ApiError>),
+}
+
+/// A command of a batch.
+enum Reply {
+    Begun(Begun),
+    Done(Outcome),
+}
+
+impl Context {
+    pub async fn run(&self, command: Command) -> Outcome {
+        if self.stage() != Stage::Serving {
+            return Err(ApiError::shutting_down());
+        }
+        match command {
+            Command::Publish(publish) => self.publish(&publish).finish().await,
+            Command::Broadcast(broadcast) => self.broadcast(&broadcast).finish().await,
+            Command::Subscribe(subscription) => self.subscribe(&subscription).await,
+            Command::Unsubscribe(subscription) => self.unsubscribe(&subscription).await,
+            Command::Disconnect(disconnect) => self.disconnect(disconnect).await,
+            Command::History(history) => self.history(&history).await,
+            Command::Channels(channels) => self.channels(&channels).await,
+            Command::Connections(connections) => self.connections(&connections).await,
+            Command::Connection(one) => self.connection(one.connection.find()?).await,
+            Command::Info(_) => self.info().await,
+        }
+    }
+
+    /// In their order, as if each had come when the one before was answered; publications that follow
+    /// each other are under way together.
+    pub async fn run_all(&self, batch: Batch) -> Outcome {
+        command::check_count(batch.commands.len(), "commands")?;
+        let mut replies = Vec::with_capacity(batch.commands.len());
+        for command in batch.commands {
+            let reply = match parse::<Command>(command.get()) {
+                Err(error) if error.code == ErrorCode::InvalidMessage.as_str() => {
+                    Reply::Done(Err(error))
+                }
+                // It is JSON, whatever else it is not.
+                Err(_) => {
+                    let message = "a command is an object with one member, its name";
+                    Reply::Done(Err(ApiError::invalid(message)))
+                }
+                Ok(_) if self.stage() != Stage::Serving => {
+                    Reply::Done(Err(ApiError::shutting_down()))
+                }
+                Ok(Command::Publish(publish)) => Reply::Begun(self.publish(&publish)),
+                Ok(Command::Broadcast(broadcast)) => Reply::Begun(self.broadcast(&broadcast)),
+                Ok(other) => {
+                    finish_all(&mut replies).await;
+                    Reply::Done(self.run(other).await)
+                }
+            };
+            replies.push(reply);
+        }
+        finish_all(&mut replies).await;
+        let outcomes: Vec<_> = replies.iter().filter_map(Reply::outcome).collect();
+        let replies = outcomes.into_iter().map(Envelope::of).collect();
+        json(&answer::Replies { replies })
+    }
+
+    fn publish(&self, publish: &Publish) -> Begun {
+        let Publish { channel, data, message_id } = publish;
+        let begin = || self.post(channel, self.check_data(data)?, message_id.as_ref());
+        Begun::Publish(begin())
+    }
+
+    fn broadcast(&self, broadcast: &Broadcast) -> Begun {
+        let Broadcast { channels, data, message_id } = broadcast;
+        let begin = || {
+            command::check_count(channels.len(), "channels")?;
+            let data = self.check_data(data)?;
+            let post = |channel| self.post(channel, data.clone(), message_id.as_ref());
+            Ok(channels.iter().map(post).collect())
+        };
+        Begun::Broadcast(begin())
+    }
+
+    fn post(
+        &self,
+        channel: &Channel,
+        data: Bytes,
+        message_id: Option<&MessageId>,
+    ) -> Result<Asked, ApiError> {
+        let topic = channel.check()?;
+        let message_id = message_id.map(|id| quote(&id.0).into());
+        let home = (self.home)(&topic);
+        self.shards.ask(home, AdminCall::Publish { topic, data, message_id })
+    }
+
+    /// A value that clients too might publish, without the body it stands in.
+    fn check_data(&self, data: &RawValue) -> Result<Bytes, ApiError> {
+        let (text, limit) = (data.get(), self.config.limits.max_message_size);
+        if text.len() > limit {
+            return Err(ApiError::too_large("`data`", text.len(), limit));
+        }
+        match Scanner::new(text).value() {
+            Ok(_) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            Err(error @ (JsonError::Syntax | JsonError::TooDeep)) => Err(ApiError::new(
+                axum::http::StatusCode::BAD_REQUEST,
+                ErrorCode::InvalidJson.as_str(),
+                error.to_string(),
+            )),
+        }
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Outcome {
+        let connection = subscription.connection.find()?;
+        let topic = subscription.channel.check()?;
+        let call = AdminCall::Subscribe { connection, topic };
+        match self.ask_connection(connection, call).await? {
+            AdminAnswer::Subscribed(position) => json(&answer::Place::from(position)),
+            _ => Err(ApiError::unexpected()),
+        }
+    }
+
+    async fn unsubscribe(&self, subscription: &Subscription) -> Outcome {
+        let connection = subscription.connection.find()?;
+        let topic = subscription.channel.check()?;
+        self.ask_connection(connection, AdminCall::Unsubscribe { connection, topic }).await?;
+        json(&answer::Done {})
+    }
+
+    async fn disconnect(&self, disconnect: Disconnect) -> Outcome {
+        let Disconnect { connection, code, reason } = disconnect;
+        let code = code.map_or(Ok(u16::from(KICKED)), |code| u16::try_from(code.0));
+        let Some(code) = code.ok().filter(|code| is_sendable_by_peer(*code)) else {
+            return Err(ApiError::invalid(
+                "`code` cannot be sent: 1000 to 1003, 1007 to 1014 and 3000 to 4999 can",
+            ));
+        };
+        let reason = reason.unwrap_or_else(|| "kicked".to_owned());
+        if reason.len() > CLOSE_REASON_BYTES_MAX {
+            return Err(ApiError::invalid(format!(
+                "`reason` of {} bytes exceeds the limit of {CLOSE_REASON_BYTES_MAX}",
+                reason.len()
+            )));
+        }
+        let connection = connection.find()?;
+        let (code, reason) = (CloseCode::from(code), reason.into());
+        let call = AdminCall::Disconnect { connection, code, reason };
+        self.ask_connection(connection, call).await?;
+        json(&answer::Done {})
+    }
+
+    async fn history(&self, history: &History) -> Outcome {
+        let topic = history.channel.check()?;
+        let query = history.query()?;
+        let home = (self.home)(&topic);
+        let asked = self.shards.ask(home, AdminCall::History { topic: topic.clone(), query })?;
+        match asked.answer().await? {
+            AdminAnswer::Page(page) => json(&answer::HistoryPage::new(&topic, &page)?),
+            _ => Err(ApiError::unexpected()),
+        }
+    }
+
+    async fn connection(&self, id: ConnectionId) -> Outcome {
+        match self.ask_connection(id, AdminCall::Connection(id)).await? {
+            AdminAnswer::Connection(info) => json(&answer::Connection::whole(&info)),
+            _ => Err(ApiError::unexpected()),
+        }
+    }
+
+    async fn info(&self) -> Outcome {
+        let ask = |shard| (shard, self.shards.ask(shard, AdminCall::Stats));
+        let asked: Vec<_> = self.shards.ids().map(ask).collect();
+        let mut shards = Vec::with_capacity(asked.len());
+        for (shard, asked) in asked {
+            let AdminAnswer::Stats(stats) = asked?.answer().await? else {
+                return Err(ApiError::unexpected());
+            };
+            shards.push(answer::Shard::new(shard, &stats));
+        }
+        json(&answer::Info {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            connections: self.metrics.connections(),
+            shards,
+        })
+    }
+
+    /// Asks the shard whose connection it is.
+    async fn ask_connection(
+        &self,
+        id: ConnectionId,
+        call: AdminCall,
+    ) -> Result<AdminAnswer, ApiError> {
+        if self.shards.ids().all(|shard| shard != id.shard) {
+            return Err(ApiError::no_connection());
+        }
+        self.shards.ask(id.shard, call)?.answer().await
+    }
+}
+
+impl Begun {
+    async fn finish(self) -> Outcome {
+        match self {
+            Self::Publish(asked) => finish_one(asked).await,
+            Self::Broadcast(asked) => {
+                let mut outcomes = Vec::new();
+                for asked in asked? {
+                    outcomes.push(finish_one(asked).await);
+                }
+                let responses = outcomes.iter().map(Envelope::of).collect();
+                json(&answer::Broadcasted { responses })
+            }
+        }
+    }
+}
+
+impl Reply {
+    fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Self::Done(outcome) => Some(outcome),
+            Self::Begun(_) => None,
+        }
+    }
+}
+
+async fn finish_one(asked: Result<Asked, ApiError>) -> Outcome {
+    match asked?.answer().await? {
+        AdminAnswer::Published(outcome) => {
+            json(&answer::Published { offset: ApiError::of_publication(outcome)? })
+        }
+        _ => Err(ApiError::unexpected()),
+    }
+}
+
+async fn finish_all(replies: &mut [Reply]) {
+    for reply in replies {
+        if let Reply::Begun(_) = reply {
+            let placeholder = Reply::Done(Err(ApiError::unexpected()));
+            if let Reply::Begun(begun) = std::mem::replace(reply, placeholder) {
+                *reply = Reply::Done(begun.finish().await);
+            }
+        }
+    }
+}
+
+/// A text as what is asked, or what is wrong with it.
+pub fn parse<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
+    serde_json::from_str(text).map_err(|error| {
+        let code = match error.classify() {
+            serde_json::error::Category::Data => ErrorCode::InvalidMessage,
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => ErrorCode::InvalidJson,
+        };
+        let status = axum::http::StatusCode::BAD_REQUEST;
+        ApiError::new(status, code.as_str(), error.to_string())
+    })
+}

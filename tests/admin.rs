@@ -1,0 +1,811 @@
+//! The server API over real sockets: every call, what is refused and how, and what clients see of it.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use support::*;
+
+const KEY: &str = "a-key-for-tests-only";
+
+/// A server with its API, without a key unless one is set.
+struct Api {
+    server: Server,
+    address: SocketAddr,
+}
+
+impl Api {
+    fn start(flags: &[&str]) -> Self {
+        Self::launch(Launch::new(&[&["--admin", "127.0.0.1:0"], flags].concat()))
+    }
+
+    fn launch(launch: Launch) -> Self {
+        let mut server = launch.start();
+        let address = server.admin_address();
+        Self { server, address }
+    }
+
+    fn connect(&self) -> Peer {
+        Peer::try_connect(self.address).expect("the server API accepts")
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    fn request(&self, head: &str, body: &str) -> Response {
+        let mut peer = self.connect();
+        let length = body.len();
+        peer.send(
+            format!("{head}Host: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+        );
+        peer.response()
+    }
+
+    #[track_caller]
+    fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
+        let response = self.request(&head, body);
+        assert_eq!(response.field("content-type"), Some("application/json"), "{response:?}");
+        (response.status, serde_json::from_str(&response.body).expect("JSON"))
+    }
+
+    /// A call that must succeed; its result.
+    #[track_caller]
+    fn call(&self, name: &str, body: &Value) -> Value {
+        let (status, answer) = self.post(&format!("/api/{name}"), &body.to_string());
+        assert_eq!(status, 200, "{name} {body}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// A call that must be refused; its status and code.
+    #[track_caller]
+    fn refused(&self, name: &str, body: &Value) -> (u16, String) {
+        let (status, answer) = self.post(&format!("/api/{name}"), &body.to_string());
+        let error = &answer["error"];
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+        assert_eq!(answer.as_object().map(|answer| answer.len()), Some(1), "{answer}");
+        (status, error["code"].as_str().expect("a code").to_owned())
+    }
+
+    fn get(&self, path: &str) -> Response {
+        self.request(&format!("GET {path} HTTP/1.1\r\n"), "")
+    }
+
+    /// All pages of a listing.
+    fn list(&self, name: &str, mut body: Value) -> Vec<Value> {
+        let mut found = Vec::new();
+        loop {
+            let page = self.call(name, &body);
+            found.extend(page[name].as_array().expect("a list").iter().cloned());
+            match page.get("cursor") {
+                Some(cursor) => body["cursor"] = cursor.clone(),
+                None => return found,
+            }
+        }
+    }
+}
+
+/// A client that knows its id.
+fn open_named(server: &Server) -> (Peer, String) {
+    let mut peer = Peer::connect(server);
+    let line = "Sec-WebSocket-Protocol: stentor.v1.json\r\n";
+    peer.send(upgrade_request("/ws", line).as_bytes());
+    assert_eq!(peer.response().status, 101);
+    let welcome = peer.json();
+    let id = welcome["connectionId"].as_str().expect("an id").to_owned();
+    (peer, id)
+}
+
+/// One client on each of two shards: the kernel spreads them by their ports.
+fn open_on_both_shards(server: &Server) -> [(Peer, String); 2] {
+    let mut found: [Option<(Peer, String)>; 2] = [None, None];
+    while found.iter().any(Option::is_none) {
+        let (peer, id) = open_named(server);
+        let shard = usize::from_str_radix(&id[..4], 16).expect("a number");
+        found[shard] = Some((peer, id));
+    }
+    found.map(|one| one.expect("both are there"))
+}
+
+const HISTORY: [&str; 2] = ["--set", "namespaces.kept.level=history"];
+
+#[test]
+fn a_publication_reaches_subscribers_on_every_shard() {
+    let api = Api::start(&HISTORY);
+    let mut clients = open_on_both_shards(&api.server);
+    for channel in ["a", "b", "c", "d", "kept:a", "kept:b", "kept:c"] {
+        for (peer, _) in &mut clients {
+            peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"}}"#));
+            peer.json();
+        }
+        let body = format!(r#"{{"channel":"{channel}","data":{{ "a" : [1.0e1, "\u00e9"] }}}}"#);
+        let (status, answer) = api.post("/api/publish", &body);
+        let is_kept = channel.starts_with("kept");
+        let result = if is_kept { json!({"offset": 1}) } else { json!({}) };
+        assert_eq!((status, answer), (200, json!({ "result": result })));
+        let offset = if is_kept { r#""offset":1,"# } else { "" };
+        for (peer, _) in &mut clients {
+            // Byte for byte.
+            peer.expect_text(&format!(
+                r#"{{"channel":"{channel}",{offset}"data":{{ "a" : [1.0e1, "\u00e9"] }}}}"#
+            ));
+        }
+    }
+    assert_eq!(api.server.counter("publications"), 7);
+}
+
+#[test]
+fn a_message_id_is_published_once_whatever_connection_it_comes_on() {
+    let api = Api::start(&HISTORY);
+    for (name, value) in [("messageId", "m"), ("idempotency_key", "m"), ("messageId", "n")] {
+        let result = api.call("publish", &json!({"channel": "kept:x", "data": 1, name: value}));
+        assert_eq!(result, json!({"offset": if value == "m" { 1 } else { 2 }}));
+    }
+    // It is no client's id.
+    let mut peer = Peer::open(&api.server);
+    peer.send_text(r#"{"action":"publish","channel":"kept:x","data":2,"messageId":"m"}"#);
+    assert_eq!(peer.json()["offset"], 3);
+    assert_eq!(api.server.counter("duplicates"), 1);
+}
+
+#[test]
+fn a_broadcast_answers_for_each_channel() {
+    let api = Api::start(&HISTORY);
+    let mut peer = Peer::open(&api.server);
+    peer.subscribe("a");
+    let channels = json!(["a", "kept:b", "", "system"]);
+    let result = api.call("broadcast", &json!({"channels": channels, "data": null}));
+    let responses = result["responses"].as_array().expect("a list");
+    assert_eq!(responses[0], json!({"result": {}}));
+    assert_eq!(responses[1], json!({"result": {"offset": 1}}));
+    assert_eq!(responses[2]["error"]["code"], "channel_invalid");
+    assert_eq!(responses[3]["error"]["code"], "channel_reserved");
+    peer.expect_publication("a", "null");
+    let none = api.refused("broadcast", &json!({"channels": [], "data": 1}));
+    assert_eq!(none, (400, "invalid_message".to_owned()));
+    let many: Vec<_> = (0..1001).map(|number| number.to_string()).collect();
+    assert_eq!(api.refused("broadcast", &json!({"channels": many, "data": 1})).0, 400);
+}
+
+#[test]
+fn a_connection_is_subscribed_and_unsubscribed_from_outside() {
+    let api = Api::start(&HISTORY);
+    for (mut peer, id) in open_on_both_shards(&api.server) {
+        for channel in ["news", "kept:news"] {
+            let place = json!({"connection": id, "channel": channel});
+            let result = api.call("subscribe", &place);
+            assert_eq!(result.get("epoch").is_some(), channel != "news", "{result}");
+            let confirmation = peer.json();
+            assert_eq!(confirmation["data"]["type"], "subscription_confirm");
+            assert_eq!(confirmation["data"]["channel"], channel);
+            // Nothing can come between.
+            api.call("publish", &json!({"channel": channel, "data": 1}));
+            assert_eq!(peer.json()["data"], 1);
+            api.call("subscribe", &place);
+            assert_eq!(peer.json()["data"]["type"], "subscription_confirm");
+            api.call("unsubscribe", &place);
+            assert_eq!(peer.json()["data"]["type"], "unsubscription_confirm");
+            api.call("publish", &json!({"channel": channel, "data": 1}));
+            peer.expect_idle();
+            let code = "not_subscribed".to_owned();
+            assert_eq!(api.refused("unsubscribe", &place), (404, code));
+        }
+    }
+    let id = "0".repeat(44);
+    for (id, channel, refusal) in [
+        (id.as_str(), "a", (404, "connection_not_found")),
+        ("ffff00000000", "a", (404, "connection_not_found")),
+        (&format!("ffff{}", &id[4..]), "a", (404, "connection_not_found")),
+        (&id, "", (400, "channel_invalid")),
+    ] {
+        let (status, code) =
+            api.refused("subscribe", &json!({"connection": id, "channel": channel}));
+        assert_eq!((status, code.as_str()), refusal, "{id} {channel}");
+    }
+}
+
+#[test]
+fn the_limits_of_a_connection_hold_from_outside_too() {
+    let api = Api::start(&["--set", "limits.max_subscriptions=2"]);
+    let (_peer, id) = open_named(&api.server);
+    for channel in ["a", "b"] {
+        api.call("subscribe", &json!({"connection": id, "channel": channel}));
+    }
+    let third = api.refused("subscribe", &json!({"connection": id, "channel": "c"}));
+    assert_eq!(third, (409, "too_many_subscriptions".to_owned()));
+}
+
+#[test]
+fn a_disconnect_closes_with_code_and_reason() {
+    let api = Api::start(&[]);
+    let [(mut first, first_id), (mut second, second_id)] = open_on_both_shards(&api.server);
+    api.call("disconnect", &json!({"connection": first_id}));
+    first.expect_close(4003, "kicked");
+    api.call("disconnect", &json!({"connection": second_id, "code": 3500, "reason": "so long"}));
+    second.expect_close(3500, "so long");
+    // Both are closing, and then gone.
+    for id in [first_id, second_id] {
+        let again = api.refused("disconnect", &json!({"connection": id}));
+        assert_eq!(again, (404, "connection_not_found".to_owned()));
+    }
+    assert_eq!(api.server.counter("kicked"), 2);
+    let (_peer, id) = open_named(&api.server);
+    for (code, reason) in [(1005, "x"), (0, "x"), (5000, "x"), (4000, &*"x".repeat(124))] {
+        let body = json!({"connection": id, "code": code, "reason": reason});
+        assert_eq!(api.refused("disconnect", &body), (400, "invalid_message".to_owned()));
+    }
+}
+
+#[test]
+fn a_history_is_read_in_pages() {
+    let api = Api::start(&HISTORY);
+    for number in 1..=5 {
+        let data = format!(r#"{{ "n" : {number} }}"#);
+        api.post("/api/publish", &format!(r#"{{"channel":"kept:h","data":{data}}}"#));
+    }
+    let page = api.call("history", &json!({"channel": "kept:h", "since": 1, "limit": 3}));
+    assert_eq!(
+        (&page["offset"], &page["complete"], &page["more"]),
+        (&json!(5), &json!(true), &json!(true))
+    );
+    assert_eq!(page["epoch"].as_str().map(str::len), Some(16));
+    assert_eq!(page["publications"][2], json!({"offset": 4, "data": {"n": 4}}));
+    let page = api.call("history", &json!({"channel": "kept:h", "reverse": true, "until": 4}));
+    let offsets: Vec<_> = page["publications"].as_array().expect("a list").iter().collect();
+    assert_eq!((offsets.len(), &offsets[0]["offset"]), (4, &json!(4)));
+    let unused = api.call("history", &json!({"channel": "kept:unused"}));
+    assert_eq!(
+        unused,
+        json!({"epoch": null, "offset": 0, "publications": [], "complete": true, "more": false})
+    );
+    let none = api.refused("history", &json!({"channel": "live"}));
+    assert_eq!(none, (409, "position_unavailable".to_owned()));
+    for body in [
+        json!({"channel": "kept:h", "limit": 0}),
+        json!({"channel": "kept:h", "limit": 1001}),
+        json!({"channel": "kept:h", "since": "end"}),
+        json!({"channel": "kept:h", "until": "start"}),
+    ] {
+        assert_eq!(api.refused("history", &body), (400, "invalid_message".to_owned()), "{body}");
+    }
+}
+
+#[test]
+fn channels_are_listed_once_with_all_their_subscribers() {
+    let api = Api::start(&HISTORY);
+    let [(mut first, _), (mut second, _)] = open_on_both_shards(&api.server);
+    for number in 0..20 {
+        first.subscribe(&format!("room:{number}"));
+        if number % 2 == 0 {
+            second.subscribe(&format!("room:{number}"));
+        }
+    }
+    api.call("publish", &json!({"channel": "kept:k", "data": 1}));
+    let name = |one: &Value| one["channel"].as_str().expect("a name").to_owned();
+    for limit in [1, 3, 1000] {
+        let mut all = api.list("channels", json!({ "limit": limit }));
+        all.sort_by_key(name);
+        let mut expected: Vec<_> = (0..20)
+            .map(|number| json!({"channel": format!("room:{number}"), "subscribers": 2 - number % 2}))
+            .chain([json!({"channel": "kept:k", "subscribers": 0})])
+            .collect();
+        expected.sort_by_key(name);
+        assert_eq!(all, expected, "limit {limit}");
+    }
+    let mut some = api.list("channels", json!({"pattern": "room:1?", "limit": 2}));
+    some.sort_by_key(name);
+    assert_eq!(
+        some.iter().map(name).collect::<Vec<_>>(),
+        (10..20).map(|n| format!("room:{n}")).collect::<Vec<_>>()
+    );
+    assert_eq!(api.list("channels", json!({"pattern": "*9"})).len(), 2);
+    for body in [json!({"limit": 0}), json!({"cursor": "x"}), json!({"pattern": "x".repeat(256)})] {
+        assert_eq!(api.refused("channels", &body), (400, "invalid_message".to_owned()), "{body}");
+    }
+    assert_eq!(api.call("channels", &json!({"cursor": "99.0"})), json!({"channels": []}));
+}
+
+#[test]
+fn connections_are_listed_and_their_numbers_are_true() {
+    let api = Api::start(&["--echo", "/echo"]);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        // Without a welcome nobody has an id before it is asked for.
+        clients.push(Peer::open(&api.server));
+    }
+    let mut echo = Peer::open_at(&api.server, "/echo");
+    let silent = Peer::connect(&api.server);
+    let all = api.list("connections", json!({"limit": 3}));
+    assert_eq!(all.len(), 11, "one that has asked nothing is no WebSocket");
+    drop(silent);
+    assert_eq!(all.iter().filter(|one| one["state"] == "echo").count(), 1);
+    let mut ids: Vec<_> = all.iter().map(|one| one["connectionId"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 11);
+    // What it has sent and got, to the byte.
+    let (mut peer, id) = open_named(&api.server);
+    let find = || api.call("connection", &json!({ "connectionId": id }));
+    let before = find();
+    assert_eq!((&before["messagesReceived"], &before["messagesSent"]), (&json!(0), &json!(1)));
+    peer.subscribe("a");
+    peer.send_text(r#"{"action":"subscribe","channel":"b"}"#);
+    peer.json();
+    for _ in 0..5 {
+        peer.publish("a", "1");
+        peer.expect_publication("a", "1");
+    }
+    let after = find();
+    let difference = |name: &str| after[name].as_u64().unwrap() - before[name].as_u64().unwrap();
+    assert_eq!((difference("messagesReceived"), difference("messagesSent")), (7, 7));
+    let subscribe = r#"{"action":"subscribe","channel":"a"}"#.len() + 6;
+    let publish = r#"{"action":"publish","channel":"a","data":1}"#.len() + 6;
+    assert_eq!(difference("bytesReceived"), (2 * subscribe + 5 * publish) as u64);
+    let confirm =
+        r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a"}}"#.len() + 2;
+    let publication = r#"{"channel":"a","data":1}"#.len() + 2;
+    assert_eq!(difference("bytesSent"), (2 * confirm + 5 * publication) as u64);
+    assert_eq!((&after["queuedBytes"], &after["blocked"]), (&json!(0), &json!(false)));
+    assert_eq!((&after["subscriptions"], &after["channels"]), (&json!(2), &json!(["a", "b"])));
+    let port = after["peer"]
+        .as_str()
+        .and_then(|peer| peer.rsplit_once(':'))
+        .map(|(_, port)| port.to_owned());
+    assert_eq!(port, peer.sender().local_addr().ok().map(|address| address.port().to_string()));
+    let time = |name: &str| after[name].as_u64().expect("a time");
+    assert!(time("stateSince") <= time("lastActivity"), "{after}");
+    echo.send(&frame(OpCode::BINARY, b"x"));
+    echo.expect_frame(OpCode::BINARY, b"x");
+    let echo = &api.list("connections", json!({}))[..];
+    let echo = echo.iter().find(|one| one["state"] == "echo").expect("it is there");
+    assert_eq!((&echo["messagesReceived"], &echo["messagesSent"]), (&json!(1), &json!(1)));
+    let unknown = api.refused("connection", &json!({"connection": "x"}));
+    assert_eq!(unknown, (404, "connection_not_found".to_owned()));
+}
+
+#[test]
+fn info_tells_of_every_shard() {
+    let api = Api::start(&HISTORY);
+    let mut clients = open_on_both_shards(&api.server);
+    for (index, (peer, _)) in clients.iter_mut().enumerate() {
+        peer.subscribe(&format!("own:{index}"));
+    }
+    api.call("publish", &json!({"channel": "kept:k", "data": 1}));
+    let info = api.call("info", &json!({}));
+    assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    let shards = info["shards"].as_array().expect("a list");
+    assert_eq!(shards.len(), 2);
+    let sum = |name: &str| shards.iter().map(|shard| shard[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(info["connections"], sum("connections"));
+    assert!(sum("channels") >= 3 && sum("historyBytes") > 0, "{info}");
+}
+
+#[test]
+fn a_batch_is_done_in_order() {
+    let api = Api::start(&HISTORY);
+    let (mut peer, id) = open_named(&api.server);
+    let batch = json!({"commands": [
+        {"publish": {"channel": "kept:a", "data": 1}},
+        {"publish": {"channel": "kept:a", "data": 2}},
+        {"subscribe": {"connection": id, "channel": "a"}},
+        {"publish": {"channel": "a", "data": 3}},
+        {"broadcast": {"channels": ["a", "kept:a"], "data": 4}},
+        {"history": {"channel": "kept:a"}},
+        {"nonsense": {}},
+        {"publish": {"channel": "a"}},
+        {"info": {"x": 1}},
+        {"info": {}, "publish": {}},
+        {"publish": ["a", 1]},
+        7,
+    ]});
+    let result = api.call("batch", &batch);
+    let replies = result["replies"].as_array().expect("a list");
+    assert_eq!(replies.len(), 12);
+    assert_eq!(replies[1], json!({"result": {"offset": 2}}));
+    assert_eq!(replies[4]["result"]["responses"][1], json!({"result": {"offset": 3}}));
+    assert_eq!(replies[5]["result"]["publications"].as_array().map(Vec::len), Some(3));
+    for reply in &replies[6..] {
+        assert_eq!(reply["error"]["code"], "invalid_message", "{reply}");
+    }
+    assert_eq!(peer.json()["data"]["type"], "subscription_confirm");
+    peer.expect_publication("a", "3");
+    peer.expect_publication("a", "4");
+    // An end takes effect at once, whatever is on its way.
+    let batch = json!({"commands": [
+        {"unsubscribe": {"connection": id, "channel": "a"}},
+        {"publish": {"channel": "a", "data": 5}},
+    ]});
+    api.call("batch", &batch);
+    assert_eq!(peer.json()["data"]["type"], "unsubscription_confirm");
+    peer.expect_idle();
+    assert_eq!(api.refused("batch", &json!({"commands": []})).0, 400);
+}
+
+#[test]
+fn the_key_is_asked_for() {
+    let launch = Launch::new(&["--admin", "127.0.0.1:0"]).env("STENTOR_ADMIN_KEY", KEY);
+    let api = Api::launch(launch);
+    let publish = |fields: &str| {
+        let head =
+            format!("POST /api/publish HTTP/1.1\r\nContent-Type: application/json\r\n{fields}");
+        api.request(&head, r#"{"channel":"a","data":1}"#)
+    };
+    let refused = publish("");
+    assert_eq!((refused.status, refused.field("WWW-Authenticate")), (401, Some("Bearer")));
+    assert!(refused.body.contains(r#""code":"unauthenticated""#), "{refused:?}");
+    assert_eq!(publish("X-API-Key: a-key-for-tests-onlz\r\n").status, 401);
+    for fields in [
+        format!("X-API-Key: {KEY}\r\n"),
+        format!("Authorization: apikey {KEY}\r\n"),
+        format!("Authorization: Bearer {KEY}\r\n"),
+    ] {
+        assert_eq!(publish(&fields).status, 200, "{fields}");
+    }
+    for path in ["/metrics", "/api/openapi.json"] {
+        assert_eq!(api.get(path).status, 401, "{path}");
+    }
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(api.get(path).status, 200, "{path}");
+    }
+    assert!(!api.server.log.lines().join("").contains(KEY));
+}
+
+#[test]
+fn an_api_for_everybody_needs_a_key() {
+    let output = run(&["serve", "--admin", "0.0.0.0:0", "--listen", "127.0.0.1:0"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("there is no admin.key"), "{text}");
+}
+
+#[test]
+fn an_address_in_use_is_said() {
+    let api = Api::start(&[]);
+    let address = api.address.to_string();
+    let output = run(&["serve", "--admin", &address, "--listen", "127.0.0.1:0"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the server API cannot listen on") && text.contains("--admin"), "{text}");
+}
+
+#[test]
+fn bad_requests_are_told_apart() {
+    let api = Api::start(&["--set", "admin.max_body_size=1KiB", "--max-message-size", "512"]);
+    let send = |method: &str, path: &str, content_type: &str, body: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\n{content_type}");
+        let response = api.request(&head, body);
+        let answer: Value = serde_json::from_str(&response.body).expect("JSON");
+        (response.status, answer["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let json = "Content-Type: application/json; charset=utf-8\r\n";
+    let publish = "/api/publish";
+    let large = format!(r#"{{"channel":"a","data":"{}"}}"#, "x".repeat(1100));
+    let long = format!(r#"{{"channel":"a","data":"{}"}}"#, "x".repeat(600));
+    let deep = format!(r#"{{"channel":"a","data":{}{}}}"#, "[".repeat(65), "]".repeat(65));
+    let good = r#"{"channel":"a","data":1}"#;
+    for (method, path, content_type, body, expected) in [
+        ("POST", publish, json, good, (200, "")),
+        ("GET", publish, json, "", (405, "method_not_allowed")),
+        ("PUT", publish, json, good, (405, "method_not_allowed")),
+        ("POST", "/metrics", json, good, (405, "method_not_allowed")),
+        ("POST", "/api/nothing", json, good, (404, "no_route")),
+        ("GET", "/", "", "", (404, "no_route")),
+        ("POST", publish, "", good, (415, "unsupported_media_type")),
+        ("POST", publish, "Content-Type: text/plain\r\n", good, (415, "unsupported_media_type")),
+        ("POST", publish, json, "", (400, "invalid_json")),
+        ("POST", publish, json, "{", (400, "invalid_json")),
+        ("POST", publish, json, r#"{"channel":"a","data":1} x"#, (400, "invalid_json")),
+        ("POST", publish, json, r#"{"channel":"a","data":tru}"#, (400, "invalid_json")),
+        ("POST", publish, json, &deep, (400, "invalid_json")),
+        ("POST", publish, json, "[]", (400, "invalid_message")),
+        ("POST", publish, json, "null", (400, "invalid_message")),
+        // As lists of their fields.
+        ("POST", publish, json, r#"["a",1,null]"#, (400, "invalid_message")),
+        ("POST", "/api/connections", json, "[null,null]", (400, "invalid_message")),
+        ("POST", publish, json, r#"{"channel":"a"}"#, (400, "invalid_message")),
+        ("POST", publish, json, r#"{"channel":1,"data":1}"#, (400, "invalid_message")),
+        ("POST", publish, json, r#"{"channel":"a","data":1,"x":1}"#, (400, "invalid_message")),
+        ("POST", publish, json, r#"{"channel":"a","data":1,"data":1}"#, (400, "invalid_message")),
+        (
+            "POST",
+            publish,
+            json,
+            r#"{"channel":"a","data":1,"messageId":""}"#,
+            (400, "invalid_message"),
+        ),
+        ("POST", publish, json, r#"{"channel":"a\n","data":1}"#, (400, "channel_invalid")),
+        ("POST", publish, json, r#"{"channel":"system","data":1}"#, (400, "channel_reserved")),
+        ("POST", publish, json, &large, (413, "message_too_large")),
+        ("POST", publish, json, &long, (413, "message_too_large")),
+    ] {
+        let expected = (expected.0, expected.1.to_owned());
+        assert_eq!(send(method, path, content_type, body), expected, "{method} {path} {body}");
+    }
+    // Without a length.
+    let mut peer = api.connect();
+    let chunk = "x".repeat(2000);
+    peer.send(
+        format!(
+            "POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\n{json}Transfer-Encoding: chunked\r\n\r\n\
+             7d0\r\n{chunk}\r\n0\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(peer.response().status, 413);
+    let counters = api.server.counters();
+    assert_eq!(counters["admin_requests"], 27);
+    assert_eq!(counters["admin_refused"], 26);
+}
+
+#[test]
+fn a_web_page_cannot_reach_an_api_without_a_key() {
+    let api = Api::start(&[]);
+    let mut peer = api.connect();
+    peer.send(get("/metrics", "").replace("Host: test", "Host: evil.example").as_bytes());
+    assert_eq!(peer.response().status, 403);
+}
+
+#[test]
+fn those_who_dawdle_are_cut_off_and_others_served() {
+    let api = Api::start(&["--set", "admin.timeout=500ms"]);
+    let mut silent = api.connect();
+    let mut half = api.connect();
+    half.send(b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+    let mut body = api.connect();
+    body.send(
+        b"POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+          Content-Length: 100\r\n\r\n{",
+    );
+    api.call("info", &json!({}));
+    assert_eq!(body.response().status, 408);
+    for peer in [&mut silent, &mut half, &mut body] {
+        peer.expect_gone();
+    }
+    api.call("info", &json!({}));
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_for_their_turn() {
+    let api = Api::start(&["--set", "admin.max_connections=2"]);
+    let first = api.connect();
+    let second = api.connect();
+    let mut third = api.connect();
+    third.send(get("/health/live", "").as_bytes());
+    assert_eq!(third.response_within(Duration::from_millis(200)), None);
+    drop(first);
+    assert_eq!(third.response().status, 200);
+    drop(second);
+}
+
+#[test]
+fn a_hundred_at_a_time_are_answered() {
+    let api = Api::start(&HISTORY);
+    let mut peer = Peer::open(&api.server);
+    peer.send_text(r#"{"action":"subscribe","channel":"kept:many"}"#);
+    peer.json();
+    thread::scope(|scope| {
+        for number in 0..100 {
+            let api = &api;
+            scope.spawn(move || {
+                let mut peer = api.connect();
+                for _ in 0..5 {
+                    let body = format!(r#"{{"channel":"kept:many","data":{number}}}"#);
+                    peer.send(
+                        format!(
+                            "POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\n\
+                             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                            body.len()
+                        )
+                        .as_bytes(),
+                    );
+                    assert_eq!(peer.response().status, 200);
+                }
+            });
+        }
+    });
+    for offset in 1..=500 {
+        assert_eq!(peer.json()["offset"], offset);
+    }
+}
+
+#[test]
+fn a_durable_publication_is_answered_when_it_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("store");
+    let flags = ["--store", store.to_str().expect("text"), "--level", "durable"];
+    let api = Api::start(&flags);
+    assert_eq!(api.call("publish", &json!({"channel": "d", "data": 1})), json!({"offset": 1}));
+    assert_eq!(api.server.counter("store_kept"), 1);
+    drop(api);
+    let api = Api::start(&flags);
+    // The log has to tell first where the channel is.
+    let page = api.call("history", &json!({"channel": "d"}));
+    assert_eq!(page["publications"], json!([{"offset": 1, "data": 1}]));
+    assert_eq!(api.call("publish", &json!({"channel": "d", "data": 2})), json!({"offset": 2}));
+}
+
+#[test]
+fn readiness_follows_the_server() {
+    let mut api = Api::start(&[]);
+    let ready =
+        |api: &Api| serde_json::from_str::<Value>(&api.get("/health/ready").body).expect("JSON");
+    wait_until("it is ready", || api.get("/health/ready").status == 200);
+    assert_eq!(ready(&api), json!({"status": "ok", "shards": 2, "stalled": []}));
+    // A client that does not answer keeps the server from ending.
+    let mut peer = Peer::open(&api.server);
+    api.server.signal(rustix::process::Signal::TERM);
+    peer.expect_close(1001, "shutdown");
+    wait_until("it is not ready any more", || api.get("/health/ready").status == 503);
+    assert_eq!(ready(&api)["status"], "shutting_down");
+    assert_eq!(api.get("/health/live").status, 200);
+    let refused = api.refused("publish", &json!({"channel": "a", "data": 1}));
+    assert_eq!(refused, (503, "unavailable".to_owned()));
+    peer.send(&frame(OpCode::CLOSE, &close_payload(1001, b"")));
+    drop(peer);
+    assert_eq!(api.server.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(Peer::try_connect(api.address).is_none());
+}
+
+#[test]
+fn the_document_tells_the_truth() {
+    let api = Api::start(&HISTORY);
+    let document: Value = serde_json::from_str(&api.get("/api/openapi.json").body).expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 50);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let item = item.as_object().expect("methods");
+        assert_eq!(item.len(), 1, "{path}");
+        let (method, operation) = item.iter().next().expect("one");
+        let statuses = operation["responses"].as_object().expect("responses");
+        let example = &operation["requestBody"]["content"]["application/json"]["example"];
+        let head = format!(
+            "{} {path} HTTP/1.1\r\nContent-Type: application/json\r\n",
+            method.to_uppercase()
+        );
+        let body = if example.is_null() { String::new() } else { example.to_string() };
+        let response = api.request(&head, &body);
+        assert!(statuses.contains_key(&response.status.to_string()), "{path}: {response:?}");
+        assert_ne!(response.status, 400, "{path}: {response:?}");
+        let other = api.request(&format!("DELETE {path} HTTP/1.1\r\n"), "");
+        assert_eq!(other.status, 405, "{path}");
+        let allowed = other.field("allow").unwrap_or_default();
+        assert!(allowed.split(',').any(|allowed| allowed.eq_ignore_ascii_case(method)), "{path}");
+    }
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value.as_str() {
+                    Some(target) if name == "$ref" => found.push(target.to_owned()),
+                    _ => collect_references(value, found),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_references(value, found)),
+        _ => {}
+    }
+}
+
+/// Every sample of a text in the format of Prometheus, with its labels. Strict: what breaks a rule of
+/// the format or of its conventions panics.
+fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    };
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let mut lines = text.strip_suffix('\n').expect("the last line ends too").split('\n').peekable();
+    while let Some(line) = lines.next() {
+        let help = line.strip_prefix("# HELP ").unwrap_or_else(|| panic!("no HELP: {line}"));
+        let (name, help) = help.split_once(' ').expect("a name and a text");
+        assert!(is_name(name) && !help.trim().is_empty() && !help.ends_with('.'), "{line}");
+        assert!(families.insert(name), "{name} comes twice");
+        let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+        let kind = kind.unwrap_or_else(|| panic!("no TYPE for {name}"));
+        assert!(["counter", "gauge", "histogram"].contains(&kind), "{name} is a {kind}");
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+        for unit in ["_ms", "_us", "_milliseconds", "_microseconds", "_kib"] {
+            assert!(!name.contains(unit), "{name}: seconds and bytes are the units");
+        }
+        let mut count = 0;
+        while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+            let (series, value) = sample.rsplit_once(' ').expect("a series and a value");
+            let (sampled, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let suffixes = ["_bucket", "_sum", "_count"];
+            let base = suffixes.iter().find_map(|suffix| sampled.strip_suffix(suffix));
+            let belongs = sampled == name || (kind == "histogram" && base == Some(name));
+            assert!(belongs, "{sample} below {name}");
+            let labels = labels.strip_suffix('}').expect("a brace");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once('=').expect("a label and its value");
+                assert!(
+                    is_name(label) && value.starts_with('"') && value.ends_with('"'),
+                    "{sample}"
+                );
+            }
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {sample}"));
+            assert!(value >= 0.0, "{sample}");
+            assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+            count += 1;
+        }
+        assert!(count > 0, "{name} has no sample");
+    }
+    samples
+}
+
+#[test]
+fn metrics_are_in_the_format_of_prometheus_and_true() {
+    let api = Api::start(&[]);
+    let mut clients = open_on_both_shards(&api.server);
+    for (peer, _) in &mut clients {
+        peer.subscribe("a");
+    }
+    for number in 0..10 {
+        clients[0].0.publish("a", &number.to_string());
+        for (peer, _) in &mut clients {
+            peer.expect_publication("a", &number.to_string());
+        }
+    }
+    let response = api.get("/metrics");
+    assert_eq!(response.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let samples = parse_metrics(&response.body);
+    let value =
+        |series: &str| samples.get(series).copied().unwrap_or_else(|| panic!("no {series}"));
+    let sum = |name: &str| {
+        (0..2).map(|shard| value(&format!("{name}{{shard=\"{shard}\"}}"))).sum::<f64>()
+    };
+    assert_eq!(sum("stentor_publications_total"), 10.0);
+    assert_eq!(sum("stentor_deliveries_total"), 20.0);
+    assert_eq!(
+        value("stentor_connections{shard=\"0\"}") + value("stentor_connections{shard=\"1\"}"),
+        sum("stentor_connections")
+    );
+    assert!(sum("stentor_topics") >= 2.0);
+    // Each shard has handed all of them out.
+    assert_eq!(sum("stentor_fanout_seconds_count"), 20.0);
+    let seconds = sum("stentor_fanout_seconds_sum");
+    assert!(seconds > 0.0 && seconds < 20.0, "{seconds}");
+    check_histograms(&samples);
+    assert!(sum("stentor_turn_age_seconds") < 10.0);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(value(&format!("stentor_build_info{{version=\"{version}\"}}")), 1.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    assert!((now - value("process_start_time_seconds")).abs() < 60.0);
+    assert_eq!(value("stentor_admin_requests_total"), 1.0);
+    // All that is counted.
+    let counters = api.server.counters();
+    for name in counters.keys().filter(|name| *name != "longest_turn_us") {
+        let family = format!("stentor_{name}");
+        assert!(samples.keys().any(|series| series.starts_with(&family)), "no {family}");
+    }
+}
+
+/// Buckets grow with their bounds, and the last one has all.
+fn check_histograms(samples: &BTreeMap<String, f64>) {
+    let mut series: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for (name, value) in samples.iter().filter(|(name, _)| name.contains("_bucket{")) {
+        let (labels, bound) = name.split_once(",le=\"").expect("a bound, behind the other labels");
+        let bound = bound.trim_end_matches("\"}").replace("+Inf", "inf");
+        series.entry(labels).or_default().push((bound.parse().expect("a number"), *value));
+    }
+    assert_eq!(series.len(), 2);
+    for (labels, mut buckets) in series {
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(buckets.is_sorted_by_key(|bucket| bucket.1), "{labels}: {buckets:?}");
+        let last = buckets.last().expect("it has buckets");
+        let count = format!("{}}}", labels.replace("_bucket", "_count"));
+        assert_eq!((last.0, last.1), (f64::INFINITY, samples[&count]), "{count}");
+    }
+}
