@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use stentor::proto::encoder::{frame_payload, publication_frame, retained_frame};
 use stentor::proto::protobuf::{Requests, Scratch, publication_frame as translated};
-use stentor::proto::{Command, ErrorCode, Rejection};
+use stentor::proto::{Command, ErrorCode, Received, Rejection, Subscription};
 use stentor_fuzz::within_cpu_time;
 
 fuzz_target!(|input: &[u8]| {
@@ -74,8 +74,9 @@ fn check_request(
 fn check_command(command: &Command<'_>, envelope: &Envelope) {
     match (command, envelope.body.as_ref().expect("a command has one")) {
         (Command::Publish { channel, data, echo, id, message_id }, Body::Publish(publish)) => {
-            let Publish { channel: name, data: bytes, message_id: given, no_echo } = publish;
-            assert_eq!((&**channel, *echo), (&**name, !no_echo));
+            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user } =
+                publish;
+            assert_eq!((&**channel, *echo, to_user), (&**name, !no_echo, &None));
             assert_eq!(
                 (id.is_some(), message_id.is_some()),
                 (!envelope.id.is_empty(), !given.is_empty())
@@ -85,9 +86,27 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         (Command::Subscribe { channel, limit, .. }, Body::Subscribe(subscribe)) => {
             assert_eq!((&**channel, *limit), (&*subscribe.channel, subscribe.limit.map(u64::from)));
         }
-        (Command::Unsubscribe { channel, .. }, Body::Unsubscribe(unsubscribe)) => {
-            assert_eq!(&**channel, unsubscribe.channel);
+        (Command::Direct { to, channel, data, .. }, Body::Publish(publish)) => {
+            assert_eq!((&**channel, Some(&**to)), (&*publish.channel, publish.to_user.as_deref()));
+            check_publication(channel, data, &publish.data);
         }
+        (Command::Unsubscribe { subscription, .. }, Body::Unsubscribe(unsubscribe)) => {
+            match subscription {
+                Subscription::Channel(channel) => assert_eq!(**channel, unsubscribe.channel),
+                Subscription::Id(id) => assert_eq!(Some(*id), unsubscribe.subscription_id),
+            }
+        }
+        (Command::Ack { received: Received::UpTo { channel, offset }, .. }, Body::Ack(ack)) => {
+            assert_eq!((&**channel, *offset), (&*ack.channel, ack.offset));
+        }
+        (Command::Ack { received: Received::One(position), .. }, Body::Ack(ack)) => {
+            assert_eq!(position.to_string(), ack.message_id);
+        }
+        (Command::Auth { token, .. }, Body::Auth(auth)) => assert_eq!(**token, auth.token),
+        (Command::RestoreSession { claims, .. }, Body::RestoreSession(restore)) => {
+            assert_eq!(claims.len(), restore.positions.len());
+        }
+        (Command::Session { .. }, Body::Query(query)) => assert_eq!(query.resource, "session"),
         (Command::Ping { timestamp, .. }, Body::Ping(ping)) => {
             let timestamp = timestamp.map_or(Ok(0), str::parse::<i64>);
             assert_eq!(timestamp, Ok(ping.timestamp_ms));

@@ -7,16 +7,21 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use stentor::ids::{Epoch, Position, TOPIC_NAME_BYTES_MAX, UserName, check_topic_name};
+use stentor::ids::{
+    ConnectionId, Epoch, Position, SessionId, TOPIC_NAME_BYTES_MAX, UserName, check_topic_name,
+};
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
 use stentor::proto::{
-    Command, ErrorCode, Family, HistoryQuery, Received, Rejection, RequestId, Since, Start,
+    Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, Received, Rejection, RequestId, Since, Start,
     Subscription,
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 18] = [
+    "sessionId",
+    "connectionId",
+    "positions",
     "action",
     "channel",
     "data",
@@ -209,16 +214,49 @@ impl<'a> Message<'a> {
                 let id = self.id()?;
                 let payload =
                     self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
-                if string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)? != "history" {
-                    return Err(ErrorCode::NoRoute);
+                match &string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)?[..] {
+                    "history" => {}
+                    "session" => return Ok(Command::Session { id }),
+                    _ => return Err(ErrorCode::NoRoute),
                 }
                 let names = ["channel", "since", "until", "limit", "reverse"];
                 let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;
                 let query = parameters.history();
                 Ok(Command::History { id, channel: parameters.channel()?, query: query? })
             }
+            "restore_session" => {
+                let id = self.id()?;
+                let text = |name| self.field(name).and_then(string).ok_or(invalid);
+                let (session, connection) = (text("sessionId")?, text("connectionId")?);
+                let pair = SessionId::parse(&session).zip(ConnectionId::parse(&connection));
+                Ok(Command::RestoreSession { pair, claims: self.claims()?, id })
+            }
             _ => Err(ErrorCode::NoRoute),
         }
+    }
+
+    /// Where the client says that it is, in the order of the channels.
+    fn claims(&self) -> Result<Vec<Claim>, ErrorCode> {
+        let invalid = ErrorCode::InvalidMessage;
+        let Some(positions) = self.field("positions") else { return Ok(Vec::new()) };
+        let mut claims = Vec::new();
+        for (channel, value) in members(positions).ok_or(invalid)? {
+            let channel = channel.ok_or(invalid)?.into();
+            let position = Message::read(value);
+            let place = if position.members.is_none() {
+                ClaimedPlace::Offset(whole(value)?)
+            } else if ["epoch", "offset"].iter().any(|name| position.count(name) > 1) {
+                return Err(invalid);
+            } else {
+                let epoch = position.field("epoch").and_then(string).ok_or(invalid)?;
+                let offset = whole(position.field("offset").ok_or(invalid)?)?;
+                ClaimedPlace::Position { epoch: Epoch::parse(&epoch), offset }
+            };
+            claims.push(Claim { channel, place });
+        }
+        claims.sort_by(|one, other| one.channel.cmp(&other.channel));
+        let twice = claims.windows(2).any(|pair| pair[0].channel == pair[1].channel);
+        if twice { Err(invalid) } else { Ok(claims) }
     }
 
     fn received(&self) -> Result<Received<'a>, ErrorCode> {
