@@ -10,7 +10,7 @@ use std::mem;
 use hashbrown::HashMap;
 
 use crate::config;
-use crate::ids::{ConnectionId, Moment, SessionId, ShardId};
+use crate::ids::{ConnectionId, Moment, SessionId, ShardId, UserName};
 use crate::message::{Holder, RestoreRequest, SessionMessage, SessionState};
 use crate::proto::ErrorCode;
 
@@ -37,6 +37,8 @@ struct Entry {
     /// Secrets of the connections that the client may name: the last one, and the one that it named to get
     /// there, for it may not have heard of the last one.
     proofs: [u128; 2],
+    /// Whose it is, as far as that is known here: not if its connection has authenticated since it got it.
+    user: Option<UserName>,
     stage: Stage,
 }
 
@@ -85,23 +87,25 @@ impl Sessions {
         mem::take(&mut self.tally)
     }
 
-    /// A client wants to go on with a session. `fresh`: the connection that it names, if that is here and
-    /// has the session since it began.
+    /// A client wants to go on with a session. `fresh`: the connection that it names, and whose that is, if
+    /// it is here and has the session since it began.
     pub fn restore(
         &mut self,
         request: RestoreRequest,
-        fresh: Option<Holder>,
+        fresh: Option<(Holder, Option<UserName>)>,
         now: Moment,
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
         let secret = request.session.secret;
-        if let Some(holder) = fresh {
+        if let Some((holder, user)) = fresh {
             let proofs = [request.proof.secret; 2];
-            let entry = || Entry { proofs, stage: Stage::Live(holder) };
+            let entry = || Entry { proofs, user, stage: Stage::Live(holder) };
             self.entries.entry(secret).or_insert_with(entry);
         }
         let entry = self.entries.get_mut(&secret);
-        let Some(entry) = entry.filter(|entry| entry.proofs.contains(&request.proof.secret)) else {
+        let Some(entry) = entry.filter(|entry| {
+            entry.proofs.contains(&request.proof.secret) && request.may_have(entry.user.as_ref())
+        }) else {
             messages.push(refusal(request, ErrorCode::SessionNotFound));
             return;
         };
@@ -115,9 +119,8 @@ impl Sessions {
                 self.unlist(key, messages.last());
             }
             Stage::Live(holder) => {
-                let from = *holder;
+                let (from, session) = (*holder, request.session);
                 entry.stage = Stage::Moving { from, waiting: vec![request] };
-                let session = request.session;
                 messages.push((from.shard, SessionMessage::Release { session, from }));
             }
             Stage::Moving { waiting, .. } if waiting.len() < WAITING_MAX => waiting.push(request),
@@ -136,27 +139,33 @@ impl Sessions {
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
         // Without an entry it was fresh.
-        let entry = self
-            .entries
-            .entry(session.secret)
-            .or_insert_with(|| Entry { proofs: [connection.secret; 2], stage: Stage::Live(from) });
+        let entry = self.entries.entry(session.secret).or_insert_with(|| Entry {
+            proofs: [connection.secret; 2],
+            user: None,
+            stage: Stage::Live(from),
+        });
         match &mut entry.stage {
             Stage::Live(holder) if *holder == from => {}
             Stage::Moving { from: holder, waiting } if *holder == from => {
-                let mut waiting = mem::take(waiting).into_iter();
-                if let Some(first) = waiting.next() {
-                    entry.grant(first, state, messages);
+                let waiting = mem::take(waiting).into_iter();
+                let (mut waiting, strangers): (Vec<_>, Vec<_>) =
+                    waiting.partition(|request| request.may_have(state.user.as_ref()));
+                let refused = |request| refusal(request, ErrorCode::SessionNotFound);
+                messages.extend(strangers.into_iter().map(refused));
+                if !waiting.is_empty() {
+                    entry.grant(waiting.remove(0), state, messages);
+                    for request in waiting {
+                        self.restore(request, None, now, messages);
+                    }
+                    return;
                 }
-                for request in waiting {
-                    self.restore(request, None, now, messages);
-                }
-                return;
             }
             Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
         }
         let bytes = SESSION_BYTES + state.bytes();
         self.last_number += 1;
         let key = (now.after(self.limits.ttl), self.last_number);
+        entry.user = state.user.clone();
         entry.stage = Stage::Parked { state, key };
         self.parked.insert(key, session.secret);
         self.bytes += bytes;
@@ -228,6 +237,7 @@ impl Entry {
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
         self.proofs = [request.connection.secret, request.proof.secret];
+        self.user = state.user.clone().or_else(|| request.user.clone());
         self.stage = Stage::Live(request.to);
         messages.push((request.to.shard, SessionMessage::Granted { request, state }));
     }

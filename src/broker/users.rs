@@ -122,7 +122,12 @@ impl Broker {
                 self.subscribe(request, effects)
             };
             if let Err(error) = outcome {
-                self.leave(token, effects);
+                // What the connection has subscribed to by itself stays.
+                for joined in 0..index {
+                    let topic = TopicName::inbox(&self.inboxes[joined], user);
+                    self.unsubscribe(token, &topic, effects);
+                }
+                self.leave_user(token);
                 return Err(match error {
                     SubscribeError::Congested => JoinError::Congested,
                     SubscribeError::TableFull { limit } => JoinError::TableFull { limit },

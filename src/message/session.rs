@@ -1,6 +1,6 @@
 //! Sessions between shards: their homes keep those without a connection, and know who has the others.
 
-use crate::ids::{ConnectionId, Position, SessionId, ShardId, Token, TopicName};
+use crate::ids::{ConnectionId, Position, SessionId, ShardId, Token, TopicName, UserName};
 use crate::proto::ErrorCode;
 
 /// A connection that has, or is to have, a session.
@@ -42,7 +42,7 @@ impl SessionMessage {
 }
 
 /// What a client says who restores a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRequest {
     pub session: SessionId,
     /// The connection that the client had it on: who names both may have it.
@@ -50,11 +50,22 @@ pub struct RestoreRequest {
     /// The connection that is to have it.
     pub to: Holder,
     pub connection: ConnectionId,
+    /// Whose that connection is already: it cannot have the session of anybody else.
+    pub user: Option<UserName>,
+}
+
+impl RestoreRequest {
+    /// Whether a session of this user may be had with it.
+    pub fn may_have(&self, user: Option<&UserName>) -> bool {
+        self.user.as_ref().zip(user).is_none_or(|(one, other)| one == other)
+    }
 }
 
 /// What a session keeps while it has no connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionState {
+    /// Whose it is, and its next connection with it.
+    pub user: Option<UserName>,
     pub subscriptions: Box<[SessionSubscription]>,
 }
 
@@ -62,8 +73,12 @@ pub struct SessionState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSubscription {
     pub topic: TopicName,
-    /// What the client surely has of it. `None`: it has no history.
+    /// What the client surely has of it; of an acked topic, what it has acknowledged without a hole.
+    /// `None`: it has no history.
     pub position: Option<Position>,
+    /// Of an acked topic: what is acknowledged behind that. First and last offsets, both included, in
+    /// order.
+    pub acked: Box<[(u64, u64)]>,
 }
 
 impl SessionState {
@@ -72,8 +87,10 @@ impl SessionState {
         /// Of the name's own allocation, beyond its text.
         const NAME_BYTES: usize = 32;
         let bytes = |subscription: &SessionSubscription| {
-            size_of::<SessionSubscription>() + NAME_BYTES + subscription.topic.len()
+            let ranges = size_of_val(&*subscription.acked);
+            size_of::<SessionSubscription>() + NAME_BYTES + subscription.topic.len() + ranges
         };
-        self.subscriptions.iter().map(bytes).sum()
+        let user = self.user.as_ref().map_or(0, |user| NAME_BYTES + user.len());
+        user + self.subscriptions.iter().map(bytes).sum::<usize>()
     }
 }

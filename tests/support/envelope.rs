@@ -218,6 +218,9 @@ pub struct SessionRestored {
     pub connection_id: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
     pub subscriptions: ::prost::alloc::vec::Vec<Confirmation>,
+    /// Absent: the session is nobody's.
+    #[prost(string, optional, tag = "4")]
+    pub user_id: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Query {

@@ -54,8 +54,9 @@ fn holder(number: u32, shard: ShardId) -> Holder {
 /// Tells states apart.
 fn state(version: u64) -> SessionState {
     let position = Some(Position { epoch: Epoch(1), offset: version });
-    let subscription = SessionSubscription { topic: TopicName::new("kept:a"), position };
-    SessionState { subscriptions: [subscription].into() }
+    let (topic, acked) = (TopicName::new("kept:a"), Box::default());
+    let subscriptions = [SessionSubscription { topic, position, acked }].into();
+    SessionState { user: None, subscriptions }
 }
 
 impl World {
@@ -95,6 +96,7 @@ impl World {
             proof: connection(proof, HOME),
             to: holder(number, shard),
             connection: connection(number, shard),
+            user: None,
         };
         self.to_home.entry(shard).or_default().push_back(SessionMessage::Restore(request));
     }
@@ -145,7 +147,7 @@ impl World {
             SessionMessage::Restore(request) => {
                 let first = self.connections.get(&1).is_some_and(|(_, has)| *has);
                 let fresh = (first && self.moved == 0 && request.proof.secret == 1)
-                    .then(|| holder(1, HOME));
+                    .then(|| (holder(1, HOME), None));
                 self.sessions.restore(request, fresh, self.now, &mut messages);
             }
             SessionMessage::Park { session, connection, from, state } => {
@@ -250,12 +252,12 @@ proptest! {
 
 #[test]
 fn what_is_parked_is_bounded_and_expires() {
-    let limits = config::Sessions { ttl: TTL, max_parked: 3, memory: 2000 };
+    let limits = config::Sessions { ttl: TTL, max_parked: 3, memory: 2400 };
     let mut sessions = Sessions::new(limits);
     let park = |sessions: &mut Sessions, number: u32, subscriptions: usize, now| {
         let session = SessionId { shard: HOME, secret: u128::from(number) };
         let one = state(1).subscriptions[0].clone();
-        let state = SessionState { subscriptions: vec![one; subscriptions].into() };
+        let state = SessionState { user: None, subscriptions: vec![one; subscriptions].into() };
         let (id, from) = (connection(number, HOME), holder(number, HOME));
         let mut messages = Vec::new();
         sessions.park(session, id, from, state, Moment(now), &mut messages);
@@ -267,6 +269,7 @@ fn what_is_parked_is_bounded_and_expires() {
             proof: connection(number, HOME),
             to: holder(100 + number, HOME),
             connection: connection(100 + number, HOME),
+            user: None,
         };
         let mut messages = Vec::new();
         sessions.restore(request, None, Moment(now), &mut messages);

@@ -69,8 +69,8 @@ pub fn session_facts(facts: &SessionFacts) -> String {
 /// Tells a client that its connection has the session. Of each subscription: where it stands, or why
 /// it is refused. `message_id` is the number of this message.
 pub fn session_restored(
-    session_id: SessionId,
-    connection_id: ConnectionId,
+    (session_id, connection_id): (SessionId, ConnectionId),
+    user: Option<&UserName>,
     subscriptions: &[Restored<'_>],
     id: Option<RequestId<'_>>,
     message_id: u64,
@@ -89,7 +89,11 @@ pub fn session_restored(
             }
         })
         .collect();
-    let mut parts = vec![Part::raw(&head), id_name, id, Part::raw(r#","subscriptions":["#)];
+    let mut parts = vec![Part::raw(&head), id_name, id];
+    if let Some(user) = user {
+        parts.extend([Part::raw(r#","userId":"#), Part::String(user)]);
+    }
+    parts.push(Part::raw(r#","subscriptions":["#));
     for (index, (channel, fields)) in listed.iter().enumerate() {
         parts.push(Part::raw(if index == 0 { r#"{"channel":"# } else { r#",{"channel":"# }));
         parts.push(Part::String(channel));
@@ -152,8 +156,15 @@ mod tests {
             restored("b", None, Ok(Standing { position: None, recovery: live })),
             restored("c", None, Err(ErrorCode::BacklogFull)),
         ];
+        let user = UserName::parse("b\"b");
         assert_eq!(
-            payload(session_restored(SESSION, CONNECTION, &subscriptions, None, 5)),
+            payload(session_restored((SESSION, CONNECTION), user.as_ref(), &[], None, 5)),
+            format!(
+                r#"{{"type":"session_restored","id":"5",{pair},"userId":"b\"b","subscriptions":[]}}"#
+            )
+        );
+        assert_eq!(
+            payload(session_restored((SESSION, CONNECTION), None, &subscriptions, None, 5)),
             format!(
                 r#"{{"type":"session_restored","id":"5",{pair},"subscriptions":[{{"channel":"a\"","subscriptionId":3,"epoch":"000000000000000e","offset":7,"recovered":true,"recoveredCount":3}},{{"channel":"b","recovered":false,"recoveredCount":0,"reason":"no_history","code":"position_unavailable"}},{{"channel":"c","recovered":false,"reason":"backlog_full","code":"backlog_full"}}]}}"#
             )
