@@ -629,6 +629,132 @@ fn a_session_of_nobody_becomes_a_users_but_authenticates_nobody() {
     assert_eq!(restore(&mut peer, &pair, "")["userId"], "alice");
 }
 
+/// A request that is answered by a response, with its payload.
+#[track_caller]
+fn respond(peer: &mut Peer, request: &str) -> Value {
+    peer.send_text(request);
+    let answer = peer.json();
+    assert_eq!(
+        (&answer["type"], &answer["requestId"]),
+        (&json!("response"), &json!(3)),
+        "{answer}"
+    );
+    answer["payload"].clone()
+}
+
+const LIST: &str = r#"{"type":"query","id":3,"payload":{"resource":"sessions"}}"#;
+
+fn end(session: &str) -> String {
+    format!(r#"{{"type":"end_session","id":3,"sessionId":"{session}"}}"#)
+}
+
+#[test]
+fn users_list_and_end_their_sessions() {
+    let (_folder, server) = start_with_users(&["--shards", "2"]);
+    let (mut nobody, own) = open(&server);
+    expect_error(&mut nobody, LIST, "unauthenticated");
+    expect_error(&mut nobody, &end(&own.session), "unauthenticated");
+    for shard in ["0000", "0001", "0000", "0001"] {
+        let (mut first, own) = open_on(&server, shard);
+        authenticate(&mut first, ALICE);
+        let only = respond(&mut first, LIST);
+        assert_eq!(
+            (only["sessions"].as_array().map(Vec::len), &only["more"]),
+            (Some(1), &json!(false))
+        );
+        assert_eq!(only["sessions"][0]["sessionId"], own.session);
+        // One that stays on its connection, one that has moved, one that is parked, on either shard.
+        let mut kept = Vec::new();
+        let mut parked = Vec::new();
+        for shard in ["0000", "0001"] {
+            let (mut fresh, pair) = open_on(&server, shard);
+            authenticate(&mut fresh, ALICE);
+            kept.push((fresh, pair.session));
+            let (mut moving, pair) = open_on(&server, shard);
+            authenticate(&mut moving, ALICE);
+            subscribe(&mut moving, "kept:a");
+            let (mut moved, _) = open(&server);
+            restore(&mut moved, &pair, "");
+            kept.push((moved, pair.session));
+            let (mut leaving, pair) = open_on(&server, shard);
+            authenticate(&mut leaving, ALICE);
+            subscribe(&mut leaving, "kept:a");
+            subscribe(&mut leaving, "kept:b");
+            let before = server.counter("sessions_parked");
+            leaving.close();
+            server.wait_for_counter("sessions_parked", before + 1);
+            parked.push(pair);
+        }
+        let listed = respond(&mut first, LIST);
+        let lines = listed["sessions"].as_array().expect("a list");
+        assert_eq!(lines.len(), 7, "{listed}");
+        let of = |session: &str| {
+            let found = lines.iter().find(|line| line["sessionId"] == session);
+            found.unwrap_or_else(|| panic!("{session} is not in {listed}"))
+        };
+        for (number, (_, session)) in kept.iter().enumerate() {
+            let line = of(session);
+            assert_eq!(
+                (&line["connected"], &line["subscriptions"]),
+                (&json!(true), &json!(number % 2))
+            );
+            assert!(line["since"].as_u64().is_some_and(|since| since > 1_500_000_000_000));
+        }
+        for pair in &parked {
+            let line = of(&pair.session);
+            assert_eq!((&line["connected"], &line["subscriptions"]), (&json!(false), &json!(2)));
+            assert!(line["since"].as_u64().is_some_and(|since| since > 1_500_000_000_000));
+        }
+        // They are nobody else's.
+        let (mut other, _) = open(&server);
+        authenticate(&mut other, BOB);
+        let theirs = respond(&mut other, LIST).to_string();
+        for session in kept.iter().map(|(_, session)| session).chain([&parked[0].session]) {
+            assert!(!theirs.contains(session.as_str()), "{theirs}");
+            expect_error(&mut other, &end(session), "session_not_found");
+        }
+        for (mut peer, session) in kept {
+            peer.expect_idle();
+            assert_eq!(respond(&mut first, &end(&session)), json!({"ended": true}));
+            peer.expect_close(4003, "session_ended");
+            expect_error(&mut first, &end(&session), "session_not_found");
+        }
+        for pair in parked {
+            assert_eq!(respond(&mut first, &end(&pair.session)), json!({"ended": true}));
+            expect_error(&mut first, &pair.request(""), "session_not_found");
+        }
+        for unknown in ["", "x", &format!("ffff{}", &own.session[4..])] {
+            expect_error(&mut first, &end(unknown), "session_not_found");
+        }
+        // Its own, with the answer before the end; it leaves nothing.
+        assert_eq!(respond(&mut first, LIST), only);
+        assert_eq!(respond(&mut first, &end(&own.session)), json!({"ended": true}));
+        first.expect_close(4003, "session_ended");
+        let (mut next, _) = open(&server);
+        expect_error(&mut next, &own.request(""), "session_not_found");
+    }
+    assert_eq!(server.counter("sessions_ended"), 4 * 7);
+}
+
+#[test]
+fn a_list_of_sessions_is_bounded() {
+    let (_folder, server) = start_with_users(&["--shards", "2"]);
+    for _ in 0..103 {
+        let (mut peer, _) = open(&server);
+        authenticate(&mut peer, ALICE);
+        peer.close();
+    }
+    server.wait_for_counter("sessions_parked", 103);
+    let (mut peer, own) = open(&server);
+    authenticate(&mut peer, ALICE);
+    let listed = respond(&mut peer, LIST);
+    assert_eq!(
+        (listed["sessions"].as_array().map(Vec::len), &listed["more"]),
+        (Some(100), &json!(true))
+    );
+    assert_eq!(listed["sessions"][0]["sessionId"], own.session);
+}
+
 #[test]
 fn without_room_for_its_user_a_session_waits() {
     let flags = ["--shards", "1", "--set", "auth.max_connections_per_user=1"];

@@ -51,7 +51,7 @@ pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, 
 pub use places::Places;
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
-pub use sessions::{Sessions, SessionsTally};
+pub use sessions::{Ending, Sessions, SessionsTally};
 pub use users::JoinError;
 
 use std::collections::VecDeque;

@@ -26,6 +26,17 @@ pub enum SessionMessage {
     Park { session: SessionId, connection: ConnectionId, from: Holder, state: SessionState },
     /// To the home: the session has ended with its connection, or been left for another one.
     Forget { session: SessionId, from: Holder },
+    /// To every shard: which sessions of the user are there? Answered by `Listed`.
+    List { user: UserName, to: Holder },
+    /// To the shard of the connection that wants to know.
+    Listed { to: Holder, lines: SessionLines },
+    /// To the home: the session is to end. Answered by `Ended`.
+    End(EndRequest),
+    /// From the home: the session of this connection is to end, with it. If the connection has it no longer
+    /// the home is asked again.
+    EndHeld { holder: Holder, request: EndRequest },
+    /// To the shard of the connection that wants it to end: it has ended, or is not there.
+    Ended { request: EndRequest, found: bool },
 }
 
 impl SessionMessage {
@@ -33,10 +44,15 @@ impl SessionMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Granted { state, .. } | Self::Park { state, .. } => state.bytes(),
+            Self::Listed { lines, .. } => size_of_val(&*lines.lines),
             Self::Restore(_)
             | Self::Refused { .. }
             | Self::Release { .. }
-            | Self::Forget { .. } => 0,
+            | Self::Forget { .. }
+            | Self::List { .. }
+            | Self::End(_)
+            | Self::EndHeld { .. }
+            | Self::Ended { .. } => 0,
         }
     }
 }
@@ -59,6 +75,36 @@ impl RestoreRequest {
     pub fn may_have(&self, user: Option<&UserName>) -> bool {
         self.user.as_ref().zip(user).is_none_or(|(one, other)| one == other)
     }
+}
+
+/// Who wants a session to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndRequest {
+    pub session: SessionId,
+    /// Whose session it must be.
+    pub user: UserName,
+    /// The connection that is to be told.
+    pub to: Holder,
+    /// Raw JSON of the client.
+    pub request_id: Option<Box<str>>,
+}
+
+/// Sessions of one user, in a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionLines {
+    pub lines: Vec<SessionLine>,
+    /// There are more than the list may have.
+    pub more: bool,
+}
+
+/// What is told of a session in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLine {
+    pub session: SessionId,
+    pub connected: bool,
+    pub subscriptions: usize,
+    /// Since when its connection is there, or is not: Unix time in milliseconds.
+    pub since: u64,
 }
 
 /// What a session keeps while it has no connection.

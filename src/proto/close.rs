@@ -9,6 +9,9 @@ use crate::proto::protocol_error::ProtocolError;
 /// The peer reads slower than it is sent to. It may come back and resume.
 pub const SLOW_CONSUMER: CloseCode = CloseCode::Library(4002);
 
+/// The user of the session has ended it, from another connection perhaps.
+pub const SESSION_ENDED: CloseCode = CloseCode::Library(4003);
+
 /// Nothing, not even a pong, came from the peer for too long. It may come back and resume.
 pub const NO_HEARTBEAT: CloseCode = CloseCode::Library(4004);
 
@@ -38,7 +41,7 @@ pub fn is_sendable_by_peer(code: u16) -> bool {
 /// Whether a connection that is closed with this code leaves nothing to come back to: its session ends
 /// with it.
 pub fn ends_session(code: CloseCode) -> bool {
-    code == CloseCode::Policy
+    matches!(code, CloseCode::Policy | SESSION_ENDED)
 }
 
 /// Reads the unmasked payload of a close frame. `None`: it was empty, which is allowed.

@@ -106,6 +106,11 @@ impl State {
             }
             SessionMessage::Release { session, from } => self.release_session(session, from.token),
             SessionMessage::Granted { request, state } => self.take_session(request, state),
+            SessionMessage::List { user, to } => self.list_sessions(&user, to),
+            SessionMessage::Listed { to, lines } => self.sessions_listed(to.token, lines),
+            SessionMessage::End(request) => self.end_at_home(request),
+            SessionMessage::EndHeld { holder, request } => self.end_held(holder.token, request),
+            SessionMessage::Ended { request, found } => self.session_ended(&request, found),
             SessionMessage::Refused { request, code } => {
                 let text = if code == ErrorCode::BacklogFull { BACKLOG_FULL } else { NOT_FOUND };
                 match code {
@@ -327,7 +332,7 @@ impl State {
         Some((session_id.shard, message))
     }
 
-    fn post_session(&mut self, to: ShardId, message: SessionMessage) {
+    pub(super) fn post_session(&mut self, to: ShardId, message: SessionMessage) {
         if to == self.id {
             self.receive_session(message);
         } else {

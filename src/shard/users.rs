@@ -250,9 +250,11 @@ impl State {
             | Command::Publish { channel, id, .. }
             | Command::Direct { channel, id, .. } => (Family::Action, Some(channel.clone()), *id),
             Command::Unsubscribe { id, .. } => (Family::Action, None, *id),
-            Command::History { id, .. } | Command::Ack { id, .. } | Command::Session { id } => {
-                (Family::Type, None, *id)
-            }
+            Command::Sessions { id }
+            | Command::EndSession { id, .. }
+            | Command::History { id, .. }
+            | Command::Ack { id, .. }
+            | Command::Session { id } => (Family::Type, None, *id),
         };
         self.count(Counter::Unauthenticated, 1);
         let (code, message) = (ErrorCode::Unauthenticated, Cow::Borrowed("authenticate first"));

@@ -66,6 +66,28 @@ pub fn session_facts(facts: &SessionFacts) -> String {
     )
 }
 
+/// What the query `sessions` tells of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    pub session_id: SessionId,
+    pub connected: bool,
+    pub subscriptions: usize,
+    /// Since when its connection is there, or is not: Unix time in milliseconds.
+    pub since: u64,
+}
+
+/// The payload of the [`response`](super::response) with these sessions. `more`: there are others.
+pub fn session_list(sessions: impl Iterator<Item = Listed>, more: bool) -> String {
+    let listed: Vec<_> = sessions
+        .map(|Listed { session_id, connected, subscriptions, since }| {
+            format!(
+                r#"{{"sessionId":"{session_id}","connected":{connected},"subscriptions":{subscriptions},"since":{since}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"sessions":[{}],"more":{more}}}"#, listed.join(","))
+}
+
 /// Tells a client that its connection has the session. Of each subscription: where it stands, or why
 /// it is refused. `message_id` is the number of this message.
 pub fn session_restored(
@@ -145,6 +167,15 @@ mod tests {
             format!(
                 r#"{{{pair},"userId":"b\"b","subscriptions":2,"linkQuality":"good","rtt":7,"sessionTtl":9}}"#
             )
+        );
+        let listed = Listed { session_id: SESSION, connected: true, subscriptions: 3, since: 4 };
+        assert_eq!(
+            session_list([listed, listed].into_iter(), false).matches("connected\":true,").count(),
+            2
+        );
+        assert_eq!(
+            session_list([listed].into_iter(), true),
+            r#"{"sessions":[{"sessionId":"00010000000000000000000000000000000a","connected":true,"subscriptions":3,"since":4}],"more":true}"#
         );
         let position = Some(Position { epoch: Epoch(0xE), offset: 7 });
         let recovered = Some(Recovery { outcome: Ok(()), count: 3 });
