@@ -499,8 +499,8 @@ fn without_room_for_an_inbox_a_connection_keeps_what_it_has() {
         name: name.into(),
         options: ChannelOptions { direct: true, ..ChannelOptions::default() },
     };
-    let mut config = Config::default();
-    config.namespaces = vec![direct("one"), direct("two")];
+    let namespaces = vec![direct("one"), direct("two")];
+    let mut config = Config { namespaces, ..Config::default() };
     config.limits.max_topics = 2;
     let mut only = broker(0, 1, &config);
     let (token, mut effects) = (Token { slot: 0, generation: 1 }, Vec::new());
