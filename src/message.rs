@@ -14,7 +14,10 @@ pub use log::{
     MissingReason, Ticket,
 };
 
-pub use session::{Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription};
+pub use session::{
+    EndRequest, Holder, RestoreRequest, SessionLine, SessionLines, SessionMessage, SessionState,
+    SessionSubscription,
+};
 
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::proto::{HistoryQuery, Recovery, Start, Unavailable};

@@ -196,7 +196,9 @@ counters! {
     SessionsExpired = "sessions_expired",
     /// Sessions dropped at `sessions.max_parked` or `sessions.memory`.
     SessionsDropped = "sessions_dropped",
-    /// Requests to restore a session under a pair of ids that no session has.
+    /// Sessions that their user ended.
+    SessionsEnded = "sessions_ended",
+    /// Requests to restore a session under a pair of ids that no session has, or to end one that is not there.
     SessionNotFound = "session_not_found",
     /// Log lines held back by the limit per reason.
     LogSuppressed = "log_suppressed",

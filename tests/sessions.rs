@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -209,6 +210,8 @@ fn without_positions_nothing_is_missing() {
     peer.expect_frame(OpCode::PING, b"probe");
     peer.send(&frame(OpCode::PONG, b"probe"));
     assert_eq!(query_session(&mut peer)["linkQuality"], "good");
+    // The other one was as silent, and would meet a ping where it waits for its acknowledgement.
+    let mut publisher = Peer::open(&server);
     for n in 4..=5 {
         publish(&mut publisher, "kept:a", &n.to_string());
         assert_eq!(peer.json()["offset"], n);
@@ -455,6 +458,324 @@ fn a_session_can_be_asked_about() {
     let mut peer = Peer::open(&server);
     let restored = restore(&mut peer, &pair, "");
     assert_eq!(restored["subscriptions"].as_array().map(Vec::len), Some(2));
+}
+
+/// `kept:` as in the configuration, and `acked:` in a log.
+fn start_acked(folder: &Path) -> Server {
+    let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
+    let text =
+        format!("{CONFIGURATION}\n[namespaces.acked]\nlevel = \"acked\"\nack_timeout = \"1h\"\n");
+    fs::write(folder.join("stentor.toml"), text).expect("it is ours");
+    Server::start(&["--config", &path("stentor.toml"), "--store", &path("log")])
+}
+
+#[test]
+fn what_was_not_acknowledged_comes_again_with_the_session() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = start_acked(folder.path());
+    let mut publisher = Peer::open(&server);
+    // Whatever the hash, both shards are the home of some of them, and of the sessions.
+    for round in 0..8 {
+        let channel = format!("acked:{round}");
+        let (mut peer, pair) = open(&server);
+        subscribe(&mut peer, &channel);
+        for n in 1..=8 {
+            publish(&mut publisher, &channel, &n.to_string());
+        }
+        let take = |peer: &mut Peer, offsets: &[u64]| -> Vec<String> {
+            let expected = offsets.iter().map(|offset| {
+                let message = peer.json();
+                assert_eq!(
+                    (&message["data"], &message["offset"]),
+                    (&json!(offset), &json!(offset))
+                );
+                message["messageId"].as_str().expect("an id").to_owned()
+            });
+            expected.collect()
+        };
+        let ids = take(&mut peer, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        for offset in [1, 2, 4, 5, 7] {
+            peer.send_text(&format!(r#"{{"type":"ack","messageId":"{}"}}"#, ids[offset - 1]));
+        }
+        peer.expect_idle();
+        peer.abort();
+        publish(&mut publisher, &channel, "9");
+        let (mut peer, second) = open(&server);
+        let restored = restore(&mut peer, &pair, "");
+        assert_eq!(listed(&restored, &channel)["offset"], 2);
+        assert_eq!(take(&mut peer, &[3, 6, 8, 9])[..2], [ids[2].clone(), ids[5].clone()]);
+        peer.expect_idle();
+        // Once more, from a place that the client names: an acknowledgement up to there.
+        peer.send_text(&format!(r#"{{"type":"ack","messageId":"{}"}}"#, ids[7]));
+        peer.expect_idle();
+        peer.abort();
+        let pair = Pair { connection: second.connection, ..pair };
+        let (mut peer, third) = open(&server);
+        let restored = restore(&mut peer, &pair, &format!(r#","positions":{{"{channel}":4}}"#));
+        assert_eq!(listed(&restored, &channel)["offset"], 4);
+        take(&mut peer, &[6, 9]);
+        peer.expect_idle();
+        peer.abort();
+        // It never goes back, and a place that is not there is told.
+        let pair = Pair { connection: third.connection, ..pair };
+        let (mut peer, fourth) = open(&server);
+        let restored = restore(&mut peer, &pair, &format!(r#","positions":{{"{channel}":1}}"#));
+        assert_eq!(listed(&restored, &channel)["offset"], 5);
+        take(&mut peer, &[6, 9]);
+        peer.abort();
+        let pair = Pair { connection: fourth.connection, ..pair };
+        let (mut peer, fifth) = open(&server);
+        let restored = restore(&mut peer, &pair, &format!(r#","positions":{{"{channel}":99}}"#));
+        assert_eq!(listed(&restored, &channel)["reason"], "future");
+        peer.expect_idle();
+        peer.abort();
+        // Nothing was acknowledged by that.
+        let pair = Pair { connection: fifth.connection, ..pair };
+        let (mut peer, _) = open(&server);
+        restore(&mut peer, &pair, "");
+        take(&mut peer, &[6]);
+    }
+}
+
+const KEYS: &str = "alice alice-0123456789abcdef\nbob bob-0123456789abcdef\n";
+const ALICE: &str = "alice-0123456789abcdef";
+const BOB: &str = "bob-0123456789abcdef";
+
+fn start_with_users(flags: &[&str]) -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let text = format!("{CONFIGURATION}\n[namespaces.chat]\ndirect = true\n");
+    fs::write(path("stentor.toml"), text).expect("it is ours");
+    fs::write(path("keys"), KEYS).expect("it is ours");
+    let named = ["--config", &path("stentor.toml"), "--auth-keys", &path("keys")];
+    let server = Server::start(&[&named, flags].concat());
+    (folder, server)
+}
+
+#[track_caller]
+fn authenticate(peer: &mut Peer, token: &str) -> Value {
+    peer.send_text(&format!(r#"{{"type":"auth","id":"a","payload":{{"token":"{token}"}}}}"#));
+    let answer = peer.json();
+    assert_eq!(answer["requestId"], "a", "{answer}");
+    answer
+}
+
+#[test]
+fn a_session_keeps_its_user() {
+    let (_folder, server) = start_with_users(&["--set", "auth.required=true"]);
+    // Whatever the shards.
+    for round in 0..8 {
+        let (mut peer, pair) = open(&server);
+        authenticate(&mut peer, ALICE);
+        subscribe(&mut peer, "kept:a");
+        if round % 2 == 0 {
+            peer.abort();
+        }
+        // Another user has no use for it, wherever it is.
+        let (mut other, _) = open(&server);
+        authenticate(&mut other, BOB);
+        expect_error(&mut other, &pair.request(""), "session_not_found");
+        // Who names the pair is authenticated by that.
+        let (mut next, second) = open(&server);
+        expect_error(
+            &mut next,
+            r#"{"type":"query","payload":{"resource":"session"}}"#,
+            "unauthenticated",
+        );
+        let restored = restore(&mut next, &pair, "");
+        assert_eq!(restored["userId"], "alice", "{restored}");
+        assert_eq!(listed(&restored, "kept:a")["recovered"], true);
+        assert_eq!(query_session(&mut next)["userId"], "alice");
+        // Behind the answer nothing can miss it.
+        authenticate(&mut next, ALICE);
+        other.send_text(
+            r#"{"action":"publish","to":{"user":"alice"},"channel":"chat:x","data":7,"id":1}"#,
+        );
+        assert_eq!(other.json()["type"], "ack");
+        assert_eq!(next.json()["data"], 7);
+        // The same user, on a connection that is that user's already.
+        let (mut last, _) = open(&server);
+        authenticate(&mut last, ALICE);
+        let pair = Pair { connection: second.connection, ..pair };
+        assert_eq!(restore(&mut last, &pair, "")["userId"], "alice");
+        next.expect_close(4005, "session_moved");
+    }
+}
+
+#[test]
+fn a_session_of_nobody_becomes_a_users_but_authenticates_nobody() {
+    let (_folder, server) = start_with_users(&[]);
+    let (mut peer, pair) = open(&server);
+    subscribe(&mut peer, "kept:a");
+    peer.abort();
+    let (mut peer, second) = open(&server);
+    authenticate(&mut peer, ALICE);
+    assert_eq!(restore(&mut peer, &pair, "")["userId"], "alice");
+    peer.abort();
+    let (mut peer, third) = open(&server);
+    let pair = Pair { connection: second.connection, ..pair };
+    assert_eq!(restore(&mut peer, &pair, "")["userId"], "alice");
+    assert_eq!(authenticate(&mut peer, BOB)["code"], "permission_denied");
+    peer.abort();
+    let (mut peer, _) = open(&server);
+    authenticate(&mut peer, BOB);
+    let pair = Pair { connection: third.connection, ..pair };
+    expect_error(&mut peer, &pair.request(""), "session_not_found");
+    let (_folder, server) = start_with_users(&["--set", "auth.required=true"]);
+    let (peer, pair) = open(&server);
+    peer.abort();
+    server.wait_for_counter("sessions_parked", 1);
+    let (mut peer, _) = open(&server);
+    expect_error(&mut peer, &pair.request(""), "unauthenticated");
+    authenticate(&mut peer, ALICE);
+    assert_eq!(restore(&mut peer, &pair, "")["userId"], "alice");
+}
+
+/// A request that is answered by a response, with its payload.
+#[track_caller]
+fn respond(peer: &mut Peer, request: &str) -> Value {
+    peer.send_text(request);
+    let answer = peer.json();
+    assert_eq!(
+        (&answer["type"], &answer["requestId"]),
+        (&json!("response"), &json!(3)),
+        "{answer}"
+    );
+    answer["payload"].clone()
+}
+
+const LIST: &str = r#"{"type":"query","id":3,"payload":{"resource":"sessions"}}"#;
+
+fn end(session: &str) -> String {
+    format!(r#"{{"type":"end_session","id":3,"sessionId":"{session}"}}"#)
+}
+
+#[test]
+fn users_list_and_end_their_sessions() {
+    let (_folder, server) = start_with_users(&["--shards", "2"]);
+    let (mut nobody, own) = open(&server);
+    expect_error(&mut nobody, LIST, "unauthenticated");
+    expect_error(&mut nobody, &end(&own.session), "unauthenticated");
+    for shard in ["0000", "0001", "0000", "0001"] {
+        let (mut first, own) = open_on(&server, shard);
+        authenticate(&mut first, ALICE);
+        let only = respond(&mut first, LIST);
+        assert_eq!(
+            (only["sessions"].as_array().map(Vec::len), &only["more"]),
+            (Some(1), &json!(false))
+        );
+        assert_eq!(only["sessions"][0]["sessionId"], own.session);
+        // One that stays on its connection, one that has moved, one that is parked, on either shard.
+        let mut kept = Vec::new();
+        let mut parked = Vec::new();
+        for shard in ["0000", "0001"] {
+            let (mut fresh, pair) = open_on(&server, shard);
+            authenticate(&mut fresh, ALICE);
+            kept.push((fresh, pair.session));
+            let (mut moving, pair) = open_on(&server, shard);
+            authenticate(&mut moving, ALICE);
+            subscribe(&mut moving, "kept:a");
+            let (mut moved, _) = open(&server);
+            restore(&mut moved, &pair, "");
+            kept.push((moved, pair.session));
+            let (mut leaving, pair) = open_on(&server, shard);
+            authenticate(&mut leaving, ALICE);
+            subscribe(&mut leaving, "kept:a");
+            subscribe(&mut leaving, "kept:b");
+            let before = server.counter("sessions_parked");
+            leaving.close();
+            server.wait_for_counter("sessions_parked", before + 1);
+            parked.push(pair);
+        }
+        let listed = respond(&mut first, LIST);
+        let lines = listed["sessions"].as_array().expect("a list");
+        assert_eq!(lines.len(), 7, "{listed}");
+        let of = |session: &str| {
+            let found = lines.iter().find(|line| line["sessionId"] == session);
+            found.unwrap_or_else(|| panic!("{session} is not in {listed}"))
+        };
+        for (number, (_, session)) in kept.iter().enumerate() {
+            let line = of(session);
+            assert_eq!(
+                (&line["connected"], &line["subscriptions"]),
+                (&json!(true), &json!(number % 2))
+            );
+            assert!(line["since"].as_u64().is_some_and(|since| since > 1_500_000_000_000));
+        }
+        for pair in &parked {
+            let line = of(&pair.session);
+            assert_eq!((&line["connected"], &line["subscriptions"]), (&json!(false), &json!(2)));
+            assert!(line["since"].as_u64().is_some_and(|since| since > 1_500_000_000_000));
+        }
+        // They are nobody else's.
+        let (mut other, _) = open(&server);
+        authenticate(&mut other, BOB);
+        let theirs = respond(&mut other, LIST).to_string();
+        for session in kept.iter().map(|(_, session)| session).chain([&parked[0].session]) {
+            assert!(!theirs.contains(session.as_str()), "{theirs}");
+            expect_error(&mut other, &end(session), "session_not_found");
+        }
+        for (mut peer, session) in kept {
+            peer.expect_idle();
+            assert_eq!(respond(&mut first, &end(&session)), json!({"ended": true}));
+            peer.expect_close(4003, "session_ended");
+            expect_error(&mut first, &end(&session), "session_not_found");
+        }
+        for pair in parked {
+            assert_eq!(respond(&mut first, &end(&pair.session)), json!({"ended": true}));
+            expect_error(&mut first, &pair.request(""), "session_not_found");
+        }
+        for unknown in ["", "x", &format!("ffff{}", &own.session[4..])] {
+            expect_error(&mut first, &end(unknown), "session_not_found");
+        }
+        // Its own, with the answer before the end; it leaves nothing.
+        assert_eq!(respond(&mut first, LIST), only);
+        assert_eq!(respond(&mut first, &end(&own.session)), json!({"ended": true}));
+        first.expect_close(4003, "session_ended");
+        let (mut next, _) = open(&server);
+        expect_error(&mut next, &own.request(""), "session_not_found");
+    }
+    assert_eq!(server.counter("sessions_ended"), 4 * 7);
+}
+
+#[test]
+fn a_list_of_sessions_is_bounded() {
+    let (_folder, server) = start_with_users(&["--shards", "2"]);
+    for _ in 0..103 {
+        let (mut peer, _) = open(&server);
+        authenticate(&mut peer, ALICE);
+        peer.close();
+    }
+    server.wait_for_counter("sessions_parked", 103);
+    let (mut peer, own) = open(&server);
+    authenticate(&mut peer, ALICE);
+    let listed = respond(&mut peer, LIST);
+    assert_eq!(
+        (listed["sessions"].as_array().map(Vec::len), &listed["more"]),
+        (Some(100), &json!(true))
+    );
+    assert_eq!(listed["sessions"][0]["sessionId"], own.session);
+}
+
+#[test]
+fn without_room_for_its_user_a_session_waits() {
+    let flags = ["--shards", "1", "--set", "auth.max_connections_per_user=1"];
+    let (_folder, server) = start_with_users(&flags);
+    let (mut peer, pair) = open(&server);
+    authenticate(&mut peer, ALICE);
+    subscribe(&mut peer, "kept:a");
+    peer.abort();
+    server.wait_for_counter("sessions_parked", 1);
+    let (mut peer, _) = open(&server);
+    authenticate(&mut peer, ALICE);
+    let (mut next, _) = open(&server);
+    subscribe(&mut next, "kept:own");
+    expect_error(&mut next, &pair.request(""), "unavailable");
+    peer.close();
+    server.wait_for_counter("sessions_parked", 3);
+    assert_eq!(restore(&mut next, &pair, "")["userId"], "alice");
+    publish(&mut Peer::open(&server), "kept:own", "1");
+    assert_eq!(next.json()["data"], 1);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, 
 pub use places::Places;
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
-pub use sessions::{Sessions, SessionsTally};
+pub use sessions::{Ending, Sessions, SessionsTally};
 pub use topics::home_of;
 pub use users::JoinError;
 

@@ -4,11 +4,13 @@
 //! Until then a subscription with a history is a cursor that does not read, and one without waits beside
 //! those whose home has not answered.
 
+use super::acking::Unacked;
 use super::cursors::CursorState;
 use super::effect::{Effect, Resumed};
 use super::topics::{Hold, Interest, TopicKey, Waiting};
 use super::{Broker, NO_HISTORY};
-use crate::ids::{Token, TopicName};
+use crate::config::Level;
+use crate::ids::{Position, Token, TopicName};
 use crate::message::{Begin, Opening, SessionSubscription};
 use crate::proto::{ErrorCode, Recovery, Standing, Start, Unavailable};
 
@@ -47,9 +49,18 @@ impl Broker {
     ) {
         let mut entries = Vec::with_capacity(wanted.len());
         for (subscription, start) in wanted {
+            let start = self.unacked_start(&subscription, start);
             let (topic, outcome) = match self.resume_one(token, &subscription.topic, start, effects)
             {
-                Ok((topic, outcome)) => (topic, outcome.map(Ok)),
+                Ok((topic, outcome)) => {
+                    let is_lost = |standing: Standing| {
+                        standing.recovery.is_some_and(|recovery| recovery.outcome.is_err())
+                    };
+                    if topic.is_some() && !outcome.is_some_and(is_lost) {
+                        self.resume_unacked(token, &subscription, start);
+                    }
+                    (topic, outcome.map(Ok))
+                }
                 Err(code) => (None, Some(Err(code))),
             };
             entries.push(Entry { subscription, topic, outcome });
@@ -59,12 +70,15 @@ impl Broker {
     }
 
     /// What the connection is subscribed to, for its session: only what its client was told of, or will
-    /// be, with `places`. What a session could not get back here is among it.
+    /// be, with `places`; of acked topics with what it has acknowledged. What a session could not get back
+    /// here is among it.
     pub fn session_subscriptions(
-        &self,
+        &mut self,
         token: Token,
         places: &super::Places,
     ) -> Vec<SessionSubscription> {
+        let mut unacked = self.unacked(token);
+        unacked.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
         let mut subscriptions = Vec::new();
         for &key in self.members.topics(token) {
             let topic = self.topics.topic(key);
@@ -78,7 +92,13 @@ impl Broker {
                 None => topic.subscribers.contains(token.slot) || self.is_held(key, token),
             };
             if is_known {
-                subscriptions.push(SessionSubscription { topic: topic.name.clone(), position });
+                let topic = topic.name.clone();
+                let found = unacked.binary_search_by(|unacked| unacked.topic.cmp(&topic)).ok();
+                let (position, acked) = found.map_or((position, Box::default()), |found| {
+                    let unacked = &unacked[found];
+                    (Some(unacked.position), unacked.acked.as_slice().into())
+                });
+                subscriptions.push(SessionSubscription { topic, position, acked });
             }
         }
         let refused = |entry: &&Entry| matches!(entry.outcome, Some(Err(_)));
@@ -96,7 +116,8 @@ impl Broker {
             if let Some(standing) = self.standing(key, token) {
                 let recovery = Some(Recovery { outcome: Ok(()), count: 0 });
                 let topic = self.topics.topic(key).name.clone();
-                let subscription = SessionSubscription { topic, position: standing.position };
+                let (position, acked) = (standing.position, Box::default());
+                let subscription = SessionSubscription { topic, position, acked };
                 let outcome = Ok(Standing { recovery, ..standing });
                 standings.push(Resumed { subscription, outcome });
             }
@@ -108,6 +129,36 @@ impl Broker {
     pub fn subscriptions(&self, token: Token) -> usize {
         let topics = self.members.topics(token).iter();
         topics.filter(|key| !self.topics.topic(**key).name.is_inbox()).count()
+    }
+
+    /// Where a subscription that its client says begins at `start` does begin. Of an acked topic the client
+    /// has acknowledged everything up to where it is, and never less than before.
+    fn unacked_start(&self, subscription: &SessionSubscription, start: Start) -> Start {
+        let is_acked = self.options(&subscription.topic).level == Level::Acked;
+        match (start, subscription.position) {
+            (Start::Recover { epoch, offset }, Some(kept))
+                if is_acked && epoch.is_none_or(|epoch| epoch == kept.epoch) =>
+            {
+                Start::Recover { epoch, offset: offset.max(kept.offset) }
+            }
+            _ => start,
+        }
+    }
+
+    /// What was acknowledged behind the place where a subscription begins is not sent again.
+    fn resume_unacked(
+        &mut self,
+        token: Token,
+        SessionSubscription { topic, position, acked }: &SessionSubscription,
+        start: Start,
+    ) {
+        let (Start::Recover { epoch, offset }, Some(kept)) = (start, *position) else { return };
+        if epoch.is_none_or(|epoch| epoch == kept.epoch) {
+            let behind = acked.iter().filter(|(_, last)| *last > offset);
+            let acked = behind.map(|(first, last)| ((*first).max(offset + 1), *last)).collect();
+            let position = Position { offset, ..kept };
+            self.restore_unacked(token, &Unacked { topic: topic.clone(), position, acked });
+        }
     }
 
     fn resume_one(
@@ -181,8 +232,11 @@ impl Broker {
         opening: &Opening,
     ) -> Standing {
         let Opening { position, recovery, .. } = *opening;
-        self.tally.not_recovered +=
-            u64::from(recovery.is_some_and(|recovery| recovery.outcome.is_err()));
+        if recovery.is_some_and(|recovery| recovery.outcome.is_err()) {
+            self.tally.not_recovered += 1;
+            // What was acknowledged was of another place.
+            self.acks.remove(token, key);
+        }
         self.insert_cursor(key, token, CursorState::Held { next: position.offset + 1 });
         Standing { position: Some(position), recovery }
     }

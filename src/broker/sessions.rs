@@ -4,13 +4,13 @@
 //! A session is had by one connection at most. To give it to another one its home asks for it back
 //! (`Release`) and waits until whoever has it has sent it (`Park`), or ended it (`Forget`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use hashbrown::HashMap;
 
 use crate::config;
-use crate::ids::{ConnectionId, Moment, SessionId, ShardId};
+use crate::ids::{ConnectionId, Moment, SessionId, ShardId, UserName};
 use crate::message::{Holder, RestoreRequest, SessionMessage, SessionState};
 use crate::proto::ErrorCode;
 
@@ -37,6 +37,8 @@ struct Entry {
     /// Secrets of the connections that the client may name: the last one, and the one that it named to get
     /// there, for it may not have heard of the last one.
     proofs: [u128; 2],
+    /// Whose it is, as far as that is known here: not if its connection has authenticated since it got it.
+    user: Option<UserName>,
     stage: Stage,
 }
 
@@ -50,6 +52,19 @@ enum Stage {
     Moving { from: Holder, waiting: Vec<RestoreRequest> },
 }
 
+/// What becomes of a session that is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was parked.
+    Ended,
+    /// It is another user's, or nobody's.
+    NotFound,
+    /// This connection has it, or had it until just now.
+    Held(Holder),
+    /// There is none, or it has never left the connection it began on.
+    Unknown,
+}
+
 /// The sessions at home on one shard, by their secrets. One that has never left its first connection is not
 /// here.
 #[derive(Debug)]
@@ -57,6 +72,8 @@ pub struct Sessions {
     entries: HashMap<u128, Entry, foldhash::fast::RandomState>,
     /// By the time they expire, then in the order they came.
     parked: BTreeMap<(Moment, u64), u128>,
+    /// Those of `parked` that are somebody's, by user.
+    users: HashMap<UserName, BTreeSet<u128>, foldhash::quality::RandomState>,
     last_number: u64,
     /// Bytes of all that are parked, at most `limits.memory`.
     bytes: usize,
@@ -69,6 +86,7 @@ impl Sessions {
         Self {
             entries: HashMap::default(),
             parked: BTreeMap::new(),
+            users: HashMap::default(),
             last_number: 0,
             bytes: 0,
             limits,
@@ -85,23 +103,25 @@ impl Sessions {
         mem::take(&mut self.tally)
     }
 
-    /// A client wants to go on with a session. `fresh`: the connection that it names, if that is here and
-    /// has the session since it began.
+    /// A client wants to go on with a session. `fresh`: the connection that it names, and whose that is, if
+    /// it is here and has the session since it began.
     pub fn restore(
         &mut self,
         request: RestoreRequest,
-        fresh: Option<Holder>,
+        fresh: Option<(Holder, Option<UserName>)>,
         now: Moment,
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
         let secret = request.session.secret;
-        if let Some(holder) = fresh {
+        if let Some((holder, user)) = fresh {
             let proofs = [request.proof.secret; 2];
-            let entry = || Entry { proofs, stage: Stage::Live(holder) };
+            let entry = || Entry { proofs, user, stage: Stage::Live(holder) };
             self.entries.entry(secret).or_insert_with(entry);
         }
         let entry = self.entries.get_mut(&secret);
-        let Some(entry) = entry.filter(|entry| entry.proofs.contains(&request.proof.secret)) else {
+        let Some(entry) = entry.filter(|entry| {
+            entry.proofs.contains(&request.proof.secret) && request.may_have(entry.user.as_ref())
+        }) else {
             messages.push(refusal(request, ErrorCode::SessionNotFound));
             return;
         };
@@ -111,13 +131,15 @@ impl Sessions {
             }
             Stage::Parked { state, key } => {
                 let (state, key) = (mem::take(state), *key);
+                let bytes = SESSION_BYTES + state.bytes();
+                let user = state.user.clone();
                 entry.grant(request, state, messages);
-                self.unlist(key, messages.last());
+                self.parked.remove(&key);
+                self.unlist(secret, user.as_ref(), bytes);
             }
             Stage::Live(holder) => {
-                let from = *holder;
+                let (from, session) = (*holder, request.session);
                 entry.stage = Stage::Moving { from, waiting: vec![request] };
-                let session = request.session;
                 messages.push((from.shard, SessionMessage::Release { session, from }));
             }
             Stage::Moving { waiting, .. } if waiting.len() < WAITING_MAX => waiting.push(request),
@@ -136,27 +158,36 @@ impl Sessions {
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
         // Without an entry it was fresh.
-        let entry = self
-            .entries
-            .entry(session.secret)
-            .or_insert_with(|| Entry { proofs: [connection.secret; 2], stage: Stage::Live(from) });
+        let entry = self.entries.entry(session.secret).or_insert_with(|| Entry {
+            proofs: [connection.secret; 2],
+            user: None,
+            stage: Stage::Live(from),
+        });
         match &mut entry.stage {
             Stage::Live(holder) if *holder == from => {}
             Stage::Moving { from: holder, waiting } if *holder == from => {
-                let mut waiting = mem::take(waiting).into_iter();
-                if let Some(first) = waiting.next() {
-                    entry.grant(first, state, messages);
+                let waiting = mem::take(waiting).into_iter();
+                let (mut waiting, strangers): (Vec<_>, Vec<_>) =
+                    waiting.partition(|request| request.may_have(state.user.as_ref()));
+                let refused = |request| refusal(request, ErrorCode::SessionNotFound);
+                messages.extend(strangers.into_iter().map(refused));
+                if !waiting.is_empty() {
+                    entry.grant(waiting.remove(0), state, messages);
+                    for request in waiting {
+                        self.restore(request, None, now, messages);
+                    }
+                    return;
                 }
-                for request in waiting {
-                    self.restore(request, None, now, messages);
-                }
-                return;
             }
             Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
         }
         let bytes = SESSION_BYTES + state.bytes();
         self.last_number += 1;
         let key = (now.after(self.limits.ttl), self.last_number);
+        entry.user = state.user.clone();
+        if let Some(user) = &state.user {
+            self.users.entry_ref(user).or_default().insert(session.secret);
+        }
         entry.stage = Stage::Parked { state, key };
         self.parked.insert(key, session.secret);
         self.bytes += bytes;
@@ -202,7 +233,7 @@ impl Sessions {
         let Some((_, secret)) = self.parked.pop_first() else { return false };
         if let Some(Entry { stage: Stage::Parked { state, .. }, .. }) = self.entries.remove(&secret)
         {
-            self.bytes -= SESSION_BYTES + state.bytes();
+            self.unlist(secret, state.user.as_ref(), SESSION_BYTES + state.bytes());
         }
         if self.entries.is_empty() {
             // Gives the memory of a past crowd back.
@@ -211,11 +242,45 @@ impl Sessions {
         true
     }
 
-    /// A parked session was granted with this message.
-    fn unlist(&mut self, key: (Moment, u64), granted: Option<&(ShardId, SessionMessage)>) {
-        self.parked.remove(&key);
-        if let Some((_, SessionMessage::Granted { state, .. })) = granted {
-            self.bytes -= SESSION_BYTES + state.bytes();
+    /// The parked sessions of a user: their secrets, until when they are kept, and how many subscriptions
+    /// they have.
+    pub fn parked_of(&self, user: &UserName) -> impl Iterator<Item = (u128, Moment, usize)> {
+        self.users.get(user).into_iter().flatten().filter_map(|secret| {
+            match self.entries.get(secret)?.stage {
+                Stage::Parked { ref state, key: (until, _) } => {
+                    Some((*secret, until, state.subscriptions.len()))
+                }
+                Stage::Live(_) | Stage::Moving { .. } => None,
+            }
+        })
+    }
+
+    /// Ends a session of a user, if it is parked.
+    pub fn end(&mut self, session: SessionId, user: &UserName) -> Ending {
+        let Some(entry) = self.entries.get(&session.secret) else { return Ending::Unknown };
+        match entry.stage {
+            _ if entry.user.as_ref().is_some_and(|other| other != user) => Ending::NotFound,
+            Stage::Live(holder) | Stage::Moving { from: holder, .. } => Ending::Held(holder),
+            Stage::Parked { .. } if entry.user.is_none() => Ending::NotFound,
+            Stage::Parked { ref state, key } => {
+                let bytes = SESSION_BYTES + state.bytes();
+                self.entries.remove(&session.secret);
+                self.parked.remove(&key);
+                self.unlist(session.secret, Some(user), bytes);
+                Ending::Ended
+            }
+        }
+    }
+
+    /// A session is parked no longer.
+    fn unlist(&mut self, secret: u128, user: Option<&UserName>, bytes: usize) {
+        self.bytes -= bytes;
+        let Some(user) = user else { return };
+        if let Some(secrets) = self.users.get_mut(user) {
+            secrets.remove(&secret);
+            if secrets.is_empty() {
+                self.users.remove(user);
+            }
         }
     }
 }
@@ -228,6 +293,7 @@ impl Entry {
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
         self.proofs = [request.connection.secret, request.proof.secret];
+        self.user = state.user.clone().or_else(|| request.user.clone());
         self.stage = Stage::Live(request.to);
         messages.push((request.to.shard, SessionMessage::Granted { request, state }));
     }

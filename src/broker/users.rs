@@ -20,9 +20,9 @@ use crate::proto::{Start, encoder, inbox};
 pub struct Users {
     /// By slot.
     members: HashMap<u32, Member, foldhash::fast::RandomState>,
-    /// Connections of each; never 0. Names come from the operator's keys, and yet are hashed with a
+    /// The slots of each; never none. Names come from the operator's keys, and yet are hashed with a
     /// random seed.
-    connections: HashMap<UserName, u32, foldhash::quality::RandomState>,
+    connections: HashMap<UserName, Vec<u32>, foldhash::quality::RandomState>,
     users_max: usize,
     connections_max: u32,
 }
@@ -66,15 +66,15 @@ impl Users {
     fn insert(&mut self, token: Token, user: &UserName) -> Result<(), JoinError> {
         let users = self.connections.len();
         match self.connections.get_mut(user) {
-            Some(count) if *count >= self.connections_max => {
+            Some(slots) if slots.len() >= self.connections_max as usize => {
                 return Err(JoinError::TooManyConnections { limit: self.connections_max });
             }
-            Some(count) => *count += 1,
+            Some(slots) => slots.push(token.slot),
             None if users >= self.users_max => {
                 return Err(JoinError::TooManyUsers { limit: self.users_max });
             }
             None => {
-                self.connections.insert(user.clone(), 1);
+                self.connections.insert(user.clone(), vec![token.slot]);
             }
         }
         let member = Member { generation: token.generation, user: user.clone() };
@@ -87,9 +87,9 @@ impl Users {
             return;
         }
         let Some(Member { user, .. }) = self.members.remove(&token.slot) else { return };
-        if let Some(count) = self.connections.get_mut(&user) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(slots) = self.connections.get_mut(&user) {
+            slots.retain(|slot| *slot != token.slot);
+            if slots.is_empty() {
                 self.connections.remove(&user);
             }
         }
@@ -122,7 +122,12 @@ impl Broker {
                 self.subscribe(request, effects)
             };
             if let Err(error) = outcome {
-                self.leave(token, effects);
+                // What the connection has subscribed to by itself stays.
+                for joined in 0..index {
+                    let topic = TopicName::inbox(&self.inboxes[joined], user);
+                    self.unsubscribe(token, &topic, effects);
+                }
+                self.leave_user(token);
                 return Err(match error {
                     SubscribeError::Congested => JoinError::Congested,
                     SubscribeError::TableFull { limit } => JoinError::TableFull { limit },
@@ -133,6 +138,16 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// The connections of a user that are here, no more than `max` of them.
+    pub fn connections_of(&self, user: &UserName, max: usize) -> Vec<Token> {
+        let slots = self.users.connections.get(user).into_iter().flatten().take(max);
+        let token = |slot: &u32| {
+            let Member { generation, .. } = self.users.members.get(slot)?;
+            Some(Token { slot: *slot, generation: *generation })
+        };
+        slots.filter_map(token).collect()
     }
 
     /// Inboxes of each user.
@@ -250,8 +265,8 @@ mod tests {
                     prop_assert_eq!(user, (who != 99).then(|| who.to_string()));
                 }
                 prop_assert_eq!(users.members.len(), model.len());
-                let connections: u32 = users.connections.values().sum();
-                prop_assert_eq!(connections as usize, model.len());
+                let connections: usize = users.connections.values().map(Vec::len).sum();
+                prop_assert_eq!(connections, model.len());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Sessions between shards: their homes keep those without a connection, and know who has the others.
 
-use crate::ids::{ConnectionId, Position, SessionId, ShardId, Token, TopicName};
+use crate::ids::{ConnectionId, Position, SessionId, ShardId, Token, TopicName, UserName};
 use crate::proto::ErrorCode;
 
 /// A connection that has, or is to have, a session.
@@ -26,6 +26,17 @@ pub enum SessionMessage {
     Park { session: SessionId, connection: ConnectionId, from: Holder, state: SessionState },
     /// To the home: the session has ended with its connection, or been left for another one.
     Forget { session: SessionId, from: Holder },
+    /// To every shard: which sessions of the user are there? Answered by `Listed`.
+    List { user: UserName, to: Holder },
+    /// To the shard of the connection that wants to know.
+    Listed { to: Holder, lines: SessionLines },
+    /// To the home: the session is to end. Answered by `Ended`.
+    End(EndRequest),
+    /// From the home: the session of this connection is to end, with it. If the connection has it no longer
+    /// the home is asked again.
+    EndHeld { holder: Holder, request: EndRequest },
+    /// To the shard of the connection that wants it to end: it has ended, or is not there.
+    Ended { request: EndRequest, found: bool },
 }
 
 impl SessionMessage {
@@ -33,16 +44,21 @@ impl SessionMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Granted { state, .. } | Self::Park { state, .. } => state.bytes(),
+            Self::Listed { lines, .. } => size_of_val(&*lines.lines),
             Self::Restore(_)
             | Self::Refused { .. }
             | Self::Release { .. }
-            | Self::Forget { .. } => 0,
+            | Self::Forget { .. }
+            | Self::List { .. }
+            | Self::End(_)
+            | Self::EndHeld { .. }
+            | Self::Ended { .. } => 0,
         }
     }
 }
 
 /// What a client says who restores a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRequest {
     pub session: SessionId,
     /// The connection that the client had it on: who names both may have it.
@@ -50,11 +66,52 @@ pub struct RestoreRequest {
     /// The connection that is to have it.
     pub to: Holder,
     pub connection: ConnectionId,
+    /// Whose that connection is already: it cannot have the session of anybody else.
+    pub user: Option<UserName>,
+}
+
+impl RestoreRequest {
+    /// Whether a session of this user may be had with it.
+    pub fn may_have(&self, user: Option<&UserName>) -> bool {
+        self.user.as_ref().zip(user).is_none_or(|(one, other)| one == other)
+    }
+}
+
+/// Who wants a session to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndRequest {
+    pub session: SessionId,
+    /// Whose session it must be.
+    pub user: UserName,
+    /// The connection that is to be told.
+    pub to: Holder,
+    /// Raw JSON of the client.
+    pub request_id: Option<Box<str>>,
+}
+
+/// Sessions of one user, in a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionLines {
+    pub lines: Vec<SessionLine>,
+    /// There are more than the list may have.
+    pub more: bool,
+}
+
+/// What is told of a session in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLine {
+    pub session: SessionId,
+    pub connected: bool,
+    pub subscriptions: usize,
+    /// Since when its connection is there, or is not: Unix time in milliseconds.
+    pub since: u64,
 }
 
 /// What a session keeps while it has no connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionState {
+    /// Whose it is, and its next connection with it.
+    pub user: Option<UserName>,
     pub subscriptions: Box<[SessionSubscription]>,
 }
 
@@ -62,8 +119,12 @@ pub struct SessionState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSubscription {
     pub topic: TopicName,
-    /// What the client surely has of it. `None`: it has no history.
+    /// What the client surely has of it; of an acked topic, what it has acknowledged without a hole.
+    /// `None`: it has no history.
     pub position: Option<Position>,
+    /// Of an acked topic: what is acknowledged behind that. First and last offsets, both included, in
+    /// order.
+    pub acked: Box<[(u64, u64)]>,
 }
 
 impl SessionState {
@@ -72,8 +133,10 @@ impl SessionState {
         /// Of the name's own allocation, beyond its text.
         const NAME_BYTES: usize = 32;
         let bytes = |subscription: &SessionSubscription| {
-            size_of::<SessionSubscription>() + NAME_BYTES + subscription.topic.len()
+            let ranges = size_of_val(&*subscription.acked);
+            size_of::<SessionSubscription>() + NAME_BYTES + subscription.topic.len() + ranges
         };
-        self.subscriptions.iter().map(bytes).sum()
+        let user = self.user.as_ref().map_or(0, |user| NAME_BYTES + user.len());
+        user + self.subscriptions.iter().map(bytes).sum::<usize>()
     }
 }

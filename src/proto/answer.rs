@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{ConnectionId, Position, SessionId};
+use crate::ids::{ConnectionId, Position, SessionId, UserName};
 use crate::proto::command::{Rejection, RequestId};
 use crate::proto::encoding::Encoding;
 use crate::proto::recall::{Restored, Standing, Unavailable};
@@ -67,6 +67,8 @@ pub enum Answer<'a> {
     SessionRestored {
         session_id: SessionId,
         connection_id: ConnectionId,
+        /// Whose both are, if they are anybody's.
+        user: Option<&'a UserName>,
         /// Where each subscription stands, or why it is refused.
         subscriptions: &'a [Restored<'a>],
         id: Option<RequestId<'a>>,
@@ -119,11 +121,16 @@ impl Answer<'_> {
                 written!(encoding, publish_ack(id, message_id, channel, offset))
             }
             Self::Pong { id, timestamp } => written!(encoding, pong(id, timestamp)),
-            Self::SessionRestored { session_id, connection_id, subscriptions, id, message_id } => {
-                written!(
-                    encoding,
-                    session_restored(session_id, connection_id, subscriptions, id, message_id)
-                )
+            Self::SessionRestored {
+                session_id,
+                connection_id,
+                user,
+                subscriptions,
+                id,
+                message_id,
+            } => {
+                let ids = (session_id, connection_id);
+                written!(encoding, session_restored(ids, user, subscriptions, id, message_id))
             }
             Self::Welcome {
                 connection_id,

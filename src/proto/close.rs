@@ -9,7 +9,8 @@ use crate::proto::protocol_error::ProtocolError;
 /// The peer reads slower than it is sent to. It may come back and resume.
 pub const SLOW_CONSUMER: CloseCode = CloseCode::Library(4002);
 
-/// The server API has ended the connection; it is not to come back.
+/// The server API has ended the connection, or its user the session, from another connection perhaps. It is
+/// not to come back.
 pub const KICKED: CloseCode = CloseCode::Library(4003);
 
 /// Nothing, not even a pong, came from the peer for too long. It may come back and resume.
@@ -41,7 +42,7 @@ pub fn is_sendable_by_peer(code: u16) -> bool {
 /// Whether a connection that is closed with this code leaves nothing to come back to: its session ends
 /// with it.
 pub fn ends_session(code: CloseCode) -> bool {
-    code == CloseCode::Policy
+    matches!(code, CloseCode::Policy | KICKED)
 }
 
 /// Reads the unmasked payload of a close frame. `None`: it was empty, which is allowed.

@@ -10,7 +10,9 @@ use crate::proto::encoder::{Part, retained_fields, text_frame};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::recall::{Recovery, Standing, Unavailable};
-pub use session::{LinkQuality, SessionFacts, session_facts, session_restored};
+pub use session::{
+    LinkQuality, Listed, SessionFacts, session_facts, session_list, session_restored,
+};
 
 /// The version of the protocol this server speaks.
 pub const PROTOCOL_VERSION: &str = "1.2";

@@ -118,6 +118,8 @@ impl State {
             }
             Command::Auth { token: secret, id } => self.authenticate(token, &secret, id),
             Command::Session { id } => self.query_session(token, id),
+            Command::Sessions { id } => self.query_sessions(token, id),
+            Command::EndSession { session, id } => self.end_users_session(token, session, id),
             Command::RestoreSession { pair, claims, id } => {
                 self.restore_session(token, pair, claims, id);
             }

@@ -234,6 +234,7 @@ impl State {
 
     fn leave_broker(&mut self, token: Token) {
         self.joining.forget(token);
+        self.gatherings.forget(token);
         self.receipts.forget(token);
         self.end_session(token);
         let mut effects = std::mem::take(&mut self.effects);

@@ -28,6 +28,7 @@ mod sessions;
 pub(crate) mod simulation;
 mod timers;
 mod traffic;
+mod user_sessions;
 mod users;
 
 use std::collections::VecDeque;
@@ -245,6 +246,7 @@ struct State {
     next_message_id: u64,
     /// Connections that authenticate and whose inboxes are not all open.
     joining: users::Joining,
+    gatherings: user_sessions::Gatherings,
     receipts: receipts::Receipts,
     /// When accepting last paused, as long as that is news: the log says once that it pauses, and
     /// once that it goes on.
@@ -303,6 +305,7 @@ impl State {
             pong,
             next_message_id: 0,
             joining: users::Joining::default(),
+            gatherings: user_sessions::Gatherings::default(),
             receipts: receipts::Receipts::default(),
             accept_paused: None,
             shutdown: ending::Shutdown::default(),

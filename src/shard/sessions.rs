@@ -11,7 +11,7 @@ use super::connection::{Aside, Phase};
 use super::dispatch::BACKLOG_FULL;
 use super::identity::{Identity, Restoring};
 use crate::broker::Resumed;
-use crate::ids::{ConnectionId, SessionId, ShardId, Token};
+use crate::ids::{ConnectionId, SessionId, ShardId, Token, UserName};
 use crate::message::{
     Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription, ShardMessage,
 };
@@ -23,7 +23,7 @@ use crate::proto::{
 };
 
 /// For people, with `session_not_found`.
-const NOT_FOUND: &str = "no session has these ids, or it has ended";
+pub(super) const NOT_FOUND: &str = "no session has these ids, or it has ended";
 
 impl State {
     /// A client wants to go on with a session.
@@ -37,6 +37,7 @@ impl State {
         let shards = self.settings.metrics.shards().len();
         let Some(identity) = self.identity(token) else { return };
         let (connection, own) = (identity.connection_id, identity.session_id);
+        let user = identity.user.clone();
         let track = identity.track();
         if track.restoring.is_some() {
             let message = "a session is being restored on this connection already";
@@ -65,7 +66,7 @@ impl State {
             identity.track().restoring = Some(Box::new(restoring));
         }
         let to = Holder { shard: self.id, token };
-        let request = RestoreRequest { session, proof, to, connection };
+        let request = RestoreRequest { session, proof, to, connection, user };
         self.post_session(session.shard, SessionMessage::Restore(request));
     }
 
@@ -105,8 +106,18 @@ impl State {
             }
             SessionMessage::Release { session, from } => self.release_session(session, from.token),
             SessionMessage::Granted { request, state } => self.take_session(request, state),
+            SessionMessage::List { user, to } => self.list_sessions(&user, to),
+            SessionMessage::Listed { to, lines } => self.sessions_listed(to.token, lines),
+            SessionMessage::End(request) => self.end_at_home(request),
+            SessionMessage::EndHeld { holder, request } => self.end_held(holder.token, request),
+            SessionMessage::Ended { request, found } => self.session_ended(&request, found),
             SessionMessage::Refused { request, code } => {
-                self.session_refused(request.to.token, code)
+                let text = if code == ErrorCode::BacklogFull { BACKLOG_FULL } else { NOT_FOUND };
+                match code {
+                    ErrorCode::BacklogFull => self.count(Counter::BacklogFull, 1),
+                    _ => self.count(Counter::SessionNotFound, 1),
+                }
+                self.session_refused(request.to.token, code, Cow::Borrowed(text));
             }
         }
         for (to, message) in messages {
@@ -157,15 +168,18 @@ impl State {
         }
     }
 
-    /// Who has a session since it began, if the client names that connection.
-    fn fresh_holder(&self, request: &RestoreRequest) -> Option<Holder> {
+    /// Who has a session since it began, and whose that is, if the client names that connection.
+    fn fresh_holder(&self, request: &RestoreRequest) -> Option<(Holder, Option<UserName>)> {
         let RestoreRequest { session, proof, .. } = *request;
         let connection = self.connections.get(proof.slot as usize)?;
         let Some(Aside::Identity(identity)) = connection.aside.as_deref() else { return None };
         let is_it = proof.shard == self.id
             && (identity.session_id, identity.connection_id) == (session, proof)
             && !identity.has_moved();
-        is_it.then(|| Holder { shard: self.id, token: connection.token(proof.slot) })
+        is_it.then(|| {
+            let holder = Holder { shard: self.id, token: connection.token(proof.slot) };
+            (holder, identity.user.clone())
+        })
     }
 
     /// Another connection is to have the session of this one. If it is not here any more it is on its way
@@ -184,14 +198,22 @@ impl State {
 
     /// The home gives a session to a connection of this shard.
     fn take_session(&mut self, request: RestoreRequest, state: SessionState) {
-        let RestoreRequest { session, proof, to, connection } = request;
+        let RestoreRequest { session, proof, to, connection, .. } = request;
         let token = to.token;
-        let Some(identity) = self.known_identity(token) else {
+        let adopted = match self.known_identity(token) {
+            Some(_) => self.adopt_user(token, state.user.as_ref()).map_err(Some),
             // It has gone meanwhile.
+            None => Err(None),
+        };
+        if let Err(refusal) = adopted {
             let message = SessionMessage::Park { session, connection, from: to, state };
             self.post_session(session.shard, message);
+            if let Some((code, text)) = refusal {
+                self.session_refused(token, code, text);
+            }
             return;
-        };
+        }
+        let Some(identity) = self.known_identity(token) else { return };
         let given_up = std::mem::replace(&mut identity.session_id, session);
         let had_moved = identity.has_moved();
         let track = identity.track();
@@ -213,7 +235,7 @@ impl State {
         });
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.resume(token, wanted.collect(), &mut effects);
-        for SessionSubscription { topic, position } in &state.subscriptions {
+        for SessionSubscription { topic, position, .. } in &state.subscriptions {
             // Not where it begins now: the client may not hear of that, and come back once more.
             if let Some(position) = *position {
                 self.broker.note_kept(&mut places, topic, position);
@@ -225,12 +247,12 @@ impl State {
         self.apply(effects);
     }
 
-    fn session_refused(&mut self, token: Token, code: ErrorCode) {
+    /// Tells a client that it does not get its session. That is counted.
+    fn session_refused(&mut self, token: Token, code: ErrorCode, message: Cow<'static, str>) {
         let Some(identity) = self.known_identity(token) else { return };
         let Some(restoring) = identity.track().restoring.take() else { return };
         let id = restoring.request_id.as_deref().and_then(RequestId::parse);
-        let message = if code == ErrorCode::BacklogFull { BACKLOG_FULL } else { NOT_FOUND };
-        self.refuse_restore(token, code, message, id);
+        self.reject_restore(token, code, message, id);
     }
 
     fn refuse_restore(
@@ -240,15 +262,23 @@ impl State {
         message: &'static str,
         id: Option<RequestId<'_>>,
     ) {
-        let (counter, penalty) = match code {
-            ErrorCode::BacklogFull => (Some(Counter::BacklogFull), 0),
-            ErrorCode::SessionNotFound => (Some(Counter::SessionNotFound), 1),
-            _ => (None, 1),
-        };
-        if let Some(counter) = counter {
-            self.count(counter, 1);
+        match code {
+            ErrorCode::BacklogFull => self.count(Counter::BacklogFull, 1),
+            ErrorCode::SessionNotFound => self.count(Counter::SessionNotFound, 1),
+            _ => {}
         }
-        let message = Cow::Borrowed(message);
+        self.reject_restore(token, code, Cow::Borrowed(message), id);
+    }
+
+    fn reject_restore(
+        &mut self,
+        token: Token,
+        code: ErrorCode,
+        message: Cow<'static, str>,
+        id: Option<RequestId<'_>>,
+    ) {
+        // The server's want of room is no mistake of its client.
+        let penalty = u32::from(!matches!(code, ErrorCode::BacklogFull | ErrorCode::Unavailable));
         let refused = Rejection { family: Family::Type, code, message, channel: None, id };
         self.reject(token, &refused, penalty);
     }
@@ -260,7 +290,8 @@ impl State {
         id: Option<RequestId<'_>>,
     ) {
         let Some(identity) = self.known_identity(token) else { return };
-        let Identity { connection_id, session_id, .. } = *identity;
+        let Identity { connection_id, session_id, ref user, .. } = *identity;
+        let user = user.clone();
         self.next_message_id += 1;
         let listed: Vec<_> = subscriptions
             .iter()
@@ -274,6 +305,7 @@ impl State {
         let restored = Answer::SessionRestored {
             session_id,
             connection_id,
+            user: user.as_ref(),
             subscriptions: &listed,
             id,
             message_id: self.next_message_id,
@@ -283,7 +315,7 @@ impl State {
 
     /// What goes to the home of the connection's session, which it has no longer.
     fn take_ending(&mut self, token: Token) -> Option<(ShardId, SessionMessage)> {
-        let Identity { connection_id, session_id, track, .. } = self.take_identity(token)?;
+        let Identity { connection_id, session_id, user, track, .. } = self.take_identity(token)?;
         let track = track.unwrap_or_default();
         let mut subscriptions = self.broker.session_subscriptions(token, &track.places);
         for unmet in track.unmet {
@@ -295,12 +327,12 @@ impl State {
             session: session_id,
             connection: connection_id,
             from: Holder { shard: self.id, token },
-            state: SessionState { subscriptions: subscriptions.into() },
+            state: SessionState { user, subscriptions: subscriptions.into() },
         };
         Some((session_id.shard, message))
     }
 
-    fn post_session(&mut self, to: ShardId, message: SessionMessage) {
+    pub(super) fn post_session(&mut self, to: ShardId, message: SessionMessage) {
         if to == self.id {
             self.receive_session(message);
         } else {

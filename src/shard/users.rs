@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use super::State;
 use super::dispatch::BACKLOG_FULL;
+use super::sessions::NOT_FOUND;
 use crate::broker::{JoinError, PublishRequest};
 use crate::ids::{Token, UserName};
 use crate::message::Receipt;
@@ -172,6 +173,41 @@ impl State {
         }
     }
 
+    /// Makes a connection that is to have a session that session's user's. Its inboxes are open then, or
+    /// about to be.
+    ///
+    /// # Errors
+    ///
+    /// What its client is told, and the connection is whose it was: it is somebody else's; there is no
+    /// room; it is, and with the session would be, nobody's where it must be somebody's.
+    pub(super) fn adopt_user(
+        &mut self,
+        token: Token,
+        user: Option<&UserName>,
+    ) -> Result<(), (ErrorCode, Cow<'static, str>)> {
+        let known = self.identity(token).and_then(|identity| identity.user.clone());
+        match (user, known) {
+            (Some(user), None) => {
+                self.become_user(token, user.clone());
+                self.join(token, user).map_err(|error| {
+                    self.become_nobody(token);
+                    let (counter, code) = reason(error);
+                    self.count(counter, 1);
+                    (code, Cow::Owned(no_room(error)))
+                })
+            }
+            (Some(user), Some(known)) if *user != known => {
+                self.count(Counter::SessionNotFound, 1);
+                Err((ErrorCode::SessionNotFound, Cow::Borrowed(NOT_FOUND)))
+            }
+            (None, None) if self.settings.config.auth.required => {
+                self.count(Counter::Unauthenticated, 1);
+                Err((ErrorCode::Unauthenticated, Cow::Borrowed("the session is nobody's")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn join(&mut self, token: Token, user: &UserName) -> Result<(), JoinError> {
         let mut effects = std::mem::take(&mut self.effects);
         let outcome = self.broker.join(token, user, &mut effects);
@@ -205,15 +241,20 @@ impl State {
             return true;
         }
         let (family, channel, id) = match command {
-            Command::Ping { .. } | Command::Pong | Command::Auth { .. } => return true,
+            // A session may be a user's, and then the connection is too.
+            Command::Ping { .. }
+            | Command::Pong
+            | Command::Auth { .. }
+            | Command::RestoreSession { .. } => return true,
             Command::Subscribe { channel, id, .. }
             | Command::Publish { channel, id, .. }
             | Command::Direct { channel, id, .. } => (Family::Action, Some(channel.clone()), *id),
             Command::Unsubscribe { id, .. } => (Family::Action, None, *id),
-            Command::History { id, .. }
+            Command::Sessions { id }
+            | Command::EndSession { id, .. }
+            | Command::History { id, .. }
             | Command::Ack { id, .. }
-            | Command::Session { id }
-            | Command::RestoreSession { id, .. } => (Family::Type, None, *id),
+            | Command::Session { id } => (Family::Type, None, *id),
         };
         self.count(Counter::Unauthenticated, 1);
         let (code, message) = (ErrorCode::Unauthenticated, Cow::Borrowed("authenticate first"));

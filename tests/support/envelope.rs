@@ -9,7 +9,7 @@ pub struct Envelope {
     pub request_id: ::prost::alloc::string::String,
     #[prost(
         oneof = "envelope::Body",
-        tags = "10, 11, 12, 16, 18, 19, 23, 13, 14, 15, 20, 22, 24, 29, 17, 21"
+        tags = "10, 11, 12, 16, 18, 19, 23, 30, 13, 14, 15, 20, 22, 24, 29, 17, 21"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -32,6 +32,8 @@ pub mod envelope {
         Query(super::Query),
         #[prost(message, tag = "23")]
         RestoreSession(super::RestoreSession),
+        #[prost(message, tag = "30")]
+        EndSession(super::EndSession),
         /// What the server says.
         #[prost(message, tag = "13")]
         Publication(super::Publication),
@@ -199,6 +201,12 @@ pub struct RestoreSession {
     #[prost(message, repeated, tag = "3")]
     pub positions: ::prost::alloc::vec::Vec<ChannelPosition>,
 }
+/// Answered by a Response.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndSession {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+}
 /// Behind the publication with this offset.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChannelPosition {
@@ -218,6 +226,9 @@ pub struct SessionRestored {
     pub connection_id: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
     pub subscriptions: ::prost::alloc::vec::Vec<Confirmation>,
+    /// Absent: the session is nobody's.
+    #[prost(string, optional, tag = "4")]
+    pub user_id: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Query {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::{Sink, broker, payload};
-use crate::broker::{Broker, Effect, Fed, PublishRequest};
+use super::{Sink, broker, payload, subscribe};
+use crate::broker::{Broker, Effect, Fed, JoinError, PublishRequest};
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName, UserName};
 use crate::io::FramePool;
@@ -491,4 +491,25 @@ fn what_waits_for_those_who_are_away_needs_no_memory() {
         }
     }
     assert_eq!(world.accepted.len(), 30);
+}
+
+#[test]
+fn without_room_for_an_inbox_a_connection_keeps_what_it_has() {
+    let direct = |name: &str| Namespace {
+        name: name.into(),
+        options: ChannelOptions { direct: true, ..ChannelOptions::default() },
+    };
+    let namespaces = vec![direct("one"), direct("two")];
+    let mut config = Config { namespaces, ..Config::default() };
+    config.limits.max_topics = 2;
+    let mut only = broker(0, 1, &config);
+    let (token, mut effects) = (Token { slot: 0, generation: 1 }, Vec::new());
+    only.subscribe(subscribe(token, "own"), &mut effects).expect("there is room");
+    let user = UserName::parse("alice").expect("a name");
+    let refused = only.join(token, &user, &mut effects);
+    assert_eq!(refused, Err(JoinError::TableFull { limit: 2 }));
+    assert_eq!((only.subscriptions(token), only.connections_of(&user, 9)), (1, Vec::new()));
+    assert!(only.unsubscribe(token, "own", &mut effects), "it is subscribed still");
+    assert_eq!(only.topics(), 0, "the first inbox is closed again");
+    only.subscribe(subscribe(token, "own"), &mut effects).expect("there is room");
 }

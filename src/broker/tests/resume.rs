@@ -128,13 +128,17 @@ impl World {
 
 fn at(topic: &str, position: Position) -> (SessionSubscription, Start) {
     let Position { epoch, offset } = position;
-    let subscription =
-        SessionSubscription { topic: TopicName::new(topic), position: Some(position) };
+    let subscription = SessionSubscription {
+        topic: TopicName::new(topic),
+        position: Some(position),
+        acked: Box::default(),
+    };
     (subscription, Start::Recover { epoch: Some(epoch), offset })
 }
 
 fn live(topic: &str) -> (SessionSubscription, Start) {
-    let subscription = SessionSubscription { topic: TopicName::new(topic), position: None };
+    let subscription =
+        SessionSubscription { topic: TopicName::new(topic), position: None, acked: Box::default() };
     (subscription, Start::Recover { epoch: None, offset: 0 })
 }
 

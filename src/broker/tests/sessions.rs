@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::broker::Sessions;
+use crate::broker::{Ending, Sessions};
 use crate::config;
-use crate::ids::{ConnectionId, Epoch, Moment, Position, SessionId, ShardId, Token, TopicName};
+use crate::ids::{
+    ConnectionId, Epoch, Moment, Position, SessionId, ShardId, Token, TopicName, UserName,
+};
 use crate::message::{Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription};
 use crate::proto::ErrorCode;
 
@@ -54,8 +56,9 @@ fn holder(number: u32, shard: ShardId) -> Holder {
 /// Tells states apart.
 fn state(version: u64) -> SessionState {
     let position = Some(Position { epoch: Epoch(1), offset: version });
-    let subscription = SessionSubscription { topic: TopicName::new("kept:a"), position };
-    SessionState { subscriptions: [subscription].into() }
+    let (topic, acked) = (TopicName::new("kept:a"), Box::default());
+    let subscriptions = [SessionSubscription { topic, position, acked }].into();
+    SessionState { user: None, subscriptions }
 }
 
 impl World {
@@ -95,6 +98,7 @@ impl World {
             proof: connection(proof, HOME),
             to: holder(number, shard),
             connection: connection(number, shard),
+            user: None,
         };
         self.to_home.entry(shard).or_default().push_back(SessionMessage::Restore(request));
     }
@@ -145,7 +149,7 @@ impl World {
             SessionMessage::Restore(request) => {
                 let first = self.connections.get(&1).is_some_and(|(_, has)| *has);
                 let fresh = (first && self.moved == 0 && request.proof.secret == 1)
-                    .then(|| holder(1, HOME));
+                    .then(|| (holder(1, HOME), None));
                 self.sessions.restore(request, fresh, self.now, &mut messages);
             }
             SessionMessage::Park { session, connection, from, state } => {
@@ -250,12 +254,12 @@ proptest! {
 
 #[test]
 fn what_is_parked_is_bounded_and_expires() {
-    let limits = config::Sessions { ttl: TTL, max_parked: 3, memory: 2000 };
+    let limits = config::Sessions { ttl: TTL, max_parked: 3, memory: 2400 };
     let mut sessions = Sessions::new(limits);
     let park = |sessions: &mut Sessions, number: u32, subscriptions: usize, now| {
         let session = SessionId { shard: HOME, secret: u128::from(number) };
         let one = state(1).subscriptions[0].clone();
-        let state = SessionState { subscriptions: vec![one; subscriptions].into() };
+        let state = SessionState { user: None, subscriptions: vec![one; subscriptions].into() };
         let (id, from) = (connection(number, HOME), holder(number, HOME));
         let mut messages = Vec::new();
         sessions.park(session, id, from, state, Moment(now), &mut messages);
@@ -267,6 +271,7 @@ fn what_is_parked_is_bounded_and_expires() {
             proof: connection(number, HOME),
             to: holder(100 + number, HOME),
             connection: connection(100 + number, HOME),
+            user: None,
         };
         let mut messages = Vec::new();
         sessions.restore(request, None, Moment(now), &mut messages);
@@ -295,4 +300,65 @@ fn what_is_parked_is_bounded_and_expires() {
     // All of it came back.
     park(&mut sessions, 9, 20, 0);
     assert_eq!(sessions.parked(), 1);
+}
+
+/// A user's session, on the way between connections of that user, of nobody, and of somebody else.
+#[test]
+fn a_session_is_its_users_alone() {
+    let user = |name: &str| UserName::parse(name).expect("a name");
+    let (alice, bob) = (user("alice"), user("bob"));
+    let mut sessions = Sessions::new(config::Sessions { ttl: TTL, ..config::Sessions::default() });
+    let restore = |sessions: &mut Sessions, number: u32, proof: u32, by: Option<&UserName>| {
+        let request = RestoreRequest {
+            session: session(),
+            proof: connection(proof, HOME),
+            to: holder(number, HOME),
+            connection: connection(number, HOME),
+            user: by.cloned(),
+        };
+        let mut messages = Vec::new();
+        // The first one has the session since it began, and its home does not know whose it will be.
+        let fresh = (proof == 1 && number < 10).then(|| (holder(1, HOME), None));
+        sessions.restore(request, fresh, Moment(0), &mut messages);
+        messages.pop().map(|(_, message)| message)
+    };
+    let park = |sessions: &mut Sessions, number: u32| {
+        let state = SessionState { user: Some(alice.clone()), ..state(1) };
+        let (id, from) = (connection(number, HOME), holder(number, HOME));
+        let mut messages = Vec::new();
+        sessions.park(session(), id, from, state, Moment(0), &mut messages);
+        messages
+    };
+    let refused = |message: &SessionMessage| {
+        matches!(message, SessionMessage::Refused { code: ErrorCode::SessionNotFound, .. })
+    };
+    let parked = |sessions: &Sessions, user: &UserName| sessions.parked_of(user).count();
+    // Who turns out to be a stranger when it comes home does not get it, and whoever else waits does.
+    let message = restore(&mut sessions, 2, 1, Some(&bob));
+    assert!(matches!(message, Some(SessionMessage::Release { .. })));
+    assert!(restore(&mut sessions, 3, 1, None).is_none());
+    assert_eq!(sessions.end(session(), &alice), Ending::Held(holder(1, HOME)));
+    let messages = park(&mut sessions, 1);
+    let [(_, first), (_, SessionMessage::Granted { request, .. })] = &messages[..] else {
+        panic!("{messages:?}");
+    };
+    assert!(refused(first) && request.to == holder(3, HOME));
+    // Now it is known.
+    assert!(restore(&mut sessions, 12, 3, Some(&bob)).is_some_and(|message| refused(&message)));
+    assert_eq!(sessions.end(session(), &bob), Ending::NotFound);
+    assert!(park(&mut sessions, 3).is_empty());
+    assert!(restore(&mut sessions, 12, 3, Some(&bob)).is_some_and(|message| refused(&message)));
+    assert_eq!((parked(&sessions, &alice), parked(&sessions, &bob)), (1, 0));
+    let message = restore(&mut sessions, 13, 3, Some(&alice));
+    assert!(matches!(message, Some(SessionMessage::Granted { .. })));
+    assert_eq!(parked(&sessions, &alice), 0);
+    park(&mut sessions, 13);
+    assert_eq!(sessions.end(session(), &bob), Ending::NotFound);
+    assert_eq!(sessions.end(session(), &alice), Ending::Ended);
+    assert_eq!(sessions.end(session(), &alice), Ending::Unknown);
+    assert_eq!((parked(&sessions, &alice), sessions.parked()), (0, 0));
+    // By time too.
+    park(&mut sessions, 13);
+    sessions.expire(Moment(TTL.as_millis() as u64));
+    assert_eq!((parked(&sessions, &alice), sessions.parked()), (0, 0));
 }

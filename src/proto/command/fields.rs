@@ -159,6 +159,7 @@ impl<'a> Fields<'a> {
             "query" => self.query(self.id()?),
             "auth" => self.auth(self.id()?),
             "restore_session" => self.restore(self.id()?),
+            "end_session" => self.end_session(self.id()?),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));

@@ -80,6 +80,16 @@ pub enum Command<'a> {
     Session {
         id: Option<RequestId<'a>>,
     },
+    /// A query for the sessions of the connection's user.
+    Sessions {
+        id: Option<RequestId<'a>>,
+    },
+    /// A session of the connection's user is to end.
+    EndSession {
+        /// `None`: a text that is no id of ours.
+        session: Option<SessionId>,
+        id: Option<RequestId<'a>>,
+    },
     /// A session that another connection had is to go on here.
     RestoreSession {
         /// `None`: texts that are no ids of ours.

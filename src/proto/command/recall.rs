@@ -42,6 +42,7 @@ impl<'a> Fields<'a> {
         match &*decode(resource, "resource")? {
             "history" => history(parameters, id),
             "session" => Ok(Command::Session { id }),
+            "sessions" => Ok(Command::Sessions { id }),
             unknown => {
                 let message = format!("no route for query `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))

@@ -1,4 +1,4 @@
-//! The fields of `restore_session`.
+//! The fields of `restore_session` and `end_session`.
 
 use crate::ids::{ConnectionId, Epoch, SessionId};
 use crate::proto::command::fields::{Fields, Refused, decode, invalid};
@@ -17,6 +17,14 @@ impl<'a> Fields<'a> {
         let pair = SessionId::parse(&session).zip(ConnectionId::parse(&connection));
         let claims = self.positions.map_or(Ok(Vec::new()), claims)?;
         Ok(Command::RestoreSession { pair, claims, id })
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub fn end_session(&self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        let session = self.session_id.ok_or_else(|| invalid("`sessionId` is missing"))?;
+        let session = SessionId::parse(&decode(session, "sessionId")?);
+        Ok(Command::EndSession { session, id })
     }
 }
 
@@ -96,6 +104,22 @@ mod tests {
         assert_eq!(Commands::new(&frame).next(), Some(Ok(command)));
         let foreign = format!(r#""sessionId":"abc","connectionId":"{CONNECTION}""#);
         assert_eq!(restore(&foreign), Ok((false, Vec::new())));
+    }
+
+    #[test]
+    fn a_session_is_ended_by_its_id() {
+        let one = |fields: &str| {
+            let frame = format!(r#"{{"type":"end_session"{fields}}}"#);
+            match Commands::new(&frame).next() {
+                Some(Ok(Command::EndSession { session, id: None })) => Ok(session),
+                Some(Err(rejection)) => Err(rejection.message.into_owned()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let session = SessionId { shard: ShardId(1), secret: 10 };
+        assert_eq!(one(&format!(r#","sessionId":"{SESSION}""#)), Ok(Some(session)));
+        assert_eq!(one(r#","sessionId":"x""#), Ok(None));
+        assert_eq!(one(""), Err("`sessionId` is missing".to_owned()));
     }
 
     #[test]

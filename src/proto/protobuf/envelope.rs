@@ -33,6 +33,7 @@ pub enum Body<'a> {
     Auth(Auth<'a>),
     Ack(Ack<'a>),
     RestoreSession(RestoreSession<'a>),
+    EndSession(EndSession<'a>),
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +83,11 @@ pub struct RestoreSession<'a> {
     pub session_id: &'a str,
     pub connection_id: &'a str,
     pub positions: Vec<ChannelPosition<'a>>,
+}
+
+#[derive(Debug, Default)]
+pub struct EndSession<'a> {
+    pub session_id: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +145,7 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::AUTH => body!(Auth, "auth"),
             number::ACK => body!(Ack, "ack"),
             number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
+            number::END_SESSION => body!(EndSession, "end_session"),
             other => {
                 match other {
                     number::PUBLICATION => self.servers = Some("publication"),
@@ -244,6 +251,15 @@ impl<'a> Message<'a> for RestoreSession<'a> {
                 self.positions.push(position);
             }
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for EndSession<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        if number == 1 {
+            self.session_id = value.text("session_id")?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ pub const WELCOME: u32 = 22;
 pub const RESTORE_SESSION: u32 = 23;
 pub const SESSION_RESTORED: u32 = 24;
 pub const GAP: u32 = 29;
+pub const END_SESSION: u32 = 30;
 
 /// Fields from this one on are bodies.
 pub const FIRST: u32 = 10;

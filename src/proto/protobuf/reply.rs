@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::ids::{ConnectionId, Position, SessionId};
+use crate::ids::{ConnectionId, Position, SessionId, UserName};
 use crate::proto::command::{Rejection, RequestId};
 use crate::proto::json::RawString;
 use crate::proto::protobuf::field::{Field, binary_frame};
@@ -58,8 +58,8 @@ fn standing_fields<'a>(
 
 /// As [`session_restored`](crate::proto::reply::session_restored).
 pub fn session_restored(
-    session_id: SessionId,
-    connection_id: ConnectionId,
+    (session_id, connection_id): (SessionId, ConnectionId),
+    user: Option<&UserName>,
     subscriptions: &[Restored<'_>],
     id: Option<RequestId<'_>>,
     message_id: u64,
@@ -92,6 +92,7 @@ pub fn session_restored(
         .collect();
     let mut fields = vec![Field::Text(1, &session), Field::Text(2, &connection)];
     fields.extend(listed.iter().map(|confirmation| Field::Message(3, confirmation)));
+    fields.extend(user.map(|user| Field::Text(4, user)));
     numbered(message_id, id, number::SESSION_RESTORED, &fields)
 }
 

@@ -12,8 +12,8 @@ use crate::proto::command::{
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::protobuf::envelope::{
-    Ack, Auth, Body, ChannelPosition, Envelope, Message, Ping, Position, Publish, Query,
-    RestoreSession, Subscribe, Unsubscribe,
+    Ack, Auth, Body, ChannelPosition, EndSession, Envelope, Message, Ping, Position, Publish,
+    Query, RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};
@@ -108,6 +108,12 @@ impl<'a> Envelope<'a> {
                 Body::Pong(_) => Ok(Command::Pong),
                 Body::Query(query) => query.command(id),
                 Body::RestoreSession(restore) => restore.command(id),
+                Body::EndSession(EndSession { session_id: "" }) => {
+                    Err(invalid("`session_id` is missing"))
+                }
+                Body::EndSession(EndSession { session_id }) => {
+                    Ok(Command::EndSession { session: SessionId::parse(session_id), id })
+                }
                 Body::Auth(Auth { token: "" }) => Err(invalid("`token` is missing")),
                 Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
                 Body::None => Err(unknown.map_or_else(
@@ -136,7 +142,8 @@ impl<'a> Body<'a> {
             | Self::Query(_)
             | Self::Auth(_)
             | Self::Ack(_)
-            | Self::RestoreSession(_) => "",
+            | Self::RestoreSession(_)
+            | Self::EndSession(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
     }
@@ -218,6 +225,9 @@ impl<'a> Query<'a> {
     fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
         if self.resource == "session" {
             return Ok(Command::Session { id });
+        }
+        if self.resource == "sessions" {
+            return Ok(Command::Sessions { id });
         }
         if self.resource != "history" {
             let resource = displayed_name(self.resource);

@@ -66,11 +66,33 @@ pub fn session_facts(facts: &SessionFacts) -> String {
     )
 }
 
+/// What the query `sessions` tells of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    pub session_id: SessionId,
+    pub connected: bool,
+    pub subscriptions: usize,
+    /// Since when its connection is there, or is not: Unix time in milliseconds.
+    pub since: u64,
+}
+
+/// The payload of the [`response`](super::response) with these sessions. `more`: there are others.
+pub fn session_list(sessions: impl Iterator<Item = Listed>, more: bool) -> String {
+    let listed: Vec<_> = sessions
+        .map(|Listed { session_id, connected, subscriptions, since }| {
+            format!(
+                r#"{{"sessionId":"{session_id}","connected":{connected},"subscriptions":{subscriptions},"since":{since}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"sessions":[{}],"more":{more}}}"#, listed.join(","))
+}
+
 /// Tells a client that its connection has the session. Of each subscription: where it stands, or why
 /// it is refused. `message_id` is the number of this message.
 pub fn session_restored(
-    session_id: SessionId,
-    connection_id: ConnectionId,
+    (session_id, connection_id): (SessionId, ConnectionId),
+    user: Option<&UserName>,
     subscriptions: &[Restored<'_>],
     id: Option<RequestId<'_>>,
     message_id: u64,
@@ -89,7 +111,11 @@ pub fn session_restored(
             }
         })
         .collect();
-    let mut parts = vec![Part::raw(&head), id_name, id, Part::raw(r#","subscriptions":["#)];
+    let mut parts = vec![Part::raw(&head), id_name, id];
+    if let Some(user) = user {
+        parts.extend([Part::raw(r#","userId":"#), Part::String(user)]);
+    }
+    parts.push(Part::raw(r#","subscriptions":["#));
     for (index, (channel, fields)) in listed.iter().enumerate() {
         parts.push(Part::raw(if index == 0 { r#"{"channel":"# } else { r#",{"channel":"# }));
         parts.push(Part::String(channel));
@@ -142,6 +168,15 @@ mod tests {
                 r#"{{{pair},"userId":"b\"b","subscriptions":2,"linkQuality":"good","rtt":7,"sessionTtl":9}}"#
             )
         );
+        let listed = Listed { session_id: SESSION, connected: true, subscriptions: 3, since: 4 };
+        assert_eq!(
+            session_list([listed, listed].into_iter(), false).matches("connected\":true,").count(),
+            2
+        );
+        assert_eq!(
+            session_list([listed].into_iter(), true),
+            r#"{"sessions":[{"sessionId":"00010000000000000000000000000000000a","connected":true,"subscriptions":3,"since":4}],"more":true}"#
+        );
         let position = Some(Position { epoch: Epoch(0xE), offset: 7 });
         let recovered = Some(Recovery { outcome: Ok(()), count: 3 });
         let live = Some(Recovery { outcome: Err(Unavailable::NoHistory), count: 0 });
@@ -152,8 +187,15 @@ mod tests {
             restored("b", None, Ok(Standing { position: None, recovery: live })),
             restored("c", None, Err(ErrorCode::BacklogFull)),
         ];
+        let user = UserName::parse("b\"b");
         assert_eq!(
-            payload(session_restored(SESSION, CONNECTION, &subscriptions, None, 5)),
+            payload(session_restored((SESSION, CONNECTION), user.as_ref(), &[], None, 5)),
+            format!(
+                r#"{{"type":"session_restored","id":"5",{pair},"userId":"b\"b","subscriptions":[]}}"#
+            )
+        );
+        assert_eq!(
+            payload(session_restored((SESSION, CONNECTION), None, &subscriptions, None, 5)),
             format!(
                 r#"{{"type":"session_restored","id":"5",{pair},"subscriptions":[{{"channel":"a\"","subscriptionId":3,"epoch":"000000000000000e","offset":7,"recovered":true,"recoveredCount":3}},{{"channel":"b","recovered":false,"recoveredCount":0,"reason":"no_history","code":"position_unavailable"}},{{"channel":"c","recovered":false,"reason":"backlog_full","code":"backlog_full"}}]}}"#
             )

@@ -42,6 +42,7 @@ impl Client {
             let Some(place) = self.acked_place() else { return };
             place.unacked.remove(&offset);
             let text = format!(r#"{{"type":"ack","messageId":"{}-{offset}"}}"#, place.epoch);
+            self.acknowledged.insert(offset);
             let times = if random.one_in(5) { 2 } else { 1 };
             for _ in 0..times {
                 self.say(network, &text, random);
@@ -54,6 +55,7 @@ impl Client {
         let Some(place) = self.acked_place() else { return };
         place.unacked.clear();
         let (channel, offset) = (TOPICS[ACKED], place.offset);
+        self.acknowledged.extend(1..=offset);
         let text = format!(r#"{{"type":"ack","channel":"{channel}","offset":{offset}}}"#);
         self.say(network, &text, random);
     }

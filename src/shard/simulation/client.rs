@@ -76,6 +76,8 @@ pub struct Client {
     pub session: Session,
     /// Offsets of the acked topic that it has got and is to acknowledge.
     pub owed: Vec<u64>,
+    /// Offsets of the acked topic for which it has sent an acknowledgement.
+    pub acknowledged: BTreeSet<u64>,
     /// From now on it acknowledges whatever it gets.
     prompt: bool,
 }
@@ -99,6 +101,7 @@ impl Client {
             recovering: BTreeMap::new(),
             session: Session::default(),
             owed: Vec::new(),
+            acknowledged: BTreeSet::new(),
             prompt: manner == Manner::Witness,
         }
     }

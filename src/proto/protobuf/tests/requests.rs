@@ -5,8 +5,8 @@ use prost::Message;
 
 use super::envelope::envelope::Body;
 use super::envelope::{
-    Ack, Auth, ChannelPosition, Envelope, Ping, Position, Publish, Query, RestoreSession,
-    Subscribe, Unsubscribe,
+    Ack, Auth, ChannelPosition, EndSession, Envelope, Ping, Position, Publish, Query,
+    RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_topic_name};
 use crate::proto::json::{self, RawString};
@@ -53,6 +53,13 @@ enum Asked {
     Session {
         id: Option<String>,
     },
+    Sessions {
+        id: Option<String>,
+    },
+    EndSession {
+        session: Option<SessionId>,
+        id: Option<String>,
+    },
     Restore {
         pair: Option<(SessionId, ConnectionId)>,
         claims: Vec<Claim>,
@@ -91,6 +98,10 @@ fn asked(command: Command<'_>) -> Asked {
             id: id(request),
         },
         Command::Session { id: request } => Asked::Session { id: id(request) },
+        Command::Sessions { id: request } => Asked::Sessions { id: id(request) },
+        Command::EndSession { session, id: request } => {
+            Asked::EndSession { session, id: id(request) }
+        }
         Command::RestoreSession { pair, claims, id: request } => {
             Asked::Restore { pair, claims, id: id(request) }
         }
@@ -237,6 +248,13 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             }
         }
         Body::Query(Query { resource, .. }) if resource == "session" => Asked::Session { id },
+        Body::Query(Query { resource, .. }) if resource == "sessions" => Asked::Sessions { id },
+        Body::EndSession(EndSession { session_id }) if session_id.is_empty() => {
+            return Err(ErrorCode::InvalidMessage);
+        }
+        Body::EndSession(EndSession { session_id }) => {
+            Asked::EndSession { session: SessionId::parse(session_id), id }
+        }
         Body::Query(_) => return Err(ErrorCode::NoRoute),
         Body::Publication(_)
         | Body::Confirmation(_)
@@ -318,7 +336,9 @@ fn body() -> BoxedStrategy<Body> {
     let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
-    let resource = prop_oneof![Just("history".to_owned()), Just("session".to_owned()), name()];
+    let resources = vec!["history", "session", "sessions"];
+    let resources = prop::sample::select(resources).prop_map(ToOwned::to_owned);
+    let resource = prop_oneof![3 => resources, 1 => name()];
     let query = (resource, parameters);
     prop_oneof![
         subscribe.prop_map(|(channel, recover, since, from_start, limit)| {
@@ -331,6 +351,9 @@ fn body() -> BoxedStrategy<Body> {
             Body::Ack(Ack { message_id, channel, offset })
         }),
         restore().prop_map(Body::RestoreSession),
+        restore().prop_map(|RestoreSession { session_id, .. }| {
+            Body::EndSession(EndSession { session_id })
+        }),
         publish.prop_map(|(channel, data, message_id, no_echo, to_user)| {
             Body::Publish(Publish { channel, data, message_id, no_echo, to_user })
         }),
