@@ -7,14 +7,14 @@ use super::decode;
 use super::envelope::envelope::Body;
 use super::envelope::{
     Ack, Confirmation, Envelope, Error, Gap, History, Pong, Position, Publication, Response,
-    Welcome,
+    SessionRestored, Welcome,
 };
-use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId};
+use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName};
 use crate::proto::encoder::{publication_frame, retained_frame};
 use crate::proto::protobuf::{self, bytes_as_json};
 use crate::proto::{
-    Answer, Encoding, ErrorCode, Family, Recovery, Rejection, RequestId, Standing, Unavailable,
-    json,
+    Answer, Encoding, ErrorCode, Family, Recovery, Rejection, RequestId, Restored, Standing,
+    Unavailable, json,
 };
 
 fn said(answer: &Answer<'_>) -> Envelope {
@@ -224,4 +224,40 @@ fn bytes_that_are_no_json_are_marked() {
     let frame = publication_frame("a", bytes_as_json(b"\xff").as_bytes());
     let payload = br#"{"channel":"a","data":"/w==","encoding":"base64"}"#;
     assert_eq!(&frame[2..], payload);
+}
+
+#[test]
+fn a_restored_session_has_its_ids_its_user_and_its_subscriptions() {
+    let ids = (
+        SessionId { shard: ShardId(1), secret: 10 },
+        ConnectionId { shard: ShardId(2), slot: 3, secret: 0 },
+    );
+    let recovery = Some(Recovery { outcome: Ok(()), count: 3 });
+    let standing = Standing { position: Some(PLACE), recovery };
+    let list = [Restored { channel: "a", subscription_id: Some(3), outcome: Ok(standing) }];
+    let confirmation = Confirmation {
+        channel: "a".into(),
+        subscription_id: Some(3),
+        position: place(),
+        recovered: Some(true),
+        recovered_count: 3,
+        ..Default::default()
+    };
+    for user in [None, UserName::parse("bob")] {
+        let restored = said(&Answer::SessionRestored {
+            session_id: ids.0,
+            connection_id: ids.1,
+            user: user.as_ref(),
+            subscriptions: &list,
+            id: None,
+            message_id: 5,
+        });
+        let expected = SessionRestored {
+            session_id: ids.0.to_string(),
+            connection_id: ids.1.to_string(),
+            subscriptions: vec![confirmation.clone()],
+            user_id: user.map(|user| user.to_string()),
+        };
+        assert_eq!(restored.body, Some(Body::SessionRestored(expected)));
+    }
 }
