@@ -452,7 +452,8 @@ fn what_is_refused_is_refused_with_a_code() {
         (query("history", "{"), "invalid_json", ""),
         (query("history", "{}"), "invalid_message", ""),
         (query("history", r#"{"channel":"a"}"#), "position_unavailable", ""),
-        (Body::Ack(Ack::default()), "no_route", ""),
+        (Body::Ack(Ack::default()), "channel_invalid", ""),
+        (Body::Gap(Gap::default()), "no_route", ""),
     ] {
         client.send("r", body.clone());
         let (id, error) = client.refusal();

@@ -107,6 +107,10 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
             assert_eq!(claims.len(), restore.positions.len());
         }
         (Command::Session { .. }, Body::Query(query)) => assert_eq!(query.resource, "session"),
+        (Command::Sessions { .. }, Body::Query(query)) => assert_eq!(query.resource, "sessions"),
+        (Command::EndSession { session, .. }, Body::EndSession(end)) => {
+            assert!(!session.is_some_and(|session| session.to_string() != end.session_id));
+        }
         (Command::Ping { timestamp, .. }, Body::Ping(ping)) => {
             let timestamp = timestamp.map_or(Ok(0), str::parse::<i64>);
             assert_eq!(timestamp, Ok(ping.timestamp_ms));

@@ -13,7 +13,9 @@ use crate::ids::{Token, UserName};
 use crate::message::Receipt;
 use crate::metrics::Counter;
 use crate::proto::http::{Refusal, Upgrade};
-use crate::proto::{Answer, CloseCode, Command, ErrorCode, Family, Rejection, RequestId, reply};
+use crate::proto::{
+    Answer, CloseCode, Command, ErrorCode, Family, Rejection, RequestId, Subscription, reply,
+};
 
 /// What wrong credentials count towards `max_errors`: at the default limit a connection has ten guesses.
 const GUESS_PENALTY: u32 = 10;
@@ -249,7 +251,13 @@ impl State {
             Command::Subscribe { channel, id, .. }
             | Command::Publish { channel, id, .. }
             | Command::Direct { channel, id, .. } => (Family::Action, Some(channel.clone()), *id),
-            Command::Unsubscribe { id, .. } => (Family::Action, None, *id),
+            Command::Unsubscribe { subscription, id } => {
+                let channel = match subscription {
+                    Subscription::Channel(channel) => Some(channel.clone()),
+                    Subscription::Id(_) => None,
+                };
+                (Family::Action, channel, *id)
+            }
             Command::Sessions { id }
             | Command::EndSession { id, .. }
             | Command::History { id, .. }

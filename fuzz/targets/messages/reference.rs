@@ -217,12 +217,18 @@ impl<'a> Message<'a> {
                 match &string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)?[..] {
                     "history" => {}
                     "session" => return Ok(Command::Session { id }),
+                    "sessions" => return Ok(Command::Sessions { id }),
                     _ => return Err(ErrorCode::NoRoute),
                 }
                 let names = ["channel", "since", "until", "limit", "reverse"];
                 let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;
                 let query = parameters.history();
                 Ok(Command::History { id, channel: parameters.channel()?, query: query? })
+            }
+            "end_session" => {
+                let id = self.id()?;
+                let session = self.field("sessionId").and_then(string).ok_or(invalid)?;
+                Ok(Command::EndSession { session: SessionId::parse(&session), id })
             }
             "restore_session" => {
                 let id = self.id()?;
