@@ -256,7 +256,10 @@ impl World {
     fn note(&mut self, visitor: &Visitor) {
         for segment in &visitor.client.segments {
             let topic = segment.topic;
-            let Some(place) = &segment.place else { continue };
+            // A channel to which nothing was published has no epoch that would last.
+            let Some(place) = segment.place.as_ref().filter(|place| place.offset > 0) else {
+                continue;
+            };
             let epoch = self.epochs.entry(topic).or_insert_with(|| place.epoch.clone());
             assert_eq!(*epoch, place.epoch, "the epoch of {} is another", TOPICS[topic]);
             for (offset, id) in &place.seen {
