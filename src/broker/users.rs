@@ -155,6 +155,16 @@ impl Broker {
         self.inboxes.len()
     }
 
+    /// How many inboxes of the connection's user are not open for it yet.
+    pub fn inboxes_under_way(&mut self, token: Token) -> usize {
+        let mut under_way = 0;
+        for key in self.members.topics(token).to_vec() {
+            let is_inbox = self.topics.topic(key).name.is_inbox();
+            under_way += usize::from(is_inbox && self.standing(key, token).is_none());
+        }
+        under_way
+    }
+
     /// How many of the connection's subscriptions are inboxes, which it did not ask for.
     pub(super) fn inboxes_of(&self, token: Token) -> usize {
         if self.users.user_of(token).is_some() { self.inboxes.len() } else { 0 }

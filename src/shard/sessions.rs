@@ -344,7 +344,11 @@ impl State {
     pub(super) fn known_identity(&mut self, token: Token) -> Option<&mut Identity> {
         let connection = self.connection(token)?;
         match connection.aside.as_deref_mut() {
-            Some(Aside::Identity(identity)) if connection.phase == Phase::Open => Some(identity),
+            Some(Aside::Identity(identity))
+                if matches!(connection.phase, Phase::Open | Phase::Echo) =>
+            {
+                Some(identity)
+            }
             _ => None,
         }
     }

@@ -45,11 +45,21 @@ struct Joiner {
     generation: u32,
     /// Inboxes that are not open yet.
     left: usize,
-    /// Raw JSON of the client.
-    request_id: Option<Box<str>>,
+    /// Of each request that waits for the answer, in their order; raw JSON of the client.
+    request_ids: Vec<Option<Box<str>>>,
 }
 
 impl Joining {
+    /// A request waits until so many inboxes are open, or as many as one before it waits for.
+    fn wait(&mut self, token: Token, left: usize, request_id: Option<Box<str>>) {
+        let fresh = || Joiner { generation: token.generation, left, request_ids: Vec::new() };
+        let joiner = self.connections.entry(token.slot).or_insert_with(fresh);
+        if joiner.generation != token.generation {
+            *joiner = fresh();
+        }
+        joiner.request_ids.push(request_id);
+    }
+
     /// The connection is gone.
     pub fn forget(&mut self, token: Token) {
         let is_its = |joiner: &Joiner| joiner.generation == token.generation;
@@ -58,17 +68,16 @@ impl Joining {
         }
     }
 
-    /// One more inbox is open. Returns the id of the request when it was the last one.
-    fn opened(&mut self, token: Token) -> Option<Option<Box<str>>> {
-        let joiner = self.connections.get_mut(&token.slot)?;
-        if joiner.generation != token.generation {
-            return None;
-        }
+    /// One more inbox is open. Returns the ids of the requests that waited, when it was the last one.
+    fn opened(&mut self, token: Token) -> Vec<Option<Box<str>>> {
+        let is_its = |joiner: &&mut Joiner| joiner.generation == token.generation;
+        let joiner = self.connections.get_mut(&token.slot).filter(is_its);
+        let Some(joiner) = joiner else { return Vec::new() };
         joiner.left = joiner.left.saturating_sub(1);
         if joiner.left > 0 {
-            return None;
+            return Vec::new();
         }
-        self.connections.remove(&token.slot).map(|joiner| joiner.request_id)
+        self.connections.remove(&token.slot).map_or(Vec::new(), |joiner| joiner.request_ids)
     }
 }
 
@@ -129,7 +138,11 @@ impl State {
         };
         let known = self.identity(token).and_then(|identity| identity.user.clone());
         if let Some(known) = known {
-            if known == user {
+            // It may be so by its session, or by a request before this one.
+            let left = self.broker.inboxes_under_way(token);
+            if known == user && left > 0 {
+                self.joining.wait(token, left, id.map(|id| id.as_json().into()));
+            } else if known == user {
                 self.answer_auth(token, id);
             } else {
                 let text = Cow::Borrowed("this connection is another user's");
@@ -139,9 +152,7 @@ impl State {
         }
         let left = self.broker.inboxes();
         if left > 0 {
-            let request_id = id.map(|id| id.as_json().into());
-            let joiner = Joiner { generation: token.generation, left, request_id };
-            self.joining.connections.insert(token.slot, joiner);
+            self.joining.wait(token, left, id.map(|id| id.as_json().into()));
         }
         // Before its inboxes open, which may be at once and tells it so.
         self.become_user(token, user.clone());
@@ -222,7 +233,7 @@ impl State {
 
     /// One of the inboxes of a connection is open: what is sent to its user comes, behind what waits.
     pub(super) fn inbox_opened(&mut self, token: Token) {
-        if let Some(request_id) = self.joining.opened(token) {
+        for request_id in self.joining.opened(token) {
             self.answer_auth(token, request_id.as_deref().and_then(RequestId::parse));
         }
     }
