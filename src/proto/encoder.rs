@@ -104,7 +104,7 @@ pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
         Part::raw(r#"{"channel":"#),
         Part::String(channel),
         Part::raw(r#","offset":"#),
-        Part::raw(&offset.to_string()),
+        Part::raw(itoa::Buffer::new().format(offset)),
         Part::raw(r#","data":"#),
         Part::Raw(data),
         Part::raw("}"),
@@ -132,6 +132,16 @@ pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool
         acked_frame(channel, position, data)
     } else {
         retained_frame(channel, position.offset, data)
+    }
+}
+
+/// The data of a frame that was made of it by [`kept_frame`], in the memory of the frame.
+pub fn kept_data(frame: &Bytes, data: &[u8]) -> Bytes {
+    // Behind it is the closing brace.
+    let end = frame.len().saturating_sub(1);
+    match end.checked_sub(data.len()) {
+        Some(begin) if frame[begin..end] == *data => frame.slice(begin..end),
+        _ => Bytes::copy_from_slice(data),
     }
 }
 
