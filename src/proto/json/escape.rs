@@ -18,8 +18,7 @@ pub(in crate::proto) fn push_string(text: &str, out: &mut Vec<u8>) {
 
 /// Whether nothing in the text must be escaped.
 fn is_plain(text: &str) -> bool {
-    // Without an early end, so that it becomes vector instructions.
-    text.bytes().fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != b'"') & (byte != b'\\'))
+    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
 }
 
 /// RFC 8259, 7: the quotation mark, the reverse solidus and U+0000–U+001F MUST be escaped.

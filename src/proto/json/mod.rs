@@ -114,7 +114,7 @@ pub struct Object<'a, 's> {
 
 impl<'a> Object<'a, '_> {
     /// The next key and its value; `None` behind the closing brace, where the scanner is then.
-    #[inline]
+    #[inline(always)]
     pub fn next_member(&mut self) -> Result<Option<(RawString<'a>, &'a str)>, JsonError> {
         let text = self.scanner.rest;
         let mut rest = skip::whitespace(text.as_bytes());
@@ -132,7 +132,10 @@ impl<'a> Object<'a, '_> {
             return Err(JsonError::Syntax);
         };
         let value = skip::whitespace(value);
-        let behind = skip::value(value, 1)?;
+        let behind = match value {
+            [b'"', content @ ..] => skip::string_end(content)?.0,
+            _ => skip::value(value, 1)?,
+        };
         // All of them begin at a character.
         let at = |rest: &[u8]| text.len() - rest.len();
         let key = text.get(at(key)..at(behind_key) - 1).unwrap_or_default();

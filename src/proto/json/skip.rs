@@ -7,7 +7,7 @@ use crate::proto::json::JsonError;
 pub const DEPTH_MAX: u32 = 64;
 
 /// Keys and names end within so many words; what is longer is looked at in larger pieces.
-const SHORT_WORDS: usize = 3;
+const SHORT_WORDS: usize = 2;
 
 type Rest<'a> = Result<&'a [u8], JsonError>;
 
