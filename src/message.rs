@@ -20,7 +20,7 @@ pub use session::{
 };
 
 use crate::ids::{Position, ShardId, Token, TopicName};
-use crate::proto::{HistoryQuery, Recovery, Start, Unavailable};
+use crate::proto::{Family, HistoryQuery, Recovery, Start, Unavailable};
 
 /// What one shard tells another.
 #[derive(Debug)]
@@ -164,6 +164,8 @@ pub struct Receipt {
     pub message_id: Option<Box<str>>,
     /// Of a message to a user: the channel that the client named.
     pub channel: Option<Box<str>>,
+    /// What a refusal is told in.
+    pub family: Family,
 }
 
 /// What the home of a topic did with a publication.

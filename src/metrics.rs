@@ -148,6 +148,8 @@ counters! {
     AuthTimeout = "auth_timeout",
     /// Connections refused at the number of users, or of connections of one.
     UserLimit = "user_limit",
+    /// Events and chat messages taken from this shard's clients; they are among the publications.
+    TypedMessages = "typed_messages",
     /// Messages to users taken from this shard's clients.
     DirectMessages = "direct_messages",
     /// Times that a connection proved to have received what waited for its user.

@@ -106,6 +106,12 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         (Command::RestoreSession { claims, .. }, Body::RestoreSession(restore)) => {
             assert_eq!(claims.len(), restore.positions.len());
         }
+        (Command::Message(message), Body::Event(event)) => {
+            assert_eq!(message.channel.as_deref(), Some(&*event.event));
+        }
+        (Command::Message(_), Body::Chat(_)) => {}
+        (Command::Time { .. }, Body::Query(query)) => assert_eq!(query.resource, "time"),
+        (Command::Stats { .. }, Body::Query(query)) => assert_eq!(query.resource, "stats"),
         (Command::Session { .. }, Body::Query(query)) => assert_eq!(query.resource, "session"),
         (Command::Sessions { .. }, Body::Query(query)) => assert_eq!(query.resource, "sessions"),
         (Command::EndSession { session, .. }, Body::EndSession(end)) => {

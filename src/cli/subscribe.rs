@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 pub const HELP: &str = "\
 A line is the data of a publication as it was published; with several channels it is CHANNEL, a tab,
-DATA. Confirmations and errors go to stderr. Ctrl-C ends it. On a channel of level acked each line is
+DATA. An event or a chat message is a line as it came. Confirmations and errors go to stderr. Ctrl-C ends it. On a channel of level acked each line is
 acknowledged when it is printed; one that is sent again all the same is printed once.
 
 Examples:
@@ -88,6 +88,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 }
                 if let Some(id) = &publication.message_id {
                     client.acknowledge(id)?;
+                }
+                left = left.map(|left| left - 1);
+            }
+            ServerMessage::Message(message) => {
+                if !print(&format!("{message}\n"))? {
+                    break;
                 }
                 left = left.map(|left| left - 1);
             }

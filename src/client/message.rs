@@ -30,6 +30,8 @@ pub enum ServerMessage {
         offset: Option<u64>,
     },
     Refused(Refusal),
+    /// An event, or what is said in a chat, as it came.
+    Message(String),
     /// The message as it came: a type that this client does not know.
     Other(String),
 }
@@ -93,6 +95,7 @@ impl ServerMessage {
                 return Ok(Self::Acknowledged { request, offset });
             }
             Some("error") => return Ok(Self::Refused(fields.refusal("error"))),
+            Some("event" | "text" | "image" | "file") => return Ok(Self::Message(text)),
             Some(_) | None => {}
         }
         match (channel, fields.raw("data")) {

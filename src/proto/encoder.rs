@@ -7,6 +7,7 @@ use crate::ids::Position;
 use crate::proto::close::CloseCode;
 use crate::proto::json::escape;
 use crate::proto::opcode::OpCode;
+use crate::proto::typed::as_message;
 
 /// Longest header of a server frame: 2 bytes and a 64-bit length.
 pub const HEADER_BYTES_MAX: usize = 10;
@@ -90,10 +91,15 @@ fn assemble(parts: &[Part<'_>]) -> Bytes {
     Bytes::from(out)
 }
 
-/// A publication as each subscriber gets it: `{"channel":C,"data":D}`, `data` byte for byte.
+/// A publication as each subscriber gets it: `{"channel":C,"data":D}`, `data` byte for byte; or the message
+/// that is in its place.
 ///
-/// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
+/// `data` must be as [`Command::Publish`](crate::proto::Command) has it, or
+/// [`TypedMessage::stamped`](crate::proto::typed::TypedMessage::stamped).
 pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
+    if let Some(message) = as_message(data) {
+        return payload_frame(OpCode::Text, message);
+    }
     assemble(&[
         Part::raw(r#"{"channel":"#),
         Part::String(channel),
@@ -133,9 +139,19 @@ pub fn acked_frame(channel: &str, position: Position, data: &[u8]) -> Bytes {
     ])
 }
 
-/// A publication of a channel with history: that of [`acked_frame`] or of [`retained_frame`].
+/// A publication of a channel with history: that of [`acked_frame`] or of [`retained_frame`]; or the message
+/// that is in its place, with `"offset":N` before all it has, and `"deliveryId":"E-N"` on an acked channel.
 pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool) -> Bytes {
-    if is_acked {
+    if let Some([b'{', members @ ..]) = as_message(data) {
+        let id = if is_acked { format!(r#","deliveryId":"{position}""#) } else { String::new() };
+        text_frame(&[
+            Part::raw(r#"{"offset":"#),
+            Part::raw(itoa::Buffer::new().format(position.offset)),
+            Part::raw(&id),
+            Part::raw(","),
+            Part::Raw(members),
+        ])
+    } else if is_acked {
         acked_frame(channel, position, data)
     } else {
         retained_frame(channel, position.offset, data)
@@ -152,7 +168,7 @@ pub fn kept_data(frame: &Bytes, data: &[u8]) -> Bytes {
     }
 }
 
-/// The offset in a frame of [`retained_frame`] or [`acked_frame`]; 0 if it is none for this channel.
+/// The offset in a frame of [`kept_frame`]; 0 if it is none for this channel.
 pub fn retained_offset(channel: &str, frame: &[u8]) -> u64 {
     let fields = retained_fields(channel, frame);
     let number = fields.strip_prefix(br#""offset":"#).unwrap_or_default();
@@ -160,10 +176,15 @@ pub fn retained_offset(channel: &str, frame: &[u8]) -> u64 {
     digits.fold(0u64, |offset, digit| offset.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
 }
 
-/// What follows the channel in a frame of [`retained_frame`] or [`acked_frame`]: `"offset":N,…"data":D}`.
+/// What follows the channel in a frame of [`kept_frame`]: `"offset":N,…"data":D}`, or the rest of a message.
 ///
 /// `channel` must be the one that the frame was made with.
 pub fn retained_fields<'a>(channel: &str, frame: &'a [u8]) -> &'a [u8] {
+    if let [b'{', message @ ..] = frame_payload(frame)
+        && message.starts_with(br#""offset":"#)
+    {
+        return message;
+    }
     let fields_at = r#"{"channel":,"#.len() + escape::string_len(channel);
     frame_payload(frame).get(fields_at..).unwrap_or_default()
 }

@@ -16,6 +16,10 @@ pub enum ErrorCode {
     UnknownAction,
     /// A `type` that nothing here handles.
     NoRoute,
+    /// A `version` that is not spoken here.
+    UnsupportedVersion,
+    /// A message that does not say where it goes, and cannot go to one place only.
+    NoTarget,
     ChannelInvalid,
     ChannelReserved,
     NotSubscribed,
@@ -41,6 +45,8 @@ impl ErrorCode {
             Self::InvalidMessage => "invalid_message",
             Self::UnknownAction => "unknown_action",
             Self::NoRoute => "no_route",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::NoTarget => "no_target",
             Self::ChannelInvalid => "channel_invalid",
             Self::ChannelReserved => "channel_reserved",
             Self::NotSubscribed => "not_subscribed",

@@ -20,6 +20,7 @@ pub mod protobuf;
 pub mod protocol_error;
 pub mod recall;
 pub mod reply;
+pub mod typed;
 
 #[cfg(test)]
 mod tests;

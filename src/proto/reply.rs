@@ -1,6 +1,7 @@
 //! What the server says in JSON, as complete text frames: one allocation each.
 
 mod session;
+mod stats;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::proto::recall::{Recovery, Standing, Unavailable};
 pub use session::{
     LinkQuality, Listed, SessionFacts, session_facts, session_list, session_restored,
 };
+pub use stats::{ConnectionFacts, stats, time};
 
 /// The version of the protocol this server speaks.
 pub const PROTOCOL_VERSION: &str = "1.2";

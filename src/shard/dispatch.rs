@@ -90,7 +90,8 @@ impl State {
                 let receipt = (id.is_some() || message_id.is_some()).then(|| {
                     let request_id = id.map(|id| id.as_json().into());
                     let message_id = message_id.map(Into::into);
-                    Box::new(Receipt { request_id, message_id, channel: None })
+                    let family = Family::Action;
+                    Box::new(Receipt { request_id, message_id, channel: None, family })
                 });
                 if let Err((code, message)) = self.admit_publication(token) {
                     let refused = Rejection {
@@ -116,6 +117,9 @@ impl State {
                 let message = Message { channel, data, echo, id, message_id };
                 self.send_to_user(token, &to, message);
             }
+            Command::Message(message) => self.pass_on(token, &message),
+            Command::Time { id } => self.query_time(token, id),
+            Command::Stats { id } => self.query_stats(token, id),
             Command::Auth { token: secret, id } => self.authenticate(token, &secret, id),
             Command::Session { id } => self.query_session(token, id),
             Command::Sessions { id } => self.query_sessions(token, id),
@@ -334,7 +338,8 @@ impl State {
             }
         };
         let channel = Some(Cow::Borrowed(topic));
-        let refused = Rejection { family: Family::Action, code, message, channel, id };
+        let family = receipt.map_or(Family::Action, |receipt| receipt.family);
+        let refused = Rejection { family, code, message, channel, id };
         // The server's want of room, not the client's mistake.
         self.reject(token, &refused, 0);
     }

@@ -13,7 +13,7 @@ use crate::message::{
     PublishOutcome, Publisher, Receipt, ShardStats,
 };
 use crate::metrics::Counter;
-use crate::proto::{Answer, CloseCode, HistoryQuery, Standing, Start};
+use crate::proto::{Answer, CloseCode, Family, HistoryQuery, Standing, Start};
 
 /// Slots that one listing looks at: each name of a connection that had none costs two system calls.
 const LISTED_MAX: usize = 256;
@@ -85,7 +85,12 @@ impl State {
             self.refuse_outside(ticket, AdminRefusal::ShuttingDown);
             return;
         }
-        let receipt = Some(Box::new(Receipt { request_id: None, message_id, channel: None }));
+        let receipt = Some(Box::new(Receipt {
+            request_id: None,
+            message_id,
+            channel: None,
+            family: Family::Action,
+        }));
         let publisher = Publisher { shard: self.id, token: ticket.token(), echo: true, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish_from_outside(topic, data, publisher, &mut self.frames, &mut effects);
@@ -247,7 +252,7 @@ impl State {
     }
 
     /// What is known of a connection that is, or was until now, an open WebSocket.
-    fn connection_info(&mut self, token: Token) -> Option<ConnectionInfo> {
+    pub(super) fn connection_info(&mut self, token: Token) -> Option<ConnectionInfo> {
         let id = self.identity(token)?.connection_id;
         let unix_start = self.settings.unix_start;
         let unix_ms = |tick: Tick| unix_start + u64::from(tick.0) * Tick::MILLIS;

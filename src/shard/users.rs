@@ -269,7 +269,10 @@ impl State {
                 };
                 (Family::Action, channel, *id)
             }
-            Command::Sessions { id }
+            Command::Message(message) => (Family::Type, message.channel.clone(), message.id),
+            Command::Time { id }
+            | Command::Stats { id }
+            | Command::Sessions { id }
             | Command::EndSession { id, .. }
             | Command::History { id, .. }
             | Command::Ack { id, .. }
@@ -306,6 +309,7 @@ impl State {
             request_id: id.map(|id| id.as_json().into()),
             message_id: message_id.map(Into::into),
             channel: Some((&*channel).into()),
+            family: Family::Action,
         });
         let data = data.as_bytes();
         let request = PublishRequest { token, topic: &channel, data, echo, receipt: Some(receipt) };

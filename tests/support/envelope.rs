@@ -9,7 +9,7 @@ pub struct Envelope {
     pub request_id: ::prost::alloc::string::String,
     #[prost(
         oneof = "envelope::Body",
-        tags = "10, 11, 12, 16, 18, 19, 23, 30, 13, 14, 15, 20, 22, 24, 29, 17, 21"
+        tags = "10, 11, 12, 16, 18, 19, 23, 30, 13, 14, 15, 20, 22, 24, 29, 26, 27, 17, 21"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -49,6 +49,11 @@ pub mod envelope {
         SessionRestored(super::SessionRestored),
         #[prost(message, tag = "29")]
         Gap(super::Gap),
+        /// Both: passed on to the subscribers of their channel, with the sender that the server knows.
+        #[prost(message, tag = "26")]
+        Event(super::Event),
+        #[prost(message, tag = "27")]
+        Chat(super::ChatMessage),
         /// Both: the server answers a Ping with a Pong, and passes over that of a client; an Ack of the server is for a
         /// publication, that of a client for what it was delivered on an acked channel.
         #[prost(message, tag = "17")]
@@ -120,6 +125,107 @@ pub struct Publication {
     /// Of what comes again until it is acknowledged: the same each time.
     #[prost(string, tag = "4")]
     pub message_id: ::prost::alloc::string::String,
+    /// In a History: `data` is a whole message, an event or one of a chat, in JSON; its message_id, on an acked
+    /// channel, is what it is acknowledged by.
+    #[prost(bool, tag = "8")]
+    pub is_message: bool,
+}
+/// An event goes to the channel of its name. Its envelope has the id.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    #[prost(string, tag = "1")]
+    pub event: ::prost::alloc::string::String,
+    /// As in a Publish.
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+    /// As the server knows it.
+    #[prost(string, tag = "3")]
+    pub sender: ::prost::alloc::string::String,
+    /// Of the server, if the client gives none.
+    #[prost(int64, tag = "4")]
+    pub timestamp_ms: i64,
+    /// From the server: 0 on a channel without history.
+    #[prost(uint64, tag = "5")]
+    pub offset: u64,
+    /// From the server, on an acked channel: the message_id of the Ack for it.
+    #[prost(string, tag = "6")]
+    pub delivery_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChatMessage {
+    #[prost(string, tag = "1")]
+    pub message_id: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub timestamp_ms: i64,
+    #[prost(enumeration = "MessageType", tag = "3")]
+    pub r#type: i32,
+    #[prost(string, tag = "4")]
+    pub sender: ::prost::alloc::string::String,
+    /// `channel` in it is as the field below.
+    #[prost(map = "string, string", tag = "9")]
+    pub metadata: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Where it goes; empty: to the only channel of the connection.
+    #[prost(string, tag = "10")]
+    pub channel: ::prost::alloc::string::String,
+    /// Empty: 1.0.
+    #[prost(string, tag = "11")]
+    pub version: ::prost::alloc::string::String,
+    /// As those of an Event.
+    #[prost(uint64, tag = "12")]
+    pub offset: u64,
+    #[prost(string, tag = "13")]
+    pub delivery_id: ::prost::alloc::string::String,
+    #[prost(oneof = "chat_message::Payload", tags = "5, 6, 7, 8")]
+    pub payload: ::core::option::Option<chat_message::Payload>,
+}
+/// Nested message and enum types in `ChatMessage`.
+pub mod chat_message {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Payload {
+        #[prost(message, tag = "5")]
+        Text(super::TextPayload),
+        #[prost(message, tag = "6")]
+        Image(super::ImagePayload),
+        #[prost(message, tag = "7")]
+        File(super::FilePayload),
+        #[prost(message, tag = "8")]
+        Command(super::CommandPayload),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TextPayload {
+    #[prost(string, tag = "1")]
+    pub content: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub mentions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImagePayload {
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub width: i32,
+    #[prost(int32, tag = "3")]
+    pub height: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FilePayload {
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub size: i64,
+    #[prost(string, tag = "3")]
+    pub mime_type: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommandPayload {
+    #[prost(enumeration = "CommandAction", tag = "1")]
+    pub action: i32,
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
 }
 /// The answer to a Subscribe, and to an Unsubscribe.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -290,4 +396,68 @@ pub struct Welcome {
     pub heartbeat_ms: u32,
     #[prost(uint32, tag = "5")]
     pub max_message_size: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MessageType {
+    Text = 0,
+    Image = 1,
+    File = 2,
+    Command = 3,
+}
+impl MessageType {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Text => "TEXT",
+            Self::Image => "IMAGE",
+            Self::File => "FILE",
+            Self::Command => "COMMAND",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TEXT" => Some(Self::Text),
+            "IMAGE" => Some(Self::Image),
+            "FILE" => Some(Self::File),
+            "COMMAND" => Some(Self::Command),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CommandAction {
+    Join = 0,
+    Leave = 1,
+    Mute = 2,
+    Kick = 3,
+}
+impl CommandAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Join => "JOIN",
+            Self::Leave => "LEAVE",
+            Self::Mute => "MUTE",
+            Self::Kick => "KICK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOIN" => Some(Self::Join),
+            "LEAVE" => Some(Self::Leave),
+            "MUTE" => Some(Self::Mute),
+            "KICK" => Some(Self::Kick),
+            _ => None,
+        }
+    }
 }

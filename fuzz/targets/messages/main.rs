@@ -113,8 +113,17 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             assert_eq!(pong.json("id"), id.map(RequestId::as_json));
             assert_eq!(pong.json("timestamp"), *timestamp);
         }
+        (Command::Message(message), _) => {
+            let stamped = message.stamped(Some("a\"b"), 1, 2);
+            let text = std::str::from_utf8(&stamped[1..]).expect("text");
+            assert!(serde_json::from_str::<&RawValue>(text).is_ok(), "{text}");
+            let passed_on = Reply::read(&publication_frame("c", &stamped));
+            assert_eq!(passed_on.string("sender"), "a\"b");
+        }
         (
             Command::Publish { .. }
+            | Command::Time { .. }
+            | Command::Stats { .. }
             | Command::Unsubscribe { .. }
             | Command::Ack { .. }
             | Command::Direct { .. }

@@ -12,13 +12,17 @@ use stentor::ids::{
 };
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
+use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
     Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, Received, Rejection, RequestId, Since, Start,
     Subscription,
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 21] = [
+    "sender",
+    "version",
+    "metadata",
     "sessionId",
     "connectionId",
     "positions",
@@ -124,13 +128,55 @@ fn invalid_json<'a>() -> Rejection<'a> {
 
 /// One message.
 struct Message<'a> {
+    json: &'a str,
     /// `None` if it is a value of another kind.
     members: Option<Vec<Member<'a>>>,
 }
 
 impl<'a> Message<'a> {
     fn read(json: &'a str) -> Self {
-        Self { members: members(json) }
+        Self { json, members: members(json) }
+    }
+
+    /// A message that is passed on whole.
+    fn typed(
+        &self,
+        id: Option<RequestId<'a>>,
+        channel: Option<Cow<'a, str>>,
+        is_event: bool,
+    ) -> Result<Command<'a>, ErrorCode> {
+        let is_number = |part: &str| {
+            (1..=9).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        if let Some(version) = self.field("version") {
+            let version = string(version).ok_or(ErrorCode::UnsupportedVersion)?;
+            let minor = version.strip_prefix("1.").filter(|minor| is_number(minor));
+            minor.ok_or(ErrorCode::UnsupportedVersion)?;
+        }
+        let echo = match self.field("echo") {
+            None | Some("true") => true,
+            Some("false") => false,
+            Some(_) => return Err(ErrorCode::InvalidMessage),
+        };
+        let message_id = self.optional("messageId", is_message_id)?;
+        let timestamp = self.optional("timestamp", is_timestamp)?;
+        let sender = self.optional("sender", |sender| {
+            string(sender).is_some() && sender.len() <= 257
+        })?;
+        let sender = sender.map(|sender| {
+            let start = sender.as_ptr() as usize - self.json.as_ptr() as usize;
+            start..start + sender.len()
+        });
+        Ok(Command::Message(Box::new(TypedMessage {
+            channel,
+            echo,
+            id,
+            message_id,
+            text: self.json,
+            sender,
+            lacks_id: is_event && id.is_none(),
+            lacks_timestamp: is_event && timestamp.is_none(),
+        })))
     }
 
     fn answer(&self) -> Answer<'a> {
@@ -204,6 +250,25 @@ impl<'a> Message<'a> {
             }),
             "pong" => Ok(Command::Pong),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
+            "event" => {
+                let id = self.id()?;
+                let payload = self.object("payload", &["event", "data"])?.ok_or(invalid)?;
+                let channel = payload.field("event").map(named).ok_or(invalid)??;
+                self.typed(id, Some(channel), true)
+            }
+            "text" | "image" | "file" => {
+                let id = self.id()?;
+                self.object("payload", &[])?.ok_or(invalid)?;
+                let channel = match self.field("channel") {
+                    Some(_) => Some(self.channel()?),
+                    None => {
+                        let metadata = self.object("metadata", &["channel"])?;
+                        let channel = metadata.as_ref().and_then(|it| it.field("channel"));
+                        channel.map(named).transpose()?
+                    }
+                };
+                self.typed(id, channel, false)
+            }
             "auth" => {
                 let id = self.id()?;
                 let payload = self.object("payload", &["token"])?.ok_or(invalid)?;
@@ -216,6 +281,8 @@ impl<'a> Message<'a> {
                     self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
                 match &string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)?[..] {
                     "history" => {}
+                    "time" => return Ok(Command::Time { id }),
+                    "stats" => return Ok(Command::Stats { id }),
                     "session" => return Ok(Command::Session { id }),
                     "sessions" => return Ok(Command::Sessions { id }),
                     _ => return Err(ErrorCode::NoRoute),
@@ -404,4 +471,11 @@ fn is_string_up_to(json: &str, bytes_max: usize) -> bool {
 fn is_number_up_to(json: &str, bytes_max: usize) -> bool {
     json.len() <= bytes_max
         && json.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+}
+
+/// The name of a channel that a JSON value is.
+fn named<'a>(json: &'a str) -> Result<Cow<'a, str>, ErrorCode> {
+    let channel = string(json).ok_or(ErrorCode::InvalidMessage)?;
+    check_topic_name(&channel).map_err(ErrorCode::from)?;
+    Ok(Cow::Owned(channel))
 }

@@ -8,6 +8,7 @@ use crate::config::{Config, Level};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName};
 use crate::io::FramePool;
 use crate::message::{LogAnswer, LogMessage, LogRefusal, PublishOutcome, Receipt, ShardMessage};
+use crate::proto::Family;
 
 const TOKEN: Token = Token { slot: 0, generation: 1 };
 
@@ -37,8 +38,12 @@ impl Home {
     }
 
     fn publish(&mut self, message_id: Option<&str>) -> Heard {
-        let receipt =
-            Receipt { request_id: None, message_id: message_id.map(Into::into), channel: None };
+        let receipt = Receipt {
+            request_id: None,
+            message_id: message_id.map(Into::into),
+            channel: None,
+            family: Family::Action,
+        };
         let request = PublishRequest {
             token: TOKEN,
             topic: "t",

@@ -14,6 +14,7 @@ use crate::io::FramePool;
 use crate::message::{
     LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Receipt, ShardMessage,
 };
+use crate::proto::Family;
 use crate::proto::inbox::as_mark;
 
 const SHARDS: usize = 2;
@@ -191,6 +192,7 @@ impl World {
             request_id: Some(format!("{number}").into()),
             message_id: None,
             channel: Some(CHANNELS[channel].into()),
+            family: Family::Action,
         };
         let data = number.to_string();
         let request = PublishRequest {

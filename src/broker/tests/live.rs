@@ -157,6 +157,7 @@ impl World {
             request_id: Some(id.to_string().into()),
             message_id: None,
             channel: None,
+            family: crate::proto::Family::Action,
         };
         let name = TOPICS[topic];
         let data = id.to_string();

@@ -15,6 +15,8 @@ const NAME_CHARS_MAX: usize = 64;
 /// The fields we know of one message, as JSON values.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
+    /// All of it, and nothing around it.
+    pub(super) text: &'a str,
     /// The message is a JSON value of another kind, and has no fields.
     is_no_object: bool,
     action: Option<&'a str>,
@@ -24,7 +26,10 @@ pub(super) struct Fields<'a> {
     echo: Option<&'a str>,
     id: Option<&'a str>,
     pub(super) message_id: Option<&'a str>,
-    timestamp: Option<&'a str>,
+    pub(super) timestamp: Option<&'a str>,
+    pub(super) sender: Option<&'a str>,
+    pub(super) version: Option<&'a str>,
+    pub(super) metadata: Option<&'a str>,
     pub(super) offset: Option<&'a str>,
     pub(super) subscription_id: Option<&'a str>,
     pub(super) recover: Option<&'a str>,
@@ -48,6 +53,8 @@ pub(in crate::proto) type Refused = (ErrorCode, Cow<'static, str>);
 impl<'a> Fields<'a> {
     /// Reads one message, whatever it is, and leaves `scanner` behind it.
     pub fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), JsonError> {
+        scanner.whitespace();
+        let text = scanner.rest();
         let Some(mut object) = scanner.object() else {
             self.is_no_object = true;
             return scanner.value().map(drop);
@@ -59,6 +66,7 @@ impl<'a> Fields<'a> {
                 self.set(&name, value);
             } // Else it is no text, and so no name that we know.
         }
+        self.text = text.get(..text.len() - scanner.rest().len()).unwrap_or_default();
         Ok(())
     }
 
@@ -82,6 +90,9 @@ impl<'a> Fields<'a> {
             "sessionId" => (&mut self.session_id, "sessionId"),
             "connectionId" => (&mut self.connection_id, "connectionId"),
             "positions" => (&mut self.positions, "positions"),
+            "sender" => (&mut self.sender, "sender"),
+            "version" => (&mut self.version, "version"),
+            "metadata" => (&mut self.metadata, "metadata"),
             _ => return,
         };
         if field.replace(value).is_some() {
@@ -162,6 +173,8 @@ impl<'a> Fields<'a> {
             "auth" => self.auth(self.id()?),
             "restore_session" => self.restore(self.id()?),
             "end_session" => self.end_session(self.id()?),
+            "event" => self.event(self.id()?),
+            "text" | "image" | "file" => self.chat(self.id()?),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
             unknown => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
@@ -174,7 +187,7 @@ impl<'a> Fields<'a> {
         channel(self.channel)
     }
 
-    fn echo(&self) -> Result<bool, Refused> {
+    pub(super) fn echo(&self) -> Result<bool, Refused> {
         match self.echo {
             None | Some("true") => Ok(true),
             Some("false") => Ok(false),
@@ -194,7 +207,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn message_id(&self) -> Result<Option<&'a str>, Refused> {
+    pub(super) fn message_id(&self) -> Result<Option<&'a str>, Refused> {
         match self.message_id {
             Some(value) if !is_short_string(value, MESSAGE_ID_BYTES_MAX) => Err(invalid(format!(
                 "`messageId` must be a string of 1 to {MESSAGE_ID_BYTES_MAX} bytes"
@@ -203,7 +216,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn timestamp(&self) -> Result<Option<&'a str>, Refused> {
+    pub(super) fn timestamp(&self) -> Result<Option<&'a str>, Refused> {
         match self.timestamp {
             Some(value)
                 if !is_short_string(value, REQUEST_ID_BYTES_MAX) && !is_short_number(value) =>

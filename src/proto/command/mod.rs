@@ -6,6 +6,7 @@ mod ack;
 mod fields;
 mod recall;
 mod session;
+mod typed;
 mod users;
 
 pub use ack::{Received, Subscription};
@@ -22,6 +23,7 @@ pub(in crate::proto) use crate::proto::command::users::addressee;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::recall::{Claim, HistoryQuery, Start};
+use crate::proto::typed::TypedMessage;
 
 /// Longest `id` and `timestamp`, in bytes as they were written between the quotes: they are echoed.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -65,6 +67,8 @@ pub enum Command<'a> {
         id: Option<RequestId<'a>>,
         message_id: Option<&'a str>,
     },
+    /// An event or a chat message, passed on whole.
+    Message(Box<TypedMessage<'a>>),
     /// Credentials. The token is a secret.
     Auth {
         token: Cow<'a, str>,
@@ -74,6 +78,14 @@ pub enum Command<'a> {
     History {
         channel: Cow<'a, str>,
         query: HistoryQuery,
+        id: Option<RequestId<'a>>,
+    },
+    /// A query for the time of the server.
+    Time {
+        id: Option<RequestId<'a>>,
+    },
+    /// A query for what went over the connection.
+    Stats {
         id: Option<RequestId<'a>>,
     },
     /// A query for what the server knows of the connection and its session.

@@ -41,6 +41,8 @@ impl<'a> Fields<'a> {
         let resource = resource.ok_or_else(|| invalid("`resource` is missing in `payload`"))?;
         match &*decode(resource, "resource")? {
             "history" => history(parameters, id),
+            "time" => Ok(Command::Time { id }),
+            "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),
             "sessions" => Ok(Command::Sessions { id }),
             unknown => {

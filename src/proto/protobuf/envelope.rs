@@ -1,6 +1,7 @@
 //! The envelope of a request, read and not judged: what each field means says `stentor.proto`, whose
 //! names these are.
 
+use crate::proto::protobuf::chat::{Chat, Event};
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::wire::{Reader, Value, WireError};
 
@@ -32,6 +33,8 @@ pub enum Body<'a> {
     Ack(Ack<'a>),
     RestoreSession(RestoreSession<'a>),
     EndSession(EndSession<'a>),
+    Event(Event<'a>),
+    Chat(Box<Chat<'a>>),
 }
 
 #[derive(Debug, Default)]
@@ -151,6 +154,8 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::ACK => body!(Ack, "ack"),
             number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
             number::END_SESSION => body!(EndSession, "end_session"),
+            number::EVENT => body!(Event, "event"),
+            number::CHAT => body!(Chat, "chat"),
             other => match other {
                 number::PUBLICATION => self.servers = Some("publication"),
                 number::CONFIRMATION => self.servers = Some("confirmation"),

@@ -4,6 +4,7 @@
 //! By hand, because what a generated codec hands out owns its bytes, and a publication here is borrowed
 //! from the receive buffer until it stands in its frame. The tests hold it against a generated one.
 
+mod chat;
 mod envelope;
 mod field;
 mod number;
@@ -12,6 +13,7 @@ pub mod reply;
 mod request;
 #[cfg(test)]
 pub mod tests;
+mod typed;
 mod wire;
 
 pub use publication::{bytes_as_json, publication_frame};

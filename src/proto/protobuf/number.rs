@@ -15,6 +15,8 @@ pub const ACK: u32 = 21;
 pub const WELCOME: u32 = 22;
 pub const RESTORE_SESSION: u32 = 23;
 pub const SESSION_RESTORED: u32 = 24;
+pub const EVENT: u32 = 26;
+pub const CHAT: u32 = 27;
 pub const GAP: u32 = 29;
 pub const END_SESSION: u32 = 30;
 

@@ -10,6 +10,7 @@ use crate::proto::encoder::frame_payload;
 use crate::proto::json::{RawString, Scanner};
 use crate::proto::protobuf::field::{Field, binary_frame};
 use crate::proto::protobuf::number;
+use crate::proto::protobuf::typed::message_frame;
 
 /// What stands behind `"data":` in the JSON of a publication whose data is these bytes, which are not
 /// JSON: `"…","encoding":"base64"`.
@@ -26,9 +27,13 @@ pub fn bytes_as_json(bytes: &[u8]) -> String {
 /// The publication that is in this frame of JSON, for subscribers who speak protobuf.
 pub fn publication_frame(json_frame: &[u8]) -> Bytes {
     let publication = Publication::read(json_frame);
+    if let Some(frame) = publication.message.and_then(message_frame) {
+        return frame;
+    }
     let channel = Field::Text(1, &publication.channel);
-    let [data, offset, message_id] = publication.fields();
-    binary_frame(&[Field::Message(number::PUBLICATION, &[channel, data, offset, message_id])])
+    let [data, offset, message_id, is_message] = publication.fields();
+    let fields = [channel, data, offset, message_id, is_message];
+    binary_frame(&[Field::Message(number::PUBLICATION, &fields)])
 }
 
 /// A publication without its framing.
@@ -38,13 +43,15 @@ pub(super) struct Publication<'a> {
     data: Cow<'a, [u8]>,
     offset: u64,
     message_id: Cow<'a, str>,
+    /// All of it, if it is a message in the place of a publication.
+    message: Option<&'a str>,
 }
 
 impl<'a> Publication<'a> {
     /// `frame` is one of ours, so what does not fit the grammar cannot come up; it would be left out.
     pub fn read(frame: &'a [u8]) -> Self {
         let mut publication = Self::default();
-        let mut is_base64 = false;
+        let (mut is_base64, mut delivery_id) = (false, Cow::default());
         let text = simdutf8::basic::from_utf8(frame_payload(frame)).unwrap_or_default();
         let mut scanner = Scanner::new(text);
         let Some(mut object) = scanner.object() else { return publication };
@@ -55,8 +62,15 @@ impl<'a> Publication<'a> {
                 "data" => publication.data = Cow::Borrowed(value.as_bytes()),
                 "offset" => publication.offset = value.parse().unwrap_or_default(),
                 "encoding" => is_base64 = true,
+                "type" => publication.message = Some(text),
+                "deliveryId" => delivery_id = text_of(value),
                 _ => {}
             }
+        }
+        if let Some(message) = publication.message {
+            let (offset, channel) = (publication.offset, Cow::default());
+            let (data, message_id) = (Cow::Borrowed(message.as_bytes()), delivery_id);
+            return Self { channel, data, offset, message_id, message: Some(message) };
         }
         if is_base64 && let [b'"', digits @ .., b'"'] = &publication.data[..] {
             publication.data = Cow::Owned(BASE64.decode(digits).unwrap_or_default());
@@ -65,9 +79,10 @@ impl<'a> Publication<'a> {
     }
 
     /// All but the channel.
-    pub fn fields(&self) -> [Field<'_>; 3] {
+    pub fn fields(&self) -> [Field<'_>; 4] {
         let message_id = Field::Text(4, &self.message_id);
-        [Field::Bytes(2, &self.data), Field::Number(3, self.offset), message_id]
+        let is_message = Field::flag(8, self.message.is_some());
+        [Field::Bytes(2, &self.data), Field::Number(3, self.offset), message_id, is_message]
     }
 }
 

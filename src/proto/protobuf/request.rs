@@ -7,7 +7,8 @@ use std::mem;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, displayed_name, history, invalid, sorted_claims,
+    RequestId, Subscription, addressee, displayed_name, history, invalid, next_command,
+    sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
@@ -40,6 +41,8 @@ pub struct Scratch {
     timestamp: String,
     /// Of a publication that is not JSON.
     data: String,
+    /// The JSON message that an event or a chat message is.
+    message: String,
 }
 
 impl<'b> Requests<'b> {
@@ -116,6 +119,8 @@ impl<'a> Envelope<'a> {
                 }
                 Body::Auth(Auth { token: "" }) => Err(invalid("`token` is missing")),
                 Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
+                // They are read as the JSON that they are.
+                Body::Event(_) | Body::Chat(_) => return typed(&scratch.message),
                 Body::None => Err(unknown.map_or_else(
                     || invalid("an envelope needs a body"),
                     |number| no_route(format!("no route for body {number}")),
@@ -143,7 +148,9 @@ impl<'a> Body<'a> {
             | Self::Auth(_)
             | Self::Ack(_)
             | Self::RestoreSession(_)
-            | Self::EndSession(_) => "",
+            | Self::EndSession(_)
+            | Self::Event(_)
+            | Self::Chat(_) => "",
         };
         (1..=TOPIC_NAME_BYTES_MAX).contains(&channel.len()).then_some(channel)
     }
@@ -223,6 +230,12 @@ impl<'a> Ack<'a> {
 
 impl<'a> Query<'a> {
     fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+        if self.resource == "time" {
+            return Ok(Command::Time { id });
+        }
+        if self.resource == "stats" {
+            return Ok(Command::Stats { id });
+        }
         if self.resource == "session" {
             return Ok(Command::Session { id });
         }
@@ -274,12 +287,20 @@ impl Scratch {
                     self.data = bytes_as_json(publish.data);
                 }
             }
+            Body::Event(event) => self.message = event.json(id),
+            Body::Chat(chat) => self.message = chat.json(id),
             Body::Ping(Ping { timestamp_ms }) if *timestamp_ms != 0 => {
                 self.timestamp = timestamp_ms.to_string();
             }
             _ => {}
         }
     }
+}
+
+/// What a message in JSON asks for that was made of an envelope.
+fn typed(mut json: &str) -> Result<Command<'_>, Rejection<'_>> {
+    let command = next_command(&mut json);
+    command.unwrap_or_else(|| Err(malformed(Cow::Borrowed("the message is empty"))))
 }
 
 /// The text as JSON; empty if it is, or if it has more than `bytes_max` there, without the quotes: so

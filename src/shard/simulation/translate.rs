@@ -57,7 +57,7 @@ fn message(envelope: Envelope) -> Value {
     let id = envelope.request_id.parse::<u64>().ok();
     let system = |data: Value| json!({"channel": "system", "data": data});
     match envelope.body.expect("a body") {
-        Body::Publication(Publication { channel, mut data, offset, message_id }) => {
+        Body::Publication(Publication { channel, mut data, offset, message_id, .. }) => {
             let is_raw = data.last() == Some(&RAW);
             data.truncate(data.len() - usize::from(is_raw));
             let data: Value = serde_json::from_slice(&data).expect("what was published");

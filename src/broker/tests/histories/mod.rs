@@ -16,7 +16,7 @@ use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FramePool;
 use crate::message::{Begin, Receipt, ShardMessage};
-use crate::proto::{HistoryQuery, Since, Standing, Start, Unavailable};
+use crate::proto::{Family, HistoryQuery, Since, Standing, Start, Unavailable};
 use acks::Sent;
 use checks::parse;
 use steps::{From, Step, acked_step, step};
@@ -259,6 +259,7 @@ impl World {
             request_id: Some(number.to_string().into()),
             message_id: id.map(|id| format!("\"{id}\"").into()),
             channel: None,
+            family: Family::Action,
         };
         let before = self.history(topic);
         let data = number.to_string();

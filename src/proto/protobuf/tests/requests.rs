@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::envelope::envelope::Body;
 use super::envelope::{
-    Ack, Auth, ChannelPosition, EndSession, Envelope, Ping, Position, Publish, Query,
+    Ack, Auth, ChannelPosition, EndSession, Envelope, Event, Ping, Position, Publish, Query,
     RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_topic_name};
@@ -63,6 +63,16 @@ enum Asked {
     Restore {
         pair: Option<(SessionId, ConnectionId)>,
         claims: Vec<Claim>,
+        id: Option<String>,
+    },
+    Message {
+        channel: Option<String>,
+        json: serde_json::Value,
+    },
+    Time {
+        id: Option<String>,
+    },
+    Stats {
         id: Option<String>,
     },
     Pong,
@@ -128,6 +138,12 @@ fn asked(command: Command<'_>) -> Asked {
         Command::Ping { id: request, timestamp } => {
             Asked::Ping { id: id(request), timestamp: timestamp.map(ToOwned::to_owned) }
         }
+        Command::Message(message) => Asked::Message {
+            channel: message.channel.as_deref().map(ToOwned::to_owned),
+            json: serde_json::from_slice(&message.stamped(None, 3, 4)[1..]).expect("JSON"),
+        },
+        Command::Time { id: request } => Asked::Time { id: id(request) },
+        Command::Stats { id: request } => Asked::Stats { id: id(request) },
         Command::Pong => Asked::Pong,
     }
 }
@@ -247,6 +263,35 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 _ => return Err(ErrorCode::InvalidJson),
             }
         }
+        Body::Event(Event { event, data, sender, timestamp_ms, .. }) => {
+            let channel = channel(event)?;
+            if !fits(sender, 255) {
+                return Err(ErrorCode::InvalidMessage);
+            }
+            let timestamp = if *timestamp_ms == 0 { 3 } else { *timestamp_ms };
+            let mut json = serde_json::json!({
+                "type": "event", "id": id.unwrap_or("4".into()), "timestamp": timestamp,
+                "payload": {"event": event},
+            });
+            if let Some(sender) = optional(sender) {
+                json["sender"] = sender.into();
+            }
+            if !data.is_empty() {
+                let text = std::str::from_utf8(data).ok().filter(|text| text.trim_ascii() == *text);
+                match text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok()) {
+                    Some(data) => json["payload"]["data"] = data,
+                    None => {
+                        json["payload"]["data"] = data_encoding::BASE64.encode(data).into();
+                        json["payload"]["encoding"] = "base64".into();
+                    }
+                }
+            }
+            Asked::Message { channel: Some(channel), json }
+        }
+        // The strategy has none.
+        Body::Chat(_) => return Err(ErrorCode::NoRoute),
+        Body::Query(Query { resource, .. }) if resource == "time" => Asked::Time { id },
+        Body::Query(Query { resource, .. }) if resource == "stats" => Asked::Stats { id },
         Body::Query(Query { resource, .. }) if resource == "session" => Asked::Session { id },
         Body::Query(Query { resource, .. }) if resource == "sessions" => Asked::Sessions { id },
         Body::EndSession(EndSession { session_id }) if session_id.is_empty() => {
@@ -336,7 +381,7 @@ fn body() -> BoxedStrategy<Body> {
     let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
-    let resources = vec!["history", "session", "sessions"];
+    let resources = vec!["history", "session", "sessions", "time", "stats"];
     let resources = prop::sample::select(resources).prop_map(ToOwned::to_owned);
     let resource = prop_oneof![3 => resources, 1 => name()];
     let query = (resource, parameters);
@@ -356,6 +401,9 @@ fn body() -> BoxedStrategy<Body> {
         }),
         publish.prop_map(|(channel, data, message_id, no_echo, to_user)| {
             Body::Publish(Publish { channel, data, message_id, no_echo, to_user })
+        }),
+        (name(), data(), name(), any::<i64>()).prop_map(|(event, data, sender, timestamp_ms)| {
+            Body::Event(Event { event, data, sender, timestamp_ms, ..Event::default() })
         }),
         name().prop_map(|token| Body::Auth(Auth { token })),
         any::<i64>().prop_map(|timestamp_ms| Body::Ping(Ping { timestamp_ms })),
@@ -499,7 +547,7 @@ fn frames_are_refused_with_a_reason() {
         (b"\x01\x0b", "invalid_protobuf: wire type 3 is not spoken"),
         (b"\x02\x00\x00", "invalid_protobuf: a field number is out of range"),
         (b"\x00", "invalid_message: an envelope needs a body"),
-        (b"\x03\xda\x01\x00", "no_route: no route for body 27"),
+        (b"\x03\xe2\x01\x00", "no_route: no route for body 28"),
         (b"\x03\xaa\x01\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x02\x62\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x03\x9a\x01\x00", "no_route: no route for query ``"),
