@@ -346,6 +346,7 @@ impl Life {
             connections_max: 1000,
             unix_start,
             hasher: SeedableRandomState::with_seed(random.number(), SharedSeed::global_fixed()),
+            session_shards: 0,
             identity: || 7,
         });
         let network = Network::new(random.number());
@@ -354,7 +355,7 @@ impl Life {
             .collect();
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, config.limits.mesh_backlog);
-        let (sender, inbox) = mesh::connect_log(config.store.backlog);
+        let (sender, inbox) = mesh::connect_log(config.log_backlog());
         let shards = backends
             .into_iter()
             .zip(ports)

@@ -116,6 +116,7 @@ impl World {
             connections_max: 1000,
             unix_start: 1_700_000_000_000,
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            session_shards: 0,
             identity: distinct,
         });
         let network = Network::new(random.number());
