@@ -74,6 +74,9 @@ struct Visitor {
     firm: BTreeSet<usize>,
 }
 
+/// The ids of a client and, if its session must be there, the topics that it must have.
+type Returning = ((String, String), Option<BTreeSet<usize>>);
+
 /// A step, and its time.
 type Since = (u64, Moment);
 
@@ -136,12 +139,12 @@ impl World {
         self.met
     }
 
-    /// `session`: it has these ids of the time before; whether that session must be there, and what with.
+    /// `session`: it wants the one that it had before.
     fn connect(
         &mut self,
         manner: Manner,
         came_from: Vec<(usize, Place)>,
-        session: Option<((String, String), Option<BTreeSet<usize>>)>,
+        session: Option<Returning>,
     ) {
         let shard = ShardId(self.random.below(self.life.shards.len()) as u16);
         let capacity = match manner {
@@ -301,7 +304,7 @@ impl World {
     }
 
     /// The ids of a client, and, if its session must be on disk, the topics that it must have.
-    fn session_of(&self, visitor: &Visitor) -> Option<((String, String), Option<BTreeSet<usize>>)> {
+    fn session_of(&self, visitor: &Visitor) -> Option<Returning> {
         let (pair, known) = visitor.pair.clone()?;
         let now = self.life.network.borrow().now();
         let interval = self.config.sessions.durable_interval;

@@ -205,21 +205,22 @@ impl State {
         granted
     }
 
-    /// At home: keeps a message until what the log has is read. `Err`: it need not wait.
-    pub(super) fn hold_session(&mut self, message: SessionMessage) -> Result<(), SessionMessage> {
+    /// At home: keeps a message until what the log has is read. Returns one that need not
+    /// wait.
+    pub(super) fn hold_session(&mut self, message: SessionMessage) -> Option<SessionMessage> {
         let Some(keeping) = self.keeping.as_mut().filter(|keeping| keeping.log.is_loading()) else {
-            return Err(message);
+            return Some(message);
         };
         match message {
             SessionMessage::Restore(_) | SessionMessage::End(_) | SessionMessage::List { .. } => {}
-            other => return Err(other),
+            other => return Some(other),
         }
         if keeping.held.len() >= keeping.held_max {
             self.refuse_held(message, ErrorCode::BacklogFull);
         } else {
             keeping.held.push_back((self.now.after(LOADING_MAX), message));
         }
-        Ok(())
+        None
     }
 
     fn release_held(&mut self) {

@@ -91,7 +91,7 @@ impl State {
             // Every connection is about to end, and nothing is kept in memory.
             return;
         }
-        let Err(message) = self.hold_session(message) else { return };
+        let Some(message) = self.hold_session(message) else { return };
         let mut messages = Vec::new();
         match message {
             SessionMessage::Restore(request) => {
