@@ -208,6 +208,22 @@ impl TopicName {
         self.0.starts_with(INBOX_MARK)
     }
 
+    /// The topic of the log that keeps the sessions which began on this shard. No client can name it, and
+    /// nobody subscribes to it: see [`SESSIONS_MARK`].
+    pub fn sessions(shard: ShardId) -> Self {
+        Self(Arc::from(format!("{SESSIONS_MARK}{:04x}", shard.0)))
+    }
+
+    /// The shard on which the sessions began that this topic keeps.
+    pub fn as_sessions(&self) -> Option<ShardId> {
+        let digits = self.0.strip_prefix(SESSIONS_MARK).filter(|digits| digits.len() == 4)?;
+        u16::from_str_radix(digits, 16).ok().map(ShardId)
+    }
+
+    pub fn is_sessions(&self) -> bool {
+        self.0.starts_with(SESSIONS_MARK)
+    }
+
     /// The part before the first `:`, whose options apply.
     pub fn namespace(&self) -> Option<&str> {
         self.0.split_once(':').map(|(namespace, _)| namespace)
@@ -231,6 +247,9 @@ impl Borrow<str> for TopicName {
 
 /// What the names of inboxes begin with: a character that [`check_topic_name`] refuses to clients.
 pub const INBOX_MARK: char = '\u{1}';
+
+/// What the names of topics begin with that keep sessions: clients cannot use it either.
+pub const SESSIONS_MARK: char = '\u{2}';
 
 /// Longest topic name, in bytes of UTF-8.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
@@ -281,9 +300,10 @@ pub fn check_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
-/// Checks the rules for a name that topics have here and in the log: those of clients, and inboxes.
+/// Checks the rules for a name that topics have here and in the log: those of clients, inboxes, and what
+/// keeps sessions.
 pub fn check_kept_name(name: &str) -> Result<(), TopicNameError> {
-    match name.strip_prefix(INBOX_MARK) {
+    match name.strip_prefix([INBOX_MARK, SESSIONS_MARK]) {
         Some(inbox) if name.len() <= TOPIC_NAME_BYTES_MAX => check_topic_name(inbox),
         _ => check_topic_name(name),
     }
@@ -382,6 +402,20 @@ mod tests {
         }
         assert!(check_kept_name("\u{1}").is_err() && check_kept_name("\u{1}a\n").is_err());
         assert_eq!(TopicName::new("a:b").as_inbox(), None);
+    }
+
+    #[test]
+    fn what_keeps_sessions_has_a_name_that_no_client_can_use() {
+        for shard in [0, 7, 0xABC, u16::MAX].map(ShardId) {
+            let topic = TopicName::sessions(shard);
+            assert_eq!((topic.as_sessions(), topic.is_sessions()), (Some(shard), true));
+            assert_eq!(check_topic_name(&topic), Err(TopicNameError::ControlCharacter));
+            assert_eq!(check_kept_name(&topic), Ok(()));
+            assert!(!topic.is_inbox() && topic.namespace().is_none());
+        }
+        let inbox = TopicName::inbox("", &UserName::parse("0001").unwrap());
+        assert!(!inbox.is_sessions() && inbox.as_sessions().is_none());
+        assert_eq!(TopicName::new("0001").as_sessions(), None);
     }
 
     #[test]

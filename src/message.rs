@@ -3,6 +3,7 @@
 mod admin;
 mod log;
 mod session;
+mod session_record;
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ pub use session::{
     EndRequest, Holder, RestoreRequest, SessionLine, SessionLines, SessionMessage, SessionState,
     SessionSubscription,
 };
+pub use session_record::{KeptSession, RecordFlaw, SessionRecord};
 
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::proto::{Family, HistoryQuery, Recovery, Start, Unavailable};

@@ -200,6 +200,16 @@ counters! {
     SessionsDropped = "sessions_dropped",
     /// Sessions that their user ended.
     SessionsEnded = "sessions_ended",
+    /// Sessions, and ends of sessions, written to the durable log.
+    SessionsWritten = "sessions_written",
+    /// Times that the durable log did not take a session: it is tried again.
+    SessionsUnwritten = "sessions_unwritten",
+    /// Sessions that the durable log does not have as they are, because too many wait for it.
+    SessionsUnkept = "sessions_unkept",
+    /// Sessions read from the durable log at the start.
+    SessionsLoaded = "sessions_loaded",
+    /// Sessions in the durable log that could not be read at the start.
+    SessionsUnreadable = "sessions_unreadable",
     /// Requests to restore a session under a pair of ids that no session has, or to end one that is not there.
     SessionNotFound = "session_not_found",
     /// Log lines held back by the limit per reason.

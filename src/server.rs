@@ -152,6 +152,7 @@ impl Server {
             connections_max,
             unix_start: unix_start.as_millis() as u64,
             hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),
+            session_shards: log.as_ref().map_or(0, DurableLog::session_shards),
             identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
         });
         let started = clock;
@@ -200,7 +201,7 @@ impl Server {
         watch_signals(self.signals, events.clone())?;
         let settings = Arc::clone(&self.settings);
         let shards = (0..self.shards as u16).map(ShardId).collect();
-        let (sender, inbox) = mesh::connect_log(settings.config.store.backlog);
+        let (sender, inbox) = mesh::connect_log(settings.config.log_backlog());
         let log = self.log.is_some().then_some(&sender);
         let answers = match &self.admin {
             Some(_) => Some(mesh::connect_admin().map_err(StartError::Thread)?),

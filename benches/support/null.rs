@@ -125,6 +125,7 @@ impl NullServer {
             connections_max: usize::MAX / 2,
             unix_start: 0,
             hasher: SeedableRandomState::with_seed(1, SharedSeed::global_fixed()),
+            session_shards: 0,
             identity: || 7,
         });
         let step = Rc::new(Cell::new(Step::Accept(subscribers)));

@@ -38,6 +38,7 @@ mod publishing;
 mod recall;
 mod resume;
 mod retention;
+mod session_log;
 mod sessions;
 mod subscribers;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, 
 pub use places::Places;
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
+pub use session_log::{SessionLog, SessionLogTally};
 pub use sessions::{Ending, Sessions, SessionsTally};
 pub use topics::home_of;
 pub use users::JoinError;

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 
 use crate::config;
 use crate::ids::{ConnectionId, Moment, SessionId, ShardId, UserName};
-use crate::message::{Holder, RestoreRequest, SessionMessage, SessionState};
+use crate::message::{Holder, KeptSession, RestoreRequest, SessionMessage, SessionState};
 use crate::proto::ErrorCode;
 
 /// Clients that wait for the same session to come back.
@@ -34,6 +34,8 @@ pub struct SessionsTally {
 
 #[derive(Debug)]
 struct Entry {
+    /// Where it began: it is found under its whole id only.
+    shard: ShardId,
     /// Secrets of the connections that the client may name: the last one, and the one that it named to get
     /// there, for it may not have heard of the last one.
     proofs: [u128; 2],
@@ -115,12 +117,15 @@ impl Sessions {
         let secret = request.session.secret;
         if let Some((holder, user)) = fresh {
             let proofs = [request.proof.secret; 2];
-            let entry = || Entry { proofs, user, stage: Stage::Live(holder) };
+            let shard = request.session.shard;
+            let entry = || Entry { shard, proofs, user, stage: Stage::Live(holder) };
             self.entries.entry(secret).or_insert_with(entry);
         }
         let entry = self.entries.get_mut(&secret);
         let Some(entry) = entry.filter(|entry| {
-            entry.proofs.contains(&request.proof.secret) && request.may_have(entry.user.as_ref())
+            entry.shard == request.session.shard
+                && entry.proofs.contains(&request.proof.secret)
+                && request.may_have(entry.user.as_ref())
         }) else {
             messages.push(refusal(request, ErrorCode::SessionNotFound));
             return;
@@ -159,6 +164,7 @@ impl Sessions {
     ) {
         // Without an entry it was fresh.
         let entry = self.entries.entry(session.secret).or_insert_with(|| Entry {
+            shard: session.shard,
             proofs: [connection.secret; 2],
             user: None,
             stage: Stage::Live(from),
@@ -181,14 +187,47 @@ impl Sessions {
             }
             Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
         }
+        let proofs = entry.proofs;
+        self.keep(session, proofs, state, now.after(self.limits.ttl));
+    }
+
+    /// A session of the time before the server started, without a connection until then. `None`: it has
+    /// ended. What is told last of it counts; nobody may have had it since the start.
+    pub fn load(&mut self, session: SessionId, kept: Option<KeptSession>, until: Moment) {
+        self.take_parked(session);
+        if let Some(KeptSession { proofs, state, .. }) = kept {
+            self.keep(session, proofs, state, until);
+        }
+    }
+
+    /// A parked session as the durable log is to have it.
+    pub fn parked_session(&self, session: SessionId) -> Option<KeptSession> {
+        let entry = self.entries.get(&session.secret)?;
+        let Stage::Parked { state, .. } = &entry.stage else { return None };
+        Some(KeptSession { proofs: entry.proofs, connected: false, state: state.clone() })
+    }
+
+    fn take_parked(&mut self, session: SessionId) {
+        let Some(entry) = self.entries.get(&session.secret) else { return };
+        if let Stage::Parked { ref state, key } = entry.stage {
+            let (user, bytes) = (state.user.clone(), SESSION_BYTES + state.bytes());
+            self.entries.remove(&session.secret);
+            self.parked.remove(&key);
+            self.unlist(session.secret, user.as_ref(), bytes);
+        }
+    }
+
+    /// Parks a session, and lets the oldest make room.
+    fn keep(&mut self, session: SessionId, proofs: [u128; 2], state: SessionState, until: Moment) {
+        let (shard, user) = (session.shard, state.user.clone());
         let bytes = SESSION_BYTES + state.bytes();
         self.last_number += 1;
-        let key = (now.after(self.limits.ttl), self.last_number);
-        entry.user = state.user.clone();
-        if let Some(user) = &state.user {
+        let key = (until, self.last_number);
+        if let Some(user) = &user {
             self.users.entry_ref(user).or_default().insert(session.secret);
         }
-        entry.stage = Stage::Parked { state, key };
+        let stage = Stage::Parked { state, key };
+        self.entries.insert(session.secret, Entry { shard, proofs, user, stage });
         self.parked.insert(key, session.secret);
         self.bytes += bytes;
         while self.bytes > self.limits.memory || self.parked.len() > self.limits.max_parked {
@@ -199,22 +238,24 @@ impl Sessions {
         }
     }
 
-    /// A session has ended with its connection.
+    /// A session has ended with its connection. Returns whether that is so: it may be another's meanwhile.
     pub fn forget(
         &mut self,
         session: SessionId,
         from: Holder,
         messages: &mut Vec<(ShardId, SessionMessage)>,
-    ) {
-        let Some(entry) = self.entries.get_mut(&session.secret) else { return };
+    ) -> bool {
+        // Without an entry it has never left its connection.
+        let Some(entry) = self.entries.get_mut(&session.secret) else { return true };
         let waiting = match &mut entry.stage {
             Stage::Live(holder) if *holder == from => Vec::new(),
             Stage::Moving { from: holder, waiting } if *holder == from => mem::take(waiting),
-            Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
+            Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return false,
         };
         self.entries.remove(&session.secret);
         let refused = |request| refusal(request, ErrorCode::SessionNotFound);
         messages.extend(waiting.into_iter().map(refused));
+        true
     }
 
     /// Forgets sessions whose time is over, a bounded number.
@@ -242,13 +283,15 @@ impl Sessions {
         true
     }
 
-    /// The parked sessions of a user: their secrets, until when they are kept, and how many subscriptions
+    /// The parked sessions of a user: their ids, until when they are kept, and how many subscriptions
     /// they have.
-    pub fn parked_of(&self, user: &UserName) -> impl Iterator<Item = (u128, Moment, usize)> {
+    pub fn parked_of(&self, user: &UserName) -> impl Iterator<Item = (SessionId, Moment, usize)> {
         self.users.get(user).into_iter().flatten().filter_map(|secret| {
-            match self.entries.get(secret)?.stage {
+            let entry = self.entries.get(secret)?;
+            match entry.stage {
                 Stage::Parked { ref state, key: (until, _) } => {
-                    Some((*secret, until, state.subscriptions.len()))
+                    let session = SessionId { shard: entry.shard, secret: *secret };
+                    Some((session, until, state.subscriptions.len()))
                 }
                 Stage::Live(_) | Stage::Moving { .. } => None,
             }
@@ -259,14 +302,12 @@ impl Sessions {
     pub fn end(&mut self, session: SessionId, user: &UserName) -> Ending {
         let Some(entry) = self.entries.get(&session.secret) else { return Ending::Unknown };
         match entry.stage {
+            _ if entry.shard != session.shard => Ending::NotFound,
             _ if entry.user.as_ref().is_some_and(|other| other != user) => Ending::NotFound,
             Stage::Live(holder) | Stage::Moving { from: holder, .. } => Ending::Held(holder),
             Stage::Parked { .. } if entry.user.is_none() => Ending::NotFound,
-            Stage::Parked { ref state, key } => {
-                let bytes = SESSION_BYTES + state.bytes();
-                self.entries.remove(&session.secret);
-                self.parked.remove(&key);
-                self.unlist(session.secret, Some(user), bytes);
+            Stage::Parked { .. } => {
+                self.take_parked(session);
                 Ending::Ended
             }
         }

@@ -55,7 +55,7 @@ use Field::{
 };
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 69] = [
+pub static KEYS: [Key; 71] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -280,6 +280,18 @@ pub static KEYS: [Key; 69] = [
         flag: None,
         help: "Bytes of them, for each shard; the oldest go first",
         field: Size(|c| &mut c.sessions.memory, KIB..=1024 * GIB),
+    },
+    Key {
+        path: "sessions.durable",
+        flag: None,
+        help: "Sessions are kept in the durable log too, and survive a restart",
+        field: Switch(|c| &mut c.sessions.durable),
+    },
+    Key {
+        path: "sessions.durable_interval",
+        flag: None,
+        help: "A session with a connection is written at most once in this time",
+        field: Time(|c| &mut c.sessions.durable_interval, TIMEOUT),
     },
     Key {
         path: "channels.level",

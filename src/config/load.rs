@@ -306,6 +306,13 @@ impl Merge {
 
     /// Levels that need something else, and options of a channel that mean nothing at its level.
     fn check_levels(&mut self) {
+        if self.config.sessions.durable && self.config.store.directory.is_none() {
+            let text = "sessions.durable = true: needs a folder for the durable log: set \
+                        store.directory or --store FOLDER"
+                .to_string();
+            let origin = self.origins.get("sessions.durable").cloned().unwrap_or_default();
+            self.problems.push(Problem { origin, text });
+        }
         let shared = ("channels".to_string(), &self.config.channels);
         let namespaces = self.config.namespaces.iter();
         let namespaces =

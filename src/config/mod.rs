@@ -153,6 +153,10 @@ pub struct Sessions {
     pub max_parked: usize,
     /// Bytes of them, per shard; the oldest make room. Default 64 MiB.
     pub memory: usize,
+    /// Sessions are kept in the durable log too, and survive the end of the server. Default no.
+    pub durable: bool,
+    /// A session that has a connection is written at most once in this time. Default 1 s.
+    pub durable_interval: Duration,
 }
 
 /// `[channels]` and `[namespaces.NAME]`
@@ -246,6 +250,12 @@ impl ChannelOptions {
 }
 
 impl Config {
+    /// Bytes that may wait for the durable log from one shard: those of publications, and as many of
+    /// sessions where it keeps those.
+    pub fn log_backlog(&self) -> usize {
+        self.store.backlog.saturating_mul(1 + usize::from(self.sessions.durable))
+    }
+
     /// For each namespace under which users may be sent messages: what the names of its inboxes have
     /// before their `:`, and their options.
     pub fn inboxes(&self) -> impl Iterator<Item = (String, ChannelOptions)> {
@@ -484,7 +494,13 @@ impl Default for Store {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { ttl: Duration::from_hours(1), max_parked: 100_000, memory: 64 << 20 }
+        Self {
+            ttl: Duration::from_hours(1),
+            max_parked: 100_000,
+            memory: 64 << 20,
+            durable: false,
+            durable_interval: Duration::from_secs(1),
+        }
     }
 }
 

@@ -88,6 +88,12 @@ impl DurableLog {
         Ok(Self { store, sync: config.store.sync })
     }
 
+    /// Shards that sessions in it may have begun on: those with a lower number.
+    pub fn session_shards(&self) -> u16 {
+        let shards = self.store.topics.iter().filter_map(|(_, topic)| topic.name.as_sessions());
+        shards.map(|shard| shard.0.saturating_add(1)).max().unwrap_or(0)
+    }
+
     /// Does what shards ask until it is told to stop. An error: the last file could not be finished;
     /// what was acknowledged is kept all the same.
     pub fn run(
@@ -106,6 +112,8 @@ struct Options {
     default: Retention,
     /// By the name of the namespace.
     namespaces: Vec<(String, Retention)>,
+    /// Of what keeps sessions.
+    sessions: Retention,
 }
 
 impl Options {
@@ -118,10 +126,19 @@ impl Options {
         let namespaces = config.namespaces.iter();
         let namespaces = namespaces.map(|each| (each.name.clone(), of(&each.options)));
         let inboxes = config.inboxes().map(|(name, options)| (name, of(&options)));
-        Self { default: of(&config.channels), namespaces: namespaces.chain(inboxes).collect() }
+        // One that stays connected is written again each `ttl`, and may go on for another one.
+        let age_ms = (config.sessions.ttl.as_millis() as u64).saturating_mul(2);
+        Self {
+            default: of(&config.channels),
+            namespaces: namespaces.chain(inboxes).collect(),
+            sessions: Retention { records: 0, bytes: 0, age_ms },
+        }
     }
 
     fn retention(&self, topic: &TopicName) -> Retention {
+        if topic.is_sessions() {
+            return self.sessions;
+        }
         let named = topic
             .namespace()
             .and_then(|namespace| self.namespaces.iter().find(|(name, _)| name == namespace));

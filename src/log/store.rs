@@ -152,7 +152,9 @@ impl<D: Disk> Store<D> {
     /// Never the same again for a topic that was forgotten: that takes the removal of the oldest
     /// segment.
     fn epoch_of_unknown(&self, topic: &str) -> u64 {
-        let oldest = self.segments.first_key_value().map_or(0, |(number, _)| *number);
+        // Without a segment, that of the first one there will be.
+        let first = self.segments.first_key_value();
+        let oldest = first.map_or(self.next_number, |(number, _)| *number);
         // FNV-1a, and a finish that spreads every bit: the same in every version of this program.
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
         let bytes = self.id.to_le_bytes().into_iter().chain(oldest.to_le_bytes());

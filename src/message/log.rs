@@ -123,6 +123,18 @@ pub enum LogAnswer {
 }
 
 impl LogAnswer {
+    /// What it is about.
+    pub fn topic(&self) -> &TopicName {
+        match self {
+            Self::Stored { topic, .. }
+            | Self::Refused { topic, .. }
+            | Self::Read { topic, .. }
+            | Self::Located { topic, .. }
+            | Self::Unreadable { topic, .. }
+            | Self::Position { topic, .. } => topic,
+        }
+    }
+
     /// Bytes that wait with this answer. An estimate.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 128;

@@ -24,6 +24,9 @@ pub enum SessionMessage {
     Release { session: SessionId, from: Holder },
     /// To the home: the connection has ended, or has to give the session up.
     Park { session: SessionId, connection: ConnectionId, from: Holder, state: SessionState },
+    /// To the home: a connection has the session, and this is to be kept of it. `proofs`: secrets of the
+    /// connections that a client may name.
+    Keep { session: SessionId, proofs: [u128; 2], state: SessionState },
     /// To the home: the session has ended with its connection, or been left for another one.
     Forget { session: SessionId, from: Holder },
     /// To every shard: which sessions of the user are there? Answered by `Listed`.
@@ -43,7 +46,9 @@ impl SessionMessage {
     /// Bytes that wait with this message, an estimate.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Granted { state, .. } | Self::Park { state, .. } => state.bytes(),
+            Self::Granted { state, .. } | Self::Park { state, .. } | Self::Keep { state, .. } => {
+                state.bytes()
+            }
             Self::Listed { lines, .. } => size_of_val(&*lines.lines),
             Self::Restore(_)
             | Self::Refused { .. }

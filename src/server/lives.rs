@@ -2,7 +2,9 @@
 //! again on what the disk has: clients come back with `recover`.
 //!
 //! What was acknowledged or seen stays, under the same offset; nothing comes twice or out of order; no
-//! offset is missing without a notice; what was refused is never seen in the life that refused it.
+//! offset is missing without a notice; what was refused is never seen in the life that refused it. Where
+//! sessions are durable clients come back with theirs: it is there, with what it was subscribed to, unless
+//! that is as new as it may be lost, or the disk failed; and nobody gets another's.
 //!
 //! `STENTOR_SIM_SEEDS=10000 cargo test lives` runs so many servers, `STENTOR_SIM_SEED=17` replays one.
 
@@ -16,7 +18,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 use crate::config::{ChannelOptions, Config, Level, Namespace};
-use crate::ids::ShardId;
+use crate::ids::{Moment, ShardId};
 use crate::io::Backend;
 use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
 use crate::log::sim_disk::{Faults, SimDisk};
@@ -25,7 +27,7 @@ use crate::mesh;
 use crate::metrics::{Counter, Metrics};
 use crate::proto::Encoding;
 use crate::shard::simulation::client::{Client, Manner, Place};
-use crate::shard::simulation::{FIRST_KEPT, Outcome, Published, TOPICS};
+use crate::shard::simulation::{FIRST_KEPT, Outcome, Published, TOPICS, distinct};
 use crate::shard::{Settings, Shard};
 
 const SEEDS: u64 = 1000;
@@ -36,8 +38,14 @@ const CLIENTS: usize = 8;
 const KEPT: usize = FIRST_KEPT;
 const SHORT: usize = FIRST_KEPT + 1;
 
+/// A session that has been as it is for so many steps, and its interval, is on disk.
+const FIRM_STEPS: u64 = 40;
+
 /// What the worlds must meet, else they prove nothing.
-const MET: [Counter; 6] = [
+const MET: [Counter; 9] = [
+    Counter::SessionsLoaded,
+    Counter::SessionsRestored,
+    Counter::SessionsUnwritten,
     Counter::FellBehind,
     Counter::Replayed,
     Counter::HistoryGaps,
@@ -58,7 +66,19 @@ struct Life {
 struct Visitor {
     client: Client,
     came_from: Vec<(usize, Place)>,
+    /// Its pair of ids, and since which step and time it knows them.
+    pair: Option<((String, String), Since)>,
+    /// Since when it is subscribed to these topics.
+    subscribed: BTreeMap<usize, Since>,
+    /// What its session must have.
+    firm: BTreeSet<usize>,
 }
+
+/// The ids of a client and, if its session must be there, the topics that it must have.
+type Returning = ((String, String), Option<BTreeSet<usize>>);
+
+/// A step, and its time.
+type Since = (u64, Moment);
 
 struct World {
     random: Random,
@@ -73,6 +93,11 @@ struct World {
     epochs: BTreeMap<usize, String>,
     /// From this number on publications are of this life.
     born: usize,
+    steps: u64,
+    /// The disk has not failed in this life.
+    is_sound: bool,
+    /// Shards that there ever were.
+    shards_max: usize,
     met: [u64; MET.len()],
 }
 
@@ -82,7 +107,8 @@ impl World {
         let config = configuration(&mut random);
         let disk = SimDisk::new(random.number());
         let unix_ms = 1_700_000_000_000;
-        let life = Life::new(&mut random, &config, &disk, unix_ms);
+        let life = Life::new(&mut random, &config, &disk, unix_ms, 0);
+        let shards_max = life.shards.len();
         Self {
             random,
             config,
@@ -94,6 +120,9 @@ impl World {
             seen: BTreeMap::new(),
             epochs: BTreeMap::new(),
             born: 0,
+            steps: 0,
+            is_sound: true,
+            shards_max,
             met: [0; MET.len()],
         }
     }
@@ -110,7 +139,13 @@ impl World {
         self.met
     }
 
-    fn connect(&mut self, manner: Manner, came_from: Vec<(usize, Place)>) {
+    /// `session`: it wants the one that it had before.
+    fn connect(
+        &mut self,
+        manner: Manner,
+        came_from: Vec<(usize, Place)>,
+        session: Option<Returning>,
+    ) {
         let shard = ShardId(self.random.below(self.life.shards.len()) as u16);
         let capacity = match manner {
             Manner::Witness => STEADY_CAPACITY,
@@ -118,11 +153,23 @@ impl World {
         };
         let socket = self.life.network.borrow_mut().connect(shard, capacity);
         let mut client = Client::new(socket, manner, Encoding::Json);
-        client.upgrade(&self.life.network);
-        for (topic, place) in came_from.clone() {
-            client.recover(&self.life.network, topic, place, &mut self.random);
+        let mut firm = BTreeSet::new();
+        if self.config.sessions.durable {
+            client.upgrade_named(&self.life.network);
+        } else {
+            client.upgrade(&self.life.network);
         }
-        self.visitors.push(Visitor { client, came_from });
+        if let Some((pair, must)) = session {
+            let (network, random) = (&self.life.network, &mut self.random);
+            client.restore_kept(network, &pair, came_from.clone(), must.is_some(), random);
+            firm = must.unwrap_or_default();
+        } else {
+            for (topic, place) in came_from.clone() {
+                client.recover(&self.life.network, topic, place, &mut self.random);
+            }
+        }
+        let (pair, subscribed) = (None, BTreeMap::new());
+        self.visitors.push(Visitor { client, came_from, pair, subscribed, firm });
     }
 
     fn manner(&mut self) -> Manner {
@@ -137,7 +184,7 @@ impl World {
     fn act(&mut self) {
         if self.visitors.len() < CLIENTS && self.random.one_in(3) {
             let manner = self.manner();
-            self.connect(manner, Vec::new());
+            self.connect(manner, Vec::new(), None);
             return;
         }
         if self.visitors.is_empty() {
@@ -156,6 +203,7 @@ impl World {
                 let one_in = |chance: usize, random: &mut Random| {
                     if random.one_in(2) { 0 } else { 2 + random.below(chance) as u32 }
                 };
+                self.is_sound = false;
                 self.disk.set_faults(Faults {
                     write: one_in(30, &mut self.random),
                     sync: one_in(30, &mut self.random),
@@ -164,6 +212,7 @@ impl World {
             }
             5 if self.random.one_in(4) => {
                 let room = self.disk.used() + self.random.below(2000);
+                self.is_sound = false;
                 self.disk.set_room(Some(room));
             }
             6 => self.heal(),
@@ -199,7 +248,7 @@ impl World {
         visitor.client.reset(&self.life.network);
         self.note(&visitor);
         let manner = self.manner();
-        self.connect(manner, places);
+        self.connect(manner, places, None);
     }
 
     /// Every shard turns once and the log most of the time, in any order; clients read.
@@ -221,10 +270,51 @@ impl World {
         for (index, visitor) in self.visitors.iter_mut().enumerate() {
             visitor.client.read(&life.network, index, &mut self.published, &mut self.random);
         }
+        self.note_sessions();
         // Who was closed by the server has something to tell too.
         while let Some(index) = self.visitors.iter().position(|each| each.client.is_closed()) {
             self.come_back(index);
         }
+    }
+
+    /// What clients know of their sessions, and what they were told of those of before.
+    fn note_sessions(&mut self) {
+        self.steps += 1;
+        let since = (self.steps, self.life.network.borrow().now());
+        for Visitor { client, pair, subscribed, firm, .. } in &mut self.visitors {
+            if let Some((session, told)) = client.take_told() {
+                assert_eq!(told["sessionId"], session, "another's: {told}");
+                let list = told["subscriptions"].as_array().expect("a list");
+                for topic in std::mem::take(firm) {
+                    let is_there = list.iter().any(|one| one["channel"] == TOPICS[topic]);
+                    assert!(is_there, "{} is lost: {told}", TOPICS[topic]);
+                }
+            }
+            let known = client.session.pair.clone();
+            if known.as_ref() != pair.as_ref().map(|(pair, _)| pair) {
+                *pair = known.map(|known| (known, since));
+                subscribed.clear();
+            }
+            for topic in [KEPT, SHORT] {
+                if client.is_subscribed(topic) {
+                    subscribed.entry(topic).or_insert(since);
+                }
+            }
+        }
+    }
+
+    /// The ids of a client, and, if its session must be on disk, the topics that it must have.
+    fn session_of(&self, visitor: &Visitor) -> Option<Returning> {
+        let (pair, known) = visitor.pair.clone()?;
+        let now = self.life.network.borrow().now();
+        let interval = self.config.sessions.durable_interval;
+        let is_firm = |(step, time): Since| {
+            let aged = now.since(time) > interval * 2 + Duration::from_secs(1);
+            self.is_sound && aged && self.steps - step >= FIRM_STEPS
+        };
+        let topics = visitor.subscribed.iter().filter(|(_, since)| is_firm(**since));
+        let topics = topics.map(|(topic, _)| *topic).collect();
+        Some((pair, is_firm(known).then_some(topics)))
     }
 
     /// The server is killed, or the power goes; the next one starts on what is there.
@@ -232,7 +322,7 @@ impl World {
         let visitors = std::mem::take(&mut self.visitors);
         let mut places = Vec::new();
         for mut visitor in visitors {
-            places.push(visitor.places());
+            places.push((visitor.places(), self.session_of(&visitor)));
             visitor.client.reset(&self.life.network);
             self.note(&visitor);
         }
@@ -244,11 +334,14 @@ impl World {
             self.disk.lose_power();
         }
         self.unix_ms += self.life.network.borrow().now().0 + 1;
-        self.life = Life::new(&mut self.random, &self.config, &self.disk, self.unix_ms);
+        let known = self.shards_max as u16;
+        self.life = Life::new(&mut self.random, &self.config, &self.disk, self.unix_ms, known);
+        self.shards_max = self.shards_max.max(self.life.shards.len());
+        self.is_sound = true;
         self.born = self.published.len();
-        for places in places {
+        for (places, session) in places {
             let manner = self.manner();
-            self.connect(manner, places);
+            self.connect(manner, places, session);
         }
     }
 
@@ -293,7 +386,7 @@ impl World {
         let Some(epoch) = self.epochs.get(&KEPT).cloned() else { return };
         let (seen, gaps) = (Vec::new(), Vec::new());
         let place = Place { epoch, offset: 0, seen, gaps, begin: 0, unacked: BTreeSet::new() };
-        self.connect(Manner::Witness, vec![(KEPT, place)]);
+        self.connect(Manner::Witness, vec![(KEPT, place)], None);
         let mut quiet = 0;
         while quiet < 100 {
             let before = self.visitors[0].client.messages;
@@ -338,7 +431,13 @@ impl Visitor {
 }
 
 impl Life {
-    fn new(random: &mut Random, config: &Config, disk: &SimDisk, unix_start: u64) -> Self {
+    fn new(
+        random: &mut Random,
+        config: &Config,
+        disk: &SimDisk,
+        unix_start: u64,
+        session_shards: u16,
+    ) -> Self {
         let count = 1 + random.below(3);
         let settings = Arc::new(Settings {
             config: config.clone(),
@@ -346,7 +445,8 @@ impl Life {
             connections_max: 1000,
             unix_start,
             hasher: SeedableRandomState::with_seed(random.number(), SharedSeed::global_fixed()),
-            identity: || 7,
+            session_shards,
+            identity: distinct,
         });
         let network = Network::new(random.number());
         let backends: Vec<_> = (0..count as u16)
@@ -354,7 +454,7 @@ impl Life {
             .collect();
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, config.limits.mesh_backlog);
-        let (sender, inbox) = mesh::connect_log(config.store.backlog);
+        let (sender, inbox) = mesh::connect_log(config.log_backlog());
         let shards = backends
             .into_iter()
             .zip(ports)
@@ -376,6 +476,8 @@ fn configuration(random: &mut Random) -> Config {
     config.limits.slow_consumer_timeout = Duration::from_secs(20);
     config.heartbeat.interval = Duration::from_secs(20);
     config.store.directory = Some("simulated".into());
+    config.sessions.durable = random.one_in(2);
+    config.sessions.durable_interval = Duration::from_millis(1 + random.below(500) as u64);
     config.store.segment_size = 1000 + random.below(8000);
     config.store.backlog = if random.one_in(3) { 3000 } else { 1 << 20 };
     config.store.cache_size = 1 + random.below(5000);

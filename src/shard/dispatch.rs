@@ -196,6 +196,7 @@ impl State {
             let found = self.broker.unsubscribe(token, channel, &mut effects);
             self.apply(effects);
             if found {
+                self.note_session(token);
                 self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });
                 return;
             }
@@ -275,6 +276,7 @@ impl State {
                     let answer =
                         Answer::SubscriptionConfirm { channel, standing, subscription_id, id };
                     self.reply(token, &answer);
+                    self.note_session(token);
                 }
                 Effect::Resumed { token, subscriptions } => self.resumed(token, &subscriptions),
                 Effect::Session(message) => self.receive_session(*message),

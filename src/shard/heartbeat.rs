@@ -70,6 +70,7 @@ impl State {
             && let Some(reached) = track.asked.take()
         {
             track.places.advance(&reached);
+            self.note_session(token);
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::State;
 use super::connection::{Aside, Phase};
 use super::heartbeat::Link;
+use super::keeping::Keep;
 use super::traffic::Carried;
 use crate::broker::Places;
 use crate::ids::{ConnectionId, Position, SessionId, Tick, Token, UserName};
@@ -22,6 +23,7 @@ pub struct Identity {
     /// What its [`Traffic`](super::traffic::Traffic) cannot hold.
     pub carried: Carried,
     pub link: Link,
+    pub keep: Keep,
 }
 
 /// What a session needs that has a history to go on from, or has had another connection.
@@ -86,9 +88,11 @@ impl State {
                 track,
                 carried: Carried::default(),
                 link: Link::default(),
+                keep: Keep::default(),
             };
             let aside = Some(Box::new(Aside::Identity(identity)));
             self.connection(token)?.aside = aside;
+            self.note_session(token);
         }
         self.known_identity(token)
     }

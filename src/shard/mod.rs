@@ -4,8 +4,9 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `heartbeat` (pings), `outside` (the server API), `traffic`
-//! (numbers of a connection), `typed` (events, chat messages, queries about them), `expiry` (deadlines), `ending` (every way a connection ends).
+//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `traffic`
+//! (numbers of a connection), `typed` (events, chat messages, queries about them), `expiry` (deadlines), `ending` (every way a
+//! connection ends).
 
 mod acks;
 mod connection;
@@ -16,6 +17,7 @@ mod feeding;
 mod frames;
 mod heartbeat;
 mod identity;
+mod keeping;
 mod outside;
 mod pace;
 mod peer_log;
@@ -84,6 +86,8 @@ pub struct Settings {
     pub unix_start: u64,
     /// The same for all shards: decides where a topic is at home.
     pub hasher: SeedableRandomState,
+    /// Shards that kept sessions may have begun on: those with a lower number.
+    pub session_shards: u16,
     /// Unguessable numbers, for ids that a client can present as its own.
     pub identity: fn() -> u128,
 }
@@ -143,7 +147,8 @@ impl<B: Backend> Shard<B> {
         self.state.expire_timers();
         self.state.advance_fanouts();
         self.state.advance_feeds();
-        let owed = self.state.broker.waits_for_log();
+        self.state.advance_keeping();
+        let owed = self.state.broker.waits_for_log() || self.state.is_keeping();
         let quiet = !owed && !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
         for (to, message) in self.state.outbox.drain(..) {
@@ -207,6 +212,8 @@ struct State {
     broker: Broker,
     /// At home here.
     sessions: Sessions,
+    /// `None`: sessions end with the server.
+    keeping: Option<Box<keeping::Keeping>>,
     frames: FramePool,
     /// Connections to flush at the end of the turn.
     dirty: Vec<u32>,
@@ -280,6 +287,7 @@ impl State {
             timers: TimerWheel::new(now),
             broker,
             sessions: Sessions::new(config.sessions.clone()),
+            keeping: keeping::Keeping::new(id, shards, settings.session_shards, config),
             frames,
             dirty: Vec::new(),
             submitted: Vec::new(),
@@ -354,16 +362,21 @@ impl State {
             // What expires may be a moment late, so that many come together.
             due.after(EXPIRY_PAUSE).since(self.now).min(longest)
         });
+        let due = self.next_keeping();
+        let longest = due.map_or(longest, |due| due.since(self.now).min(longest));
         let overdue = self.broker.next_overdue();
         let longest = overdue.map_or(longest, |due| due.since(self.now).min(longest));
         self.timers.next(self.now, longest)
     }
 
     fn receive_message(&mut self, message: ShardMessage) {
-        if let ShardMessage::Admin(request) = message {
-            self.serve_outside(*request);
-            return;
-        }
+        let message = match message {
+            ShardMessage::Admin(request) => return self.serve_outside(*request),
+            ShardMessage::Log(answer) if answer.topic().is_sessions() => {
+                return self.session_log_answered(answer);
+            }
+            message => message,
+        };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.receive(message, &mut self.frames, &mut effects);
         self.apply(effects);

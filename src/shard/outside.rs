@@ -207,6 +207,7 @@ impl State {
         let was_subscribed = self.broker.unsubscribe(token, topic, &mut effects);
         self.apply(effects);
         if was_subscribed {
+            self.note_session(token);
             // As if it had asked for that: it must not wait for more.
             let (channel, id) = (topic, None);
             self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });

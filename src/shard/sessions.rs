@@ -9,11 +9,12 @@ use std::borrow::Cow;
 use super::State;
 use super::connection::{Aside, Phase};
 use super::dispatch::BACKLOG_FULL;
-use super::identity::{Identity, Restoring};
+use super::identity::{Identity, Restoring, Track};
 use crate::broker::Resumed;
 use crate::ids::{ConnectionId, SessionId, ShardId, Token, UserName};
 use crate::message::{
-    Holder, RestoreRequest, SessionMessage, SessionState, SessionSubscription, ShardMessage,
+    Holder, KeptSession, RestoreRequest, SessionMessage, SessionState, SessionSubscription,
+    ShardMessage,
 };
 use crate::metrics::Counter;
 use crate::proto::reply::{self, SessionFacts};
@@ -34,7 +35,6 @@ impl State {
         claims: Vec<Claim>,
         id: Option<RequestId<'_>>,
     ) {
-        let shards = self.settings.metrics.shards().len();
         let Some(identity) = self.identity(token) else { return };
         let (connection, own) = (identity.connection_id, identity.session_id);
         let user = identity.user.clone();
@@ -45,7 +45,6 @@ impl State {
             return;
         }
         let named = track.proof;
-        let pair = pair.filter(|(session, _)| session.shard.index() < shards);
         let Some((session, proof)) = pair else {
             self.refuse_restore(token, ErrorCode::SessionNotFound, NOT_FOUND, id);
             return;
@@ -56,7 +55,8 @@ impl State {
             self.tell_restored(token, &standings, id);
             return;
         }
-        if self.broker.is_congested(session.shard) {
+        let home = self.session_home(session);
+        if self.broker.is_congested(home) {
             self.refuse_restore(token, ErrorCode::BacklogFull, BACKLOG_FULL, id);
             return;
         }
@@ -67,7 +67,7 @@ impl State {
         }
         let to = Holder { shard: self.id, token };
         let request = RestoreRequest { session, proof, to, connection, user };
-        self.post_session(session.shard, SessionMessage::Restore(request));
+        self.post_session(home, SessionMessage::Restore(request));
     }
 
     /// What the server knows of the connection and its session.
@@ -87,22 +87,34 @@ impl State {
 
     /// A message of another shard, or of this one to itself.
     pub(super) fn receive_session(&mut self, message: SessionMessage) {
-        if self.shutdown.has_begun() {
-            // Every connection is about to end, and nothing is kept.
+        if self.shutdown.has_begun() && !matches!(message, SessionMessage::Keep { .. }) {
+            // Every connection is about to end, and nothing is kept in memory.
             return;
         }
+        let Some(message) = self.hold_session(message) else { return };
         let mut messages = Vec::new();
         match message {
             SessionMessage::Restore(request) => {
                 let fresh = self.fresh_holder(&request);
                 self.sessions.restore(request, fresh, self.now, &mut messages);
+                self.write_granted(&messages);
             }
             SessionMessage::Park { session, connection, from, state } => {
                 self.count(Counter::SessionsParked, 1);
                 self.sessions.park(session, connection, from, state, self.now, &mut messages);
+                if self.keeping.is_some() && !self.write_granted(&messages) {
+                    let kept = self.sessions.parked_session(session);
+                    self.write_session(session, kept);
+                }
+            }
+            SessionMessage::Keep { session, proofs, state } => {
+                let kept = KeptSession { proofs, connected: true, state };
+                self.write_session(session, Some(kept));
             }
             SessionMessage::Forget { session, from } => {
-                self.sessions.forget(session, from, &mut messages);
+                if self.sessions.forget(session, from, &mut messages) {
+                    self.write_session(session, None);
+                }
             }
             SessionMessage::Release { session, from } => self.release_session(session, from.token),
             SessionMessage::Granted { request, state } => self.take_session(request, state),
@@ -112,12 +124,13 @@ impl State {
             SessionMessage::EndHeld { holder, request } => self.end_held(holder.token, request),
             SessionMessage::Ended { request, found } => self.session_ended(&request, found),
             SessionMessage::Refused { request, code } => {
-                let text = if code == ErrorCode::BacklogFull { BACKLOG_FULL } else { NOT_FOUND };
+                let text = Self::refusal_text(code);
                 match code {
                     ErrorCode::BacklogFull => self.count(Counter::BacklogFull, 1),
+                    ErrorCode::Unavailable => {}
                     _ => self.count(Counter::SessionNotFound, 1),
                 }
-                self.session_refused(request.to.token, code, Cow::Borrowed(text));
+                self.session_refused(request.to.token, code, text);
             }
         }
         for (to, message) in messages {
@@ -134,6 +147,7 @@ impl State {
         track.unmet = refused.map(|resumed| resumed.subscription.clone()).collect();
         let id = restoring.request_id.as_deref().and_then(RequestId::parse);
         self.tell_restored(token, subscriptions, id);
+        self.note_session(token);
     }
 
     /// The connection ends: its session goes home. Before it leaves the broker.
@@ -151,7 +165,7 @@ impl State {
         if let Some(Identity { session_id, .. }) = self.take_identity(token) {
             let from = Holder { shard: self.id, token };
             let message = SessionMessage::Forget { session: session_id, from };
-            self.post_session(session_id.shard, message);
+            self.post_session(self.session_home(session_id), message);
         }
     }
 
@@ -207,15 +221,15 @@ impl State {
         };
         if let Err(refusal) = adopted {
             let message = SessionMessage::Park { session, connection, from: to, state };
-            self.post_session(session.shard, message);
+            self.post_session(self.session_home(session), message);
             if let Some((code, text)) = refusal {
                 self.session_refused(token, code, text);
             }
             return;
         }
         let Some(identity) = self.known_identity(token) else { return };
+        let is_known = Self::is_known_at_home(identity);
         let given_up = std::mem::replace(&mut identity.session_id, session);
-        let had_moved = identity.has_moved();
         let track = identity.track();
         track.proof = Some(proof);
         let claims =
@@ -224,10 +238,11 @@ impl State {
         let mut places = std::mem::take(&mut track.places);
         // What was looked up does not know of what follows.
         track.asked = None;
-        if had_moved {
+        if is_known {
             let message = SessionMessage::Forget { session: given_up, from: to };
-            self.post_session(given_up.shard, message);
+            self.post_session(self.session_home(given_up), message);
         }
+        self.note_known(token);
         self.count(Counter::SessionsRestored, 1);
         let wanted = state.subscriptions.iter().map(|subscription| {
             let start = start(subscription, &claims);
@@ -316,20 +331,29 @@ impl State {
     /// What goes to the home of the connection's session, which it has no longer.
     fn take_ending(&mut self, token: Token) -> Option<(ShardId, SessionMessage)> {
         let Identity { connection_id, session_id, user, track, .. } = self.take_identity(token)?;
-        let track = track.unwrap_or_default();
-        let mut subscriptions = self.broker.session_subscriptions(token, &track.places);
-        for unmet in track.unmet {
-            if subscriptions.iter().all(|subscription| subscription.topic != unmet.topic) {
-                subscriptions.push(unmet);
-            }
-        }
+        let subscriptions = self.listed_subscriptions(token, &track.unwrap_or_default());
         let message = SessionMessage::Park {
             session: session_id,
             connection: connection_id,
             from: Holder { shard: self.id, token },
-            state: SessionState { user, subscriptions: subscriptions.into() },
+            state: SessionState { user, subscriptions },
         };
-        Some((session_id.shard, message))
+        Some((self.session_home(session_id), message))
+    }
+
+    /// The subscriptions that the session of a connection keeps.
+    pub(super) fn listed_subscriptions(
+        &mut self,
+        token: Token,
+        track: &Track,
+    ) -> Box<[SessionSubscription]> {
+        let mut subscriptions = self.broker.session_subscriptions(token, &track.places);
+        for unmet in &track.unmet {
+            if subscriptions.iter().all(|subscription| subscription.topic != unmet.topic) {
+                subscriptions.push(unmet.clone());
+            }
+        }
+        subscriptions.into()
     }
 
     pub(super) fn post_session(&mut self, to: ShardId, message: SessionMessage) {
@@ -357,7 +381,10 @@ impl State {
         let connection = self.connection(token)?;
         let is_identity = |aside: &mut Box<Aside>| matches!(**aside, Aside::Identity(_));
         match *connection.aside.take_if(is_identity)? {
-            Aside::Identity(identity) => Some(identity),
+            Aside::Identity(identity) => {
+                self.forget_due(token, identity.keep);
+                Some(identity)
+            }
             Aside::Head(_) => None,
         }
     }

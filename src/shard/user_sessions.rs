@@ -103,21 +103,19 @@ impl State {
         id: Option<RequestId<'_>>,
     ) {
         let Some(user) = self.user_of(token, id) else { return };
-        let shards = self.settings.metrics.shards().len();
-        let Some(session) = session.filter(|session| session.shard.index() < shards) else {
+        let Some(session) = session else {
             self.refuse_sessions(token, ErrorCode::SessionNotFound, NOT_FOUND, id);
             return;
         };
-        if self.broker.is_congested(session.shard) {
+        let home = self.session_home(session);
+        if self.broker.is_congested(home) {
             self.refuse_sessions(token, ErrorCode::BacklogFull, BACKLOG_FULL, id);
             return;
         }
         let to = Holder { shard: self.id, token };
         let request_id = id.map(|id| id.as_json().into());
-        self.post_session(
-            session.shard,
-            SessionMessage::End(EndRequest { session, user, to, request_id }),
-        );
+        let request = EndRequest { session, user, to, request_id };
+        self.post_session(home, SessionMessage::End(request));
     }
 
     /// The sessions of a user that are on this shard, with a connection or without.
@@ -134,8 +132,8 @@ impl State {
             lines.push(SessionLine { session, connected: true, subscriptions, since });
         }
         let parked = self.sessions.parked_of(user).take(LISTED_MAX + 1);
-        lines.extend(parked.map(|(secret, until, subscriptions)| SessionLine {
-            session: SessionId { shard: self.id, secret },
+        lines.extend(parked.map(|(session, until, subscriptions)| SessionLine {
+            session,
             connected: false,
             subscriptions,
             since: (unix_start + until.0).saturating_sub(ttl.as_millis() as u64),
@@ -163,6 +161,7 @@ impl State {
     pub(super) fn end_at_home(&mut self, request: EndRequest) {
         match self.sessions.end(request.session, &request.user) {
             Ending::Ended => {
+                self.write_session(request.session, None);
                 self.count(Counter::SessionsEnded, 1);
                 self.answer_end(request, true);
             }
@@ -190,7 +189,7 @@ impl State {
         let identity = self.known_identity(token);
         let Some(identity) = identity.filter(|it| it.session_id == request.session) else {
             // It has left, and its session came home before this can.
-            self.post_session(request.session.shard, SessionMessage::End(request));
+            self.post_session(self.session_home(request.session), SessionMessage::End(request));
             return;
         };
         if identity.user.as_ref() != Some(&request.user) {

@@ -171,6 +171,7 @@ impl State {
     pub(super) fn become_user(&mut self, token: Token, user: UserName) {
         if let Some(identity) = self.identity(token) {
             identity.user = Some(user);
+            self.note_session(token);
         }
         if let Some(connection) = self.connection(token) {
             connection.authenticated = true;
@@ -180,6 +181,7 @@ impl State {
     fn become_nobody(&mut self, token: Token) {
         if let Some(identity) = self.identity(token) {
             identity.user = None;
+            self.note_session(token);
         }
         if let Some(connection) = self.connection(token) {
             connection.authenticated = false;

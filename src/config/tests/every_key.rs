@@ -51,6 +51,8 @@ fn every_key_is_read_from_a_file() {
         ttl = "26s"
         max_parked = 27
         memory = "28KiB"
+        durable = true
+        durable_interval = "28s"
         [channels]
         level = "history"
         slow_consumer = "conflate"
@@ -161,7 +163,13 @@ fn every_key_is_read_from_a_file() {
                 max_users: 26,
                 max_connections_per_user: 27,
             },
-            sessions: Sessions { ttl: Duration::from_secs(26), max_parked: 27, memory: 28 << 10 },
+            sessions: Sessions {
+                ttl: Duration::from_secs(26),
+                max_parked: 27,
+                memory: 28 << 10,
+                durable: true,
+                durable_interval: Duration::from_secs(28),
+            },
             namespaces: vec![
                 namespace("chat", Level::Live, SlowConsumer::DropOldest),
                 namespace("prices", Level::History, SlowConsumer::Conflate),

@@ -116,6 +116,7 @@ impl World {
             connections_max: 1000,
             unix_start: 1_700_000_000_000,
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            session_shards: 0,
             identity: distinct,
         });
         let network = Network::new(random.number());
@@ -386,7 +387,7 @@ fn small_bounds(random: &mut Random) -> Config {
 }
 
 /// A number that this thread has not had; epochs and ids need no more.
-fn distinct() -> u128 {
+pub fn distinct() -> u128 {
     thread_local!(static LAST: Cell<u128> = const { Cell::new(7) });
     LAST.with(|last| {
         last.set(last.get() + 1);

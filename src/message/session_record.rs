@@ -1,0 +1,274 @@
+//! A session as the durable log keeps it: the whole of it, or that it has ended.
+//!
+//! Little endian; the log knows whether the bytes are whole:
+//!
+//! ```text
+//!  0 u8   version, 1
+//!  1 u8   0: ended, and nothing follows the secret; 1: with a connection; 2: without
+//!  2 u64  when it was so, Unix ms
+//! 10 u128 secret of its id
+//! 26 u128 secrets of the two connections that may be named
+//! 58 u8   length of its user, 0: nobody's; the user
+//!    u32  subscriptions; of each:
+//!         u8 length of the channel, the channel
+//!         u8 0: without position; 1: u64 epoch, u64 offset
+//!         u32 ranges of what is acknowledged behind that; of each: u64 first, u64 last
+//! ```
+
+use bytes::Bytes;
+
+use super::{SessionState, SessionSubscription};
+use crate::ids::{Epoch, Position, TopicName, UserName, check_topic_name};
+
+/// The form of records that this program writes, and the only one it reads.
+const VERSION: u8 = 1;
+
+const ENDED: u8 = 0;
+const CONNECTED: u8 = 1;
+const PARKED: u8 = 2;
+
+/// What the log says of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Of its id.
+    pub secret: u128,
+    /// When that was so: Unix time in milliseconds.
+    pub time_ms: u64,
+    /// `None`: it has ended.
+    pub kept: Option<KeptSession>,
+}
+
+/// A session that can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSession {
+    /// Secrets of the connections that a client may name.
+    pub proofs: [u128; 2],
+    /// A connection had it.
+    pub connected: bool,
+    pub state: SessionState,
+}
+
+/// Why bytes are no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordFlaw {
+    /// Another program has written it, a newer one perhaps.
+    Version(u8),
+    /// It ends early, or late, or says what cannot be.
+    Content,
+}
+
+impl SessionRecord {
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(128);
+        let kind = match &self.kept {
+            None => ENDED,
+            Some(kept) if kept.connected => CONNECTED,
+            Some(_) => PARKED,
+        };
+        out.extend([VERSION, kind]);
+        out.extend(self.time_ms.to_le_bytes());
+        out.extend(self.secret.to_le_bytes());
+        if let Some(KeptSession { proofs, state, .. }) = &self.kept {
+            proofs.iter().for_each(|proof| out.extend(proof.to_le_bytes()));
+            put_text(&mut out, state.user.as_deref().unwrap_or_default());
+            out.extend((state.subscriptions.len() as u32).to_le_bytes());
+            for SessionSubscription { topic, position, acked } in &state.subscriptions {
+                put_text(&mut out, topic);
+                out.push(u8::from(position.is_some()));
+                if let Some(Position { epoch, offset }) = position {
+                    out.extend(epoch.0.to_le_bytes());
+                    out.extend(offset.to_le_bytes());
+                }
+                out.extend((acked.len() as u32).to_le_bytes());
+                for (first, last) in acked {
+                    out.extend(first.to_le_bytes());
+                    out.extend(last.to_le_bytes());
+                }
+            }
+        }
+        out.into()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordFlaw> {
+        let mut rest = Rest(bytes);
+        match rest.u8() {
+            Some(VERSION) => {}
+            Some(other) => return Err(RecordFlaw::Version(other)),
+            None => return Err(RecordFlaw::Content),
+        }
+        let record = rest.record().ok_or(RecordFlaw::Content)?;
+        if rest.0.is_empty() { Ok(record) } else { Err(RecordFlaw::Content) }
+    }
+}
+
+/// Names are shorter than 256 bytes: see `ids`.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    debug_assert!(text.len() <= usize::from(u8::MAX));
+    out.push(text.len() as u8);
+    out.extend(text.as_bytes());
+}
+
+/// What is not read yet; `None` from each: it ends early, or cannot be.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn record(&mut self) -> Option<SessionRecord> {
+        let kind = self.u8()?;
+        let (time_ms, secret) = (self.u64()?, self.u128()?);
+        let connected = match kind {
+            ENDED => return Some(SessionRecord { secret, time_ms, kept: None }),
+            CONNECTED => true,
+            PARKED => false,
+            _ => return None,
+        };
+        let proofs = [self.u128()?, self.u128()?];
+        let user = match self.text()? {
+            "" => None,
+            name => Some(UserName::parse(name)?),
+        };
+        let count = self.u32()?;
+        // Not as many places as it says: bytes that are not there take no memory.
+        let mut subscriptions = Vec::new();
+        for _ in 0..count {
+            subscriptions.push(self.subscription()?);
+        }
+        let state = SessionState { user, subscriptions: subscriptions.into() };
+        let kept = Some(KeptSession { proofs, connected, state });
+        Some(SessionRecord { secret, time_ms, kept })
+    }
+
+    fn subscription(&mut self) -> Option<SessionSubscription> {
+        let topic = self.text().filter(|topic| check_topic_name(topic).is_ok())?;
+        let topic = TopicName::new(topic);
+        let position = match self.u8()? {
+            0 => None,
+            1 => Some(Position { epoch: Epoch(self.u64()?), offset: self.u64()? }),
+            _ => return None,
+        };
+        let count = self.u32()?;
+        let mut acked: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..count {
+            let (first, last) = (self.u64()?, self.u64()?);
+            let before = acked.last().map(|(_, last)| *last).or(position.map(|it| it.offset))?;
+            if first <= before || last < first {
+                return None;
+            }
+            acked.push((first, last));
+        }
+        Some(SessionSubscription { topic, position, acked: acked.into() })
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = usize::from(self.u8()?);
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        str::from_utf8(text).ok()
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn subscriptions() -> impl Strategy<Value = SessionSubscription> {
+        let position = proptest::option::of((any::<u64>(), 0..1000u64));
+        let steps = proptest::collection::vec((1..9u64, 0..9u64), 0..5);
+        ("[a-z:é]{1,40}", position, steps).prop_map(|(topic, position, steps)| {
+            let position = position.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset });
+            let mut last = position.map_or(0, |position| position.offset);
+            let range = |(gap, length): (u64, u64)| {
+                let first = last + gap;
+                last = first + length;
+                (first, last)
+            };
+            let acked: Vec<_> = steps.into_iter().map(range).collect();
+            let acked = if position.is_some() { acked } else { Vec::new() };
+            SessionSubscription { topic: TopicName::new(&topic), position, acked: acked.into() }
+        })
+    }
+
+    fn records() -> impl Strategy<Value = SessionRecord> {
+        let user = proptest::option::of("[a-zé ]{1,20}");
+        let subscriptions = proptest::collection::vec(subscriptions(), 0..6);
+        let kept = (any::<[u128; 2]>(), any::<bool>(), user, subscriptions).prop_map(
+            |(proofs, connected, user, subscriptions)| {
+                let user = user.and_then(|user| UserName::parse(&user));
+                let state = SessionState { user, subscriptions: subscriptions.into() };
+                KeptSession { proofs, connected, state }
+            },
+        );
+        (any::<u128>(), any::<u64>(), proptest::option::of(kept))
+            .prop_map(|(secret, time_ms, kept)| SessionRecord { secret, time_ms, kept })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(record in records()) {
+            let bytes = record.encode();
+            prop_assert_eq!(SessionRecord::decode(&bytes), Ok(record));
+            for length in 0..bytes.len() {
+                prop_assert!(SessionRecord::decode(&bytes[..length]).is_err(), "cut at {}", length);
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            prop_assert_eq!(SessionRecord::decode(&longer), Err(RecordFlaw::Content));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            record in records(),
+            noise in proptest::collection::vec(any::<u8>(), 0..200),
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let _ = SessionRecord::decode(&noise);
+            let mut bytes = record.encode().to_vec();
+            for (at, byte) in flips {
+                bytes[at.index(record.encode().len())] = byte;
+            }
+            // What is read of it is what would be written.
+            if let Ok(read) = SessionRecord::decode(&bytes) {
+                prop_assert_eq!(SessionRecord::decode(&read.encode()), Ok(read));
+            }
+        }
+
+        #[test]
+        fn other_versions_are_told_apart(record in records(), version in 2..=u8::MAX) {
+            let mut bytes = record.encode().to_vec();
+            bytes[0] = version;
+            prop_assert_eq!(SessionRecord::decode(&bytes), Err(RecordFlaw::Version(version)));
+        }
+    }
+
+    #[test]
+    fn counts_take_no_memory_of_their_own() {
+        let state = SessionState::default();
+        let kept = Some(KeptSession { proofs: [1, 2], connected: true, state });
+        let mut bytes = SessionRecord { secret: 1, time_ms: 2, kept }.encode().to_vec();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(SessionRecord::decode(&bytes), Err(RecordFlaw::Content));
+    }
+}
