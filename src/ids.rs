@@ -271,7 +271,8 @@ pub fn check_topic_name(name: &str) -> Result<(), TopicNameError> {
     if name.len() > TOPIC_NAME_BYTES_MAX {
         return Err(TopicNameError::TooLong(name.len()));
     }
-    if name.chars().any(char::is_control) {
+    // Most names are plain ASCII.
+    if !name.bytes().all(|byte| matches!(byte, b' '..=b'~')) && name.chars().any(char::is_control) {
         return Err(TopicNameError::ControlCharacter);
     }
     if name == SYSTEM_TOPIC {

@@ -11,8 +11,8 @@ use crate::message::{LogRecord, LogSlice, Reader, Slice};
 use crate::proto::encoder;
 
 /// Bytes of publications that one question to the log asks for at most, and how many of them.
-const CHUNK_BYTES: usize = 256 << 10;
-pub const CHUNK_RECORDS: u32 = 1024;
+const CHUNK_BYTES: usize = 64 << 10;
+pub const CHUNK_RECORDS: u32 = 256;
 
 /// What follows one offset of a topic.
 #[derive(Debug)]

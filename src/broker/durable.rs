@@ -21,7 +21,7 @@ use crate::message::{
     LogAnswer, LogAppend, LogMessage, LogRecord, LogSlice, PublishOutcome, Publisher, ShardMessage,
     Ticket,
 };
-use crate::proto::inbox;
+use crate::proto::{encoder, inbox};
 
 /// Publications, and bytes of them, that one question to the log asks for.
 const READ_RECORDS_MAX: u32 = 1024;
@@ -143,14 +143,14 @@ impl Broker {
             return;
         }
         let topic = self.name(found, name);
-        self.append(topic, Bytes::copy_from_slice(data), publisher, effects);
+        self.append(topic, data, publisher, effects);
     }
 
     /// At home: gives a publication to the log, or refuses it.
     pub(super) fn append(
         &mut self,
         topic: TopicName,
-        data: Bytes,
+        data: &[u8],
         publisher: Publisher,
         effects: &mut Vec<Effect>,
     ) {
@@ -169,7 +169,8 @@ impl Broker {
                 self.ask_log(key, effects);
                 return;
             }
-            let message = ShardMessage::Publish { topic, body: data, publisher };
+            let body = Bytes::copy_from_slice(data);
+            let message = ShardMessage::Publish { topic, body, publisher };
             self.hold(key, message, effects);
             return;
         }
@@ -195,7 +196,7 @@ impl Broker {
             return;
         }
         let offset = head.offset + durable.pending.len() as u64 + 1;
-        let frame = kept_frame(&topic, history, offset, &data);
+        let frame = kept_frame(&topic, history, offset, data);
         let message_id = publisher.receipt.as_ref().and_then(|receipt| receipt.message_id.clone());
         let number = self.last_ticket + 1;
         let message = LogMessage::Append(LogAppend {
@@ -205,7 +206,7 @@ impl Broker {
             stored: head.offset,
             time_ms: now.0,
             message_id,
-            data,
+            data: encoder::kept_data(&frame, data),
             ticket: Ticket { shard: self.shard, number },
         });
         let weight = message.weight();

@@ -186,20 +186,16 @@ impl Fanout {
     }
 
     fn begin_sweep(&mut self) {
-        let mut bytes = 0;
-        let count = self
-            .pending
-            .iter()
-            .take(SWEEP_PUBLICATIONS_MAX)
-            .take_while(|publication| {
-                let first = bytes == 0;
-                bytes += publication.bytes;
-                first || bytes <= SWEEP_BYTES_MAX
-            })
-            .count();
-        self.batch.extend(self.pending.drain(..count));
-        self.batch_frames.extend(self.batch.iter().map(|publication| publication.frame));
-        self.batch_bytes = self.batch.iter().map(|publication| publication.bytes).sum();
+        // One by one: mostly there is one, and a drain would cost more than it.
+        while let Some(publication) = self.pending.pop_front_if(|publication| {
+            self.batch.is_empty()
+                || self.batch.len() < SWEEP_PUBLICATIONS_MAX
+                    && self.batch_bytes + publication.bytes <= SWEEP_BYTES_MAX
+        }) {
+            self.batch_bytes += publication.bytes;
+            self.batch_frames.push(publication.frame);
+            self.batch.push(publication);
+        }
         self.cursor = 0;
         let first = self.batch.first().map_or(self.next_number, |publication| publication.number);
         self.newcomers.retain(|newcomer| newcomer.since > first);

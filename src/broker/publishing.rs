@@ -82,7 +82,7 @@ impl Broker {
         let hash = self.topics.hash(&topic);
         let found = self.topics.find(hash, &topic);
         if self.is_durable(found, &topic) {
-            self.append(topic, body, publisher, effects);
+            self.append(topic, &body, publisher, effects);
             return;
         }
         let outcome = match found {

@@ -1,4 +1,4 @@
-//! The way of one shard to the thread of the durable log: a batch each turn, and never a wait.
+//! The way of one shard to the thread of the durable log: some batches each turn, and never a wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,19 @@ use crate::message::LogMessage;
 
 /// Batches that wait for the log, from all shards together.
 const BATCHES_MAX: usize = 1024;
+/// An outbox of so many bytes is handed over at once: the log works while the shard's turn goes on.
+const BATCH_BYTES: usize = 32 << 10;
+
+/// Emptied batches that wait to be filled again, for each shard.
+const SPARES_MAX: usize = 8;
 
 struct Batch {
     messages: Vec<LogMessage>,
     /// Their weight, and whose account it is on.
     bytes: usize,
     account: Arc<AtomicUsize>,
+    /// The list goes back there when it is empty, so that the shard need not make another one.
+    spares: Sender<Vec<LogMessage>>,
 }
 
 /// One shard's access to the log.
@@ -26,6 +33,8 @@ pub struct LogPort {
     outbox_bytes: usize,
     /// Bytes in the outbox and in the channel that this shard has put there.
     account: Arc<AtomicUsize>,
+    /// Lists that the log has emptied, and the way for them.
+    spares: (Sender<Vec<LogMessage>>, Receiver<Vec<LogMessage>>),
     backlog_max: usize,
 }
 
@@ -54,6 +63,7 @@ impl LogSender {
             outbox: Vec::new(),
             outbox_bytes: 0,
             account: Arc::default(),
+            spares: bounded(SPARES_MAX),
             backlog_max: self.backlog_max,
         }
     }
@@ -61,13 +71,15 @@ impl LogSender {
     /// Tells the log to finish and end. Waits for room where there is none: not for shards.
     pub fn stop(&self) {
         let (messages, account) = (vec![LogMessage::Stop], Arc::default());
+        let (spares, _) = bounded(1);
         // A log that has ended already is content.
-        drop(self.sender.send(Batch { messages, bytes: 0, account }));
+        drop(self.sender.send(Batch { messages, bytes: 0, account, spares }));
     }
 }
 
 impl LogPort {
-    /// Puts a message into the outbox, or gives it back if too much waits already.
+    /// Puts a message into the outbox, or gives it back if too much waits already. A long outbox is
+    /// handed over.
     pub fn post(&mut self, message: LogMessage) -> Result<(), LogMessage> {
         let bytes = message.weight();
         if self.account.load(Ordering::Relaxed) + bytes > self.backlog_max {
@@ -76,6 +88,9 @@ impl LogPort {
         self.account.fetch_add(bytes, Ordering::Relaxed);
         self.outbox_bytes += bytes;
         self.outbox.push(message);
+        if self.outbox_bytes >= BATCH_BYTES {
+            self.flush();
+        }
         Ok(())
     }
 
@@ -84,9 +99,11 @@ impl LogPort {
         if self.outbox.is_empty() {
             return;
         }
-        let messages = std::mem::take(&mut self.outbox);
+        let spare = self.spares.1.try_recv().unwrap_or_default();
+        let messages = std::mem::replace(&mut self.outbox, spare);
         let bytes = std::mem::take(&mut self.outbox_bytes);
-        match self.sender.try_send(Batch { messages, bytes, account: Arc::clone(&self.account) }) {
+        let (account, spares) = (Arc::clone(&self.account), self.spares.0.clone());
+        match self.sender.try_send(Batch { messages, bytes, account, spares }) {
             Ok(()) => {}
             Err(TrySendError::Full(batch)) => {
                 (self.outbox, self.outbox_bytes) = (batch.messages, batch.bytes);
@@ -108,7 +125,7 @@ impl LogInbox {
     /// Puts the messages of one batch behind those in `messages`; waits for one for `timeout` at
     /// most. `false`: there was none.
     pub fn receive(&self, timeout: Duration, messages: &mut Vec<LogMessage>) -> bool {
-        let batch = match self.receiver.recv_timeout(timeout) {
+        let mut batch = match self.receiver.recv_timeout(timeout) {
             Ok(batch) => batch,
             Err(RecvTimeoutError::Timeout) => return false,
             // All who could ask are gone.
@@ -118,7 +135,9 @@ impl LogInbox {
             }
         };
         batch.account.fetch_sub(batch.bytes, Ordering::Relaxed);
-        messages.extend(batch.messages);
+        messages.append(&mut batch.messages);
+        // There are enough of them, or the shard is gone.
+        drop(batch.spares.try_send(batch.messages));
         true
     }
 }

@@ -58,6 +58,7 @@ impl<'a> Part<'a> {
         Self::Raw(json.as_bytes())
     }
 
+    #[inline(always)]
     fn len(&self) -> usize {
         match self {
             Self::Raw(json) => json.len(),
@@ -68,11 +69,17 @@ impl<'a> Part<'a> {
 
 /// The text frame of all parts one after the other, in one allocation of exact size.
 pub fn text_frame(parts: &[Part<'_>]) -> Bytes {
+    assemble(parts)
+}
+
+/// Inlined where publications are made, so that nothing is decided there which is known already.
+#[inline(always)]
+fn assemble(parts: &[Part<'_>]) -> Bytes {
     let payload_len = parts.iter().map(Part::len).sum();
     let (header, header_len) = frame_header(OpCode::Text, payload_len);
     let frame_len = header_len + payload_len;
     let mut out = Vec::with_capacity(frame_len);
-    out.extend(header.into_iter().take(header_len));
+    out.extend_from_slice(header.get(..header_len).unwrap_or_default());
     for part in parts {
         match part {
             Part::Raw(json) => out.extend_from_slice(json),
@@ -87,7 +94,7 @@ pub fn text_frame(parts: &[Part<'_>]) -> Bytes {
 ///
 /// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
 pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
-    text_frame(&[
+    assemble(&[
         Part::raw(r#"{"channel":"#),
         Part::String(channel),
         Part::raw(r#","data":"#),
@@ -100,11 +107,11 @@ pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
 ///
 /// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
 pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
-    text_frame(&[
+    assemble(&[
         Part::raw(r#"{"channel":"#),
         Part::String(channel),
         Part::raw(r#","offset":"#),
-        Part::raw(&offset.to_string()),
+        Part::raw(itoa::Buffer::new().format(offset)),
         Part::raw(r#","data":"#),
         Part::Raw(data),
         Part::raw("}"),
@@ -132,6 +139,16 @@ pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool
         acked_frame(channel, position, data)
     } else {
         retained_frame(channel, position.offset, data)
+    }
+}
+
+/// The data of a frame that was made of it by [`kept_frame`], in the memory of the frame.
+pub fn kept_data(frame: &Bytes, data: &[u8]) -> Bytes {
+    // Behind it is the closing brace.
+    let end = frame.len().saturating_sub(1);
+    match end.checked_sub(data.len()) {
+        Some(begin) if frame[begin..end] == *data => frame.slice(begin..end),
+        _ => Bytes::copy_from_slice(data),
     }
 }
 

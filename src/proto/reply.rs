@@ -169,8 +169,9 @@ pub fn publish_ack(
     channel: &str,
     offset: Option<u64>,
 ) -> Bytes {
-    let offset = offset.map(|offset| offset.to_string());
-    let [offset_name, offset] = optional(r#","offset":"#, offset.as_deref());
+    let mut digits = itoa::Buffer::new();
+    let offset = offset.map(|offset| digits.format(offset));
+    let [offset_name, offset] = optional(r#","offset":"#, offset);
     let [message_id_name, message_id] = optional(r#","messageId":"#, message_id);
     let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
     text_frame(&[

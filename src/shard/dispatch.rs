@@ -255,7 +255,7 @@ impl State {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
-                Effect::Log(message) => self.log_outbox.push(message),
+                Effect::Log(message) => self.post_log(message),
                 Effect::Subscribed { token, topic, .. } if topic.is_inbox() => {
                     self.inbox_opened(token);
                 }

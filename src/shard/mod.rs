@@ -91,7 +91,6 @@ pub struct Settings {
 pub struct Shard<B> {
     backend: B,
     mesh: Port,
-    log: Option<LogPort>,
     admin: Option<AdminPort>,
     state: State,
 }
@@ -99,8 +98,8 @@ pub struct Shard<B> {
 impl<B: Backend> Shard<B> {
     /// `log`: the way to the durable log, if there is one.
     pub fn new(backend: B, mesh: Port, log: Option<LogPort>, settings: Arc<Settings>) -> Self {
-        let state = State::new(mesh.shard(), settings, backend.now());
-        Self { backend, mesh, log, admin: None, state }
+        let state = State::new(mesh.shard(), log, settings, backend.now());
+        Self { backend, mesh, admin: None, state }
     }
 
     /// Gives it the way to the server API, which must be there before that asks anything.
@@ -120,7 +119,7 @@ impl<B: Backend> Shard<B> {
     pub fn turn(&mut self) -> io::Result<()> {
         let mut timeout = self.state.timeout();
         if self.mesh.has_unsent()
-            || self.log.as_ref().is_some_and(LogPort::has_unsent)
+            || self.state.log.as_ref().is_some_and(LogPort::has_unsent)
             || self.admin.as_ref().is_some_and(AdminPort::has_unsent)
         {
             timeout = timeout.min(Duration::from_millis(1));
@@ -150,21 +149,11 @@ impl<B: Backend> Shard<B> {
             self.mesh.post(to, message);
         }
         self.mesh.flush();
-        self.flush_log();
+        self.state.flush_log();
         self.flush_admin();
         self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();
         Ok(())
-    }
-
-    fn flush_log(&mut self) {
-        let Some(log) = &mut self.log else { return };
-        for message in self.state.log_outbox.drain(..) {
-            // The broker counts what waits, with less room than the port has.
-            let posted = log.post(message);
-            debug_assert!(posted.is_ok(), "{posted:?}");
-        }
-        log.flush();
     }
 
     fn flush_admin(&mut self) {
@@ -229,7 +218,8 @@ struct State {
     /// Connections whose cursors have their turn, see [`Feed`](connection::Feed).
     feeds: VecDeque<Token>,
     outbox: Vec<(ShardId, ShardMessage)>,
-    log_outbox: Vec<LogMessage>,
+    /// The way to the durable log, if there is one.
+    log: Option<LogPort>,
     /// Reused: what the broker asked for in the last call.
     effects: Vec<Effect>,
     /// Reused: frames in the other encoding, see `sending`.
@@ -257,7 +247,7 @@ struct State {
 }
 
 impl State {
-    fn new(id: ShardId, settings: Arc<Settings>, now: Moment) -> Self {
+    fn new(id: ShardId, log: Option<LogPort>, settings: Arc<Settings>, now: Moment) -> Self {
         let config = &settings.config;
         let shards = settings.metrics.shards().len() as u16;
         let origin = Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
@@ -296,7 +286,7 @@ impl State {
             overflowed: Vec::new(),
             feeds: VecDeque::new(),
             outbox: Vec::new(),
-            log_outbox: Vec::new(),
+            log,
             effects: Vec::new(),
             twins: Vec::new(),
             expired: Vec::new(),
@@ -312,6 +302,21 @@ impl State {
             outside: outside::Outside::default(),
             peer_log: PeerLog::new(id),
             settings,
+        }
+    }
+
+    /// Hands a message to the log, with others; at the latest at the end of the turn.
+    fn post_log(&mut self, message: LogMessage) {
+        // Without a log no channel is durable.
+        let Some(log) = &mut self.log else { return };
+        // The broker counts what waits, with less room than the port has.
+        let posted = log.post(message);
+        debug_assert!(posted.is_ok(), "{posted:?}");
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
         }
     }
 

@@ -115,6 +115,8 @@ impl<'a> Fields<'a> {
             return Err(invalid(format!("`{name}` appears more than once")));
         }
         match (self.action, self.type_) {
+            // Most messages: nothing is to be decoded.
+            (Some(r#""publish""#), _) => self.action_command("publish"),
             (Some(action), _) => self.action_command(&decode(action, "action")?),
             (None, Some(type_)) => self.type_command(&decode(type_, "type")?),
             (None, None) => Err(invalid("a message needs `action` or `type`")),

@@ -2,18 +2,23 @@
 
 /// Bytes that `text` takes as a JSON string, quotes included.
 pub(in crate::proto) fn string_len(text: &str) -> usize {
-    2 + text.bytes().map(escaped_len).sum::<usize>()
+    if is_plain(text) { 2 + text.len() } else { 2 + text.bytes().map(escaped_len).sum::<usize>() }
 }
 
 /// Appends `text` as a JSON string, quotes included: exactly [`string_len`] bytes.
 pub(in crate::proto) fn push_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    if text.bytes().all(|byte| escaped_len(byte) == 1) {
+    if is_plain(text) {
         out.extend_from_slice(text.as_bytes());
     } else {
         text.bytes().for_each(|byte| push_escaped(byte, out));
     }
     out.push(b'"');
+}
+
+/// Whether nothing in the text must be escaped.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
 }
 
 /// RFC 8259, 7: the quotation mark, the reverse solidus and U+0000–U+001F MUST be escaped.

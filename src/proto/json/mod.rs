@@ -9,6 +9,7 @@ mod skip;
 mod string;
 
 use std::fmt;
+use std::mem;
 
 pub use skip::DEPTH_MAX;
 pub use string::RawString;
@@ -74,29 +75,15 @@ impl<'a> Scanner<'a> {
     ///
     /// What comes next is no value; the position stays before it.
     pub fn value(&mut self) -> Result<&'a str, JsonError> {
-        self.value_within(0)
+        self.whitespace();
+        let rest = skip::value(self.rest.as_bytes(), 0)?;
+        Ok(self.advance_to(rest))
     }
 
     /// Opens the object that comes next; `None` if another value does.
     pub fn object(&mut self) -> Option<Object<'a, '_>> {
         self.whitespace();
         self.accept(b'{').then_some(Object { scanner: self, is_first: true })
-    }
-
-    /// A value inside of `depth` open containers.
-    fn value_within(&mut self, depth: u32) -> Result<&'a str, JsonError> {
-        self.whitespace();
-        let rest = skip::value(self.rest.as_bytes(), depth)?;
-        Ok(self.advance_to(rest))
-    }
-
-    /// A key, without the colon behind it.
-    fn key(&mut self) -> Result<RawString<'a>, JsonError> {
-        let [b'"', content @ ..] = self.rest.as_bytes() else {
-            return Err(JsonError::Syntax);
-        };
-        let rest = skip::string_end(content)?;
-        RawString::of_value(self.advance_to(rest)).ok_or(JsonError::Syntax)
     }
 
     fn accept(&mut self, byte: u8) -> bool {
@@ -127,25 +114,34 @@ pub struct Object<'a, 's> {
 
 impl<'a> Object<'a, '_> {
     /// The next key and its value; `None` behind the closing brace, where the scanner is then.
+    #[inline(always)]
     pub fn next_member(&mut self) -> Result<Option<(RawString<'a>, &'a str)>, JsonError> {
-        self.scanner.whitespace();
-        if self.scanner.accept(b'}') {
+        let text = self.scanner.rest;
+        let mut rest = skip::whitespace(text.as_bytes());
+        if let [b'}', behind @ ..] = rest {
+            self.scanner.advance_to(behind);
             return Ok(None);
         }
-        if !self.is_first {
-            if !self.scanner.accept(b',') {
-                return Err(JsonError::Syntax);
-            }
-            self.scanner.whitespace();
+        if !mem::replace(&mut self.is_first, false) {
+            let [b',', member @ ..] = rest else { return Err(JsonError::Syntax) };
+            rest = skip::whitespace(member);
         }
-        self.is_first = false;
-        let key = self.scanner.key()?;
-        self.scanner.whitespace();
-        if !self.scanner.accept(b':') {
+        let [b'"', key @ ..] = rest else { return Err(JsonError::Syntax) };
+        let (behind_key, has_escapes) = skip::string_end(key)?;
+        let [b':', value @ ..] = skip::whitespace(behind_key) else {
             return Err(JsonError::Syntax);
-        }
-        let value = self.scanner.value_within(1)?;
-        Ok(Some((key, value)))
+        };
+        let value = skip::whitespace(value);
+        let behind = match value {
+            [b'"', content @ ..] => skip::string_end(content)?.0,
+            _ => skip::value(value, 1)?,
+        };
+        // All of them begin at a character.
+        let at = |rest: &[u8]| text.len() - rest.len();
+        let key = text.get(at(key)..at(behind_key) - 1).unwrap_or_default();
+        let value = text.get(at(value)..at(behind)).unwrap_or_default();
+        self.scanner.rest = text.get(at(behind)..).unwrap_or_default();
+        Ok(Some((RawString::of_content(key, has_escapes), value)))
     }
 }
 

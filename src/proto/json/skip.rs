@@ -6,6 +6,9 @@ use crate::proto::json::JsonError;
 /// Most arrays and objects that may be open at once, the outermost included.
 pub const DEPTH_MAX: u32 = 64;
 
+/// Keys and names end within so many words; what is longer is looked at in larger pieces.
+const SHORT_WORDS: usize = 2;
+
 type Rest<'a> = Result<&'a [u8], JsonError>;
 
 /// A value inside of `depth` open containers. A loop and one word, where a grammar has recursion.
@@ -16,7 +19,7 @@ pub(super) fn value(mut rest: &[u8], depth: u32) -> Rest<'_> {
     loop {
         // A value begins here.
         rest = match whitespace(rest) {
-            [b'"', content @ ..] => string_end(content)?,
+            [b'"', content @ ..] => string_end(content)?.0,
             [first @ (b'{' | b'['), inside @ ..] => {
                 open += 1;
                 if depth + open > DEPTH_MAX {
@@ -72,7 +75,14 @@ pub(super) fn value(mut rest: &[u8], depth: u32) -> Rest<'_> {
 
 /// White space, if any (section 2).
 #[inline]
-pub(super) fn whitespace(mut rest: &[u8]) -> &[u8] {
+pub(super) fn whitespace(rest: &[u8]) -> &[u8] {
+    match rest {
+        [first, ..] if *first > b' ' => rest,
+        _ => behind_whitespace(rest),
+    }
+}
+
+fn behind_whitespace(mut rest: &[u8]) -> &[u8] {
     while let [b' ' | b'\n' | b'\r' | b'\t', behind @ ..] = rest {
         rest = behind;
     }
@@ -85,18 +95,30 @@ fn key(rest: &[u8]) -> Rest<'_> {
     let [b'"', content @ ..] = rest else {
         return Err(JsonError::Syntax);
     };
-    match whitespace(string_end(content)?) {
+    match whitespace(string_end(content)?.0) {
         [b':', value @ ..] => Ok(value),
         _ => Err(JsonError::Syntax),
     }
 }
 
-/// A string from behind its opening quote (section 7).
+/// A string from behind its opening quote (section 7), and whether it has escapes.
 #[inline]
-pub(super) fn string_end(mut rest: &[u8]) -> Rest<'_> {
+pub(super) fn string_end(rest: &[u8]) -> Result<(&[u8], bool), JsonError> {
+    // Most keys and names end within a word.
+    if let Some((word, _)) = rest.split_first_chunk::<8>() {
+        let plain_len = special_bytes(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8;
+        if let Some([b'"', behind @ ..]) = rest.get(plain_len..) {
+            return Ok((behind, false));
+        }
+    }
+    long_string_end(rest)
+}
+
+fn long_string_end(mut rest: &[u8]) -> Result<(&[u8], bool), JsonError> {
+    let mut has_escapes = false;
     loop {
         rest = match plain(rest) {
-            [b'"', behind @ ..] => return Ok(behind),
+            [b'"', behind @ ..] => return Ok((behind, has_escapes)),
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', behind @ ..] => behind,
             [b'\\', b'u', a, b, c, d, behind @ ..]
                 if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) =>
@@ -105,6 +127,7 @@ pub(super) fn string_end(mut rest: &[u8]) -> Rest<'_> {
             }
             _ => return Err(JsonError::Syntax),
         };
+        has_escapes = true;
     }
 }
 
@@ -142,6 +165,7 @@ fn digits(rest: &[u8]) -> Rest<'_> {
 /// Bytes that stand for themselves in a string: up to a quote, a backslash or a control character.
 #[inline]
 fn plain(mut rest: &[u8]) -> &[u8] {
+    let mut words = 0;
     while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         let special = special_bytes(u64::from_le_bytes(*word));
         if special != 0 {
@@ -149,8 +173,28 @@ fn plain(mut rest: &[u8]) -> &[u8] {
             return rest.get(plain_len..).unwrap_or_default();
         }
         rest = behind;
+        words += 1;
+        if words == SHORT_WORDS {
+            rest = plain_chunks(rest);
+        }
     }
     while let [0x20..=0x21 | 0x23..=0x5B | 0x5D..=0xFF, behind @ ..] = rest {
+        rest = behind;
+    }
+    rest
+}
+
+/// Passes over whole chunks of plain bytes: one may be left that is plain at first.
+#[inline]
+fn plain_chunks(mut rest: &[u8]) -> &[u8] {
+    while let Some((chunk, behind)) = rest.split_first_chunk::<32>() {
+        // Without a branch, so that it becomes vector instructions.
+        let special = chunk.iter().fold(0, |special, byte| {
+            special | u8::from(*byte < 0x20) | u8::from(*byte == b'"') | u8::from(*byte == b'\\')
+        });
+        if special != 0 {
+            break;
+        }
         rest = behind;
     }
     rest
@@ -177,7 +221,7 @@ mod tests {
     #[test]
     fn special_bytes_are_found_at_every_place() {
         for special in [b'"', b'\\', 0, 0x1f, b'\n'] {
-            for at in 0..40 {
+            for at in 0..200 {
                 let mut bytes = vec![0xC3; at];
                 bytes.push(special);
                 bytes.extend(*b"\"!#[]\x7f\x80 \\");

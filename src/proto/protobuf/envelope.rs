@@ -1,8 +1,6 @@
 //! The envelope of a request, read and not judged: what each field means says `stentor.proto`, whose
 //! names these are.
 
-use std::mem;
-
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::wire::{Reader, Value, WireError};
 
@@ -113,12 +111,18 @@ pub trait Message<'a>: Default {
     /// Takes a field; one that is unknown is passed over.
     fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError>;
 
-    /// With the fields of `message`.
-    fn merged(mut self, message: &'a [u8]) -> Result<Self, WireError> {
+    /// Takes the fields of `message`.
+    fn merge(&mut self, message: &'a [u8]) -> Result<(), WireError> {
         let mut reader = Reader::new(message);
         while let Some((number, value)) = reader.next_field()? {
             self.set(number, value)?;
         }
+        Ok(())
+    }
+
+    /// With the fields of `message`.
+    fn merged(mut self, message: &'a [u8]) -> Result<Self, WireError> {
+        self.merge(message)?;
         Ok(self)
     }
 }
@@ -128,14 +132,15 @@ impl<'a> Message<'a> for Envelope<'a> {
         /// A body, merged into the one before if that is of the same kind.
         macro_rules! body {
             ($kind:ident, $name:literal) => {{
-                let before = match mem::take(&mut self.body) {
-                    Body::$kind(before) => before,
-                    _ => Default::default(),
-                };
-                Body::$kind(before.merged(value.bytes($name)?)?)
+                if !matches!(self.body, Body::$kind(_)) {
+                    self.body = Body::$kind(Default::default());
+                }
+                if let Body::$kind(body) = &mut self.body {
+                    body.merge(value.bytes($name)?)?;
+                }
             }};
         }
-        self.body = match number {
+        match number {
             number::PUBLISH => body!(Publish, "publish"),
             number::SUBSCRIBE => body!(Subscribe, "subscribe"),
             number::UNSUBSCRIBE => body!(Unsubscribe, "unsubscribe"),
@@ -146,23 +151,20 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::ACK => body!(Ack, "ack"),
             number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
             number::END_SESSION => body!(EndSession, "end_session"),
-            other => {
-                match other {
-                    number::PUBLICATION => self.servers = Some("publication"),
-                    number::CONFIRMATION => self.servers = Some("confirmation"),
-                    number::ERROR => self.servers = Some("error"),
-                    number::RESPONSE => self.servers = Some("response"),
-                    number::WELCOME => self.servers = Some("welcome"),
-                    number::SESSION_RESTORED => self.servers = Some("session_restored"),
-                    number::GAP => self.servers = Some("gap"),
-                    1 => self.id = value.text("id")?,
-                    2 => drop(value.text("request_id")?),
-                    number::FIRST.. => self.unknown = Some(other),
-                    _ => {}
-                }
-                return Ok(());
-            }
-        };
+            other => match other {
+                number::PUBLICATION => self.servers = Some("publication"),
+                number::CONFIRMATION => self.servers = Some("confirmation"),
+                number::ERROR => self.servers = Some("error"),
+                number::RESPONSE => self.servers = Some("response"),
+                number::WELCOME => self.servers = Some("welcome"),
+                number::SESSION_RESTORED => self.servers = Some("session_restored"),
+                number::GAP => self.servers = Some("gap"),
+                1 => self.id = value.text("id")?,
+                2 => drop(value.text("request_id")?),
+                number::FIRST.. => self.unknown = Some(other),
+                _ => {}
+            },
+        }
         Ok(())
     }
 }
