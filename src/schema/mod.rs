@@ -63,10 +63,11 @@ impl Schema {
         if let Some(pointer) = too_deep(&schema) {
             return Err(format!("at `{pointer}`: nested deeper than {DEPTH_MAX}"));
         }
-        let patterns = PatternOptions::regex()
-            .size_limit(PATTERN_BYTES_MAX)
-            .dfa_size_limit(PATTERN_BYTES_MAX);
+        let patterns =
+            PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
         let options = jsonschema::options().offline().with_pattern_options(patterns);
+        // Drafts differ in whether `format` is a rule; here it always is.
+        let options = options.should_validate_formats(true).with_format("uuid", is_uuid);
         let validator = options.build(&schema).map_err(|error| {
             // Of a rule that is wrong in itself, the place is known within the schema.
             match error.instance_path().as_str() {
@@ -84,13 +85,23 @@ impl Schema {
     /// The first rule that it breaks. A text that cannot be told what it says (a number that is out of
     /// range, half of a surrogate pair) is refused too.
     pub fn check(&self, text: &str) -> Result<(), Violation> {
-        let value: Value = serde_json::from_str(text).map_err(|error| Violation::unclear(&error))?;
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| Violation::unclear(&error))?;
         // Whether there is an error is told faster than which one.
         if self.validator.is_valid(&value) {
             return Ok(());
         }
         self.validator.validate(&value).map_err(|error| Violation::new(&error))
     }
+}
+
+/// RFC 9562 §4. Draft-07 has no such format of its own, and the envelope needs it.
+fn is_uuid(text: &str) -> bool {
+    let is_right = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(is_right)
 }
 
 /// Two schemas are the same if they were written the same.

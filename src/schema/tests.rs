@@ -33,7 +33,11 @@ fn the_envelope_is_checked_rule_by_rule() {
     let image = serde_json::json!({"url": "https://a.example/b", "width": 1, "height": 0});
     type Change<'a> = Box<dyn FnOnce(&mut Value) + 'a>;
     let cases: [(Change<'_>, &str, &str); 10] = [
-        (Box::new(|m| m["payload"]["content"] = (long + "x").into()), "/payload/content", "maxLength"),
+        (
+            Box::new(|m| m["payload"]["content"] = (long + "x").into()),
+            "/payload/content",
+            "maxLength",
+        ),
         (Box::new(|m| m["payload"] = serde_json::json!({})), "/payload", "required"),
         (Box::new(|m| m["payload"]["mentions"][0] = 1.into()), "/payload/mentions/0", "type"),
         (Box::new(|m| m["timestamp"] = (-1).into()), "/timestamp", "minimum"),
@@ -90,7 +94,8 @@ fn a_schema_that_is_none_is_refused_with_its_place() {
 
 #[test]
 fn nothing_is_fetched() {
-    for remote in ["http://127.0.0.1:1/x.json", "https://example.com/x.json", "file:///etc/passwd"] {
+    for remote in ["http://127.0.0.1:1/x.json", "https://example.com/x.json", "file:///etc/passwd"]
+    {
         let reason = refused(&format!(r#"{{"$ref":"{remote}"}}"#));
         assert!(reason.contains(remote), "{reason}");
     }
@@ -128,7 +133,9 @@ fn a_schema_that_refers_to_itself_ends() {
 fn what_is_said_has_a_bound_and_no_values() {
     let key = "k\u{e9}".repeat(40_000);
     let text = format!(r#"{{"{key}":"secret"}}"#);
-    for schema in [r#"{"additionalProperties":false}"#, r#"{"additionalProperties":{"type":"null"}}"#] {
+    for schema in
+        [r#"{"additionalProperties":false}"#, r#"{"additionalProperties":{"type":"null"}}"#]
+    {
         let violation = Schema::parse(schema).unwrap().check(&text).unwrap_err();
         let said = violation.to_string();
         assert!(said.len() < 700 && !said.contains("secret"), "{said}");

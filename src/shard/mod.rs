@@ -5,7 +5,7 @@
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
 //! `sessions` (what outlives a connection), `heartbeat` (pings), `outside` (the server API), `traffic`
-//! (numbers of a connection), `expiry` (deadlines), `ending` (every way a connection ends).
+//! (numbers of a connection), `validation` (schemas), `expiry` (deadlines), `ending` (every way a connection ends).
 
 mod acks;
 mod connection;
@@ -30,6 +30,7 @@ mod timers;
 mod traffic;
 mod user_sessions;
 mod users;
+mod validation;
 
 use std::collections::VecDeque;
 use std::io;
