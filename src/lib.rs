@@ -11,7 +11,7 @@
 //! 3  message     client
 //! 2  proto       io
 //! 1  config      metrics
-//! 0  ids
+//! 0  ids         schema
 //! ```
 
 pub mod admin;
@@ -27,5 +27,6 @@ pub mod mesh;
 pub mod message;
 pub mod metrics;
 pub mod proto;
+pub mod schema;
 pub mod server;
 pub mod shard;

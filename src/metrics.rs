@@ -118,6 +118,8 @@ counters! {
     SubscriptionLimit = "sub_limit",
     /// Publications refused by the rate limit.
     RateLimited = "rate_limited",
+    /// Publications refused because their data broke the schema of their channel, or was too large for it.
+    SchemaViolations = "schema_violations",
     /// Connections closed (1008) after too many refused messages.
     TooManyErrors = "too_many_errors",
     /// Connections closed (1008) for too many control frames.

@@ -2,9 +2,10 @@
 
 use super::values;
 use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer, SyncMode};
+use crate::schema::SchemaSource;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The place of a value in [`Config`], what may be written there, and its bounds.
@@ -21,6 +22,8 @@ pub enum Field {
     /// Likewise.
     File(fn(&mut Config) -> &mut Option<PathBuf>),
     Sync(fn(&mut Config) -> &mut SyncMode),
+    /// A file, or the name of the schema that is built in.
+    Schema(fn(&mut Config) -> &mut Option<SchemaSource>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
     /// Never shown, neither here nor in messages.
     Secret(fn(&mut Config) -> &mut Option<values::Secret>),
@@ -66,6 +69,12 @@ impl Field {
             Self::Path(at) => *at(config) = values::parse_path(text)?,
             Self::Directory(at) | Self::File(at) => *at(config) = values::parse_directory(text)?,
             Self::Sync(at) => *at(config) = values::parse_sync(text)?,
+            Self::Schema(at) => {
+                *at(config) = match text {
+                    SchemaSource::ENVELOPE => Some(SchemaSource::Envelope),
+                    _ => values::parse_directory(text)?.map(SchemaSource::File),
+                }
+            }
             Self::Choice(at) => {
                 let choice = at(config);
                 let index = choice.names().iter().position(|name| *name == text);
@@ -94,11 +103,12 @@ impl Field {
             Self::Time(at, _) => format!("\"{}\"", values::show_duration(*at(config))),
             // No path holds a character that TOML would escape.
             Self::Path(at) => format!("\"{}\"", at(config).as_deref().unwrap_or_default()),
-            Self::Directory(at) | Self::File(at) => {
-                let path = at(config).as_deref().map(|path| path.display().to_string());
-                let escaped = path.unwrap_or_default().replace('\\', "\\\\").replace('"', "\\\"");
-                format!("\"{escaped}\"")
-            }
+            Self::Directory(at) | Self::File(at) => show_path(at(config).as_deref()),
+            Self::Schema(at) => match at(config) {
+                Some(SchemaSource::Envelope) => format!("\"{}\"", SchemaSource::ENVELOPE),
+                Some(SchemaSource::File(path)) => show_path(Some(path)),
+                None => show_path(None),
+            },
             Self::Sync(at) => format!("\"{}\"", values::show_sync(*at(config))),
             Self::Choice(at) => {
                 let choice = at(config);
@@ -139,6 +149,9 @@ impl Field {
                 r#"a folder such as "/var/lib/stentor", or "" for none"#.to_string()
             }
             Self::File(_) => r#"a file such as "/etc/stentor/keys", or "" for none"#.to_string(),
+            Self::Schema(_) => {
+                r#""envelope", a file such as "/etc/stentor/chat.json", or "" for none"#.to_string()
+            }
             Self::Sync(_) => {
                 r#""always", "os", or "interval 5ms" with a time from 1ms to 1s"#.to_string()
             }
@@ -164,6 +177,7 @@ impl Field {
             | Self::Directory(_)
             | Self::File(_)
             | Self::Sync(_)
+            | Self::Schema(_)
             | Self::Path(_) => &[],
         }
     }
@@ -189,9 +203,15 @@ impl Field {
             Self::Directory(_) => "FOLDER",
             Self::File(_) => "FILE",
             Self::Sync(_) => "WHEN",
+            Self::Schema(_) => "SCHEMA",
             Self::Choice(_) => "NAME",
         }
     }
+}
+
+fn show_path(path: Option<&Path>) -> String {
+    let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn within<T: PartialOrd>(range: &RangeInclusive<T>, value: T) -> Result<T, String> {

@@ -50,12 +50,12 @@ const RATE: RangeInclusive<u64> = 0..=1_000_000;
 const BACKLOG: RangeInclusive<u64> = MIB..=1024 * GIB;
 
 use Field::{
-    Address, Choice, Count, Directory, File, OptionalAddress, Path, Secret, Size, Switch, Sync,
-    Time,
+    Address, Choice, Count, Directory, File, OptionalAddress, Path, Schema, Secret, Size, Switch,
+    Sync, Time,
 };
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 71] = [
+pub static KEYS: [Key; 73] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -225,6 +225,12 @@ pub static KEYS: [Key; 71] = [
         field: Count(|c| &mut c.limits.max_unacked, 1..=1_000_000),
     },
     Key {
+        path: "limits.max_checked_size",
+        flag: None,
+        help: "Bytes of data that a schema is asked about; more is refused where there is one",
+        field: Size(|c| &mut c.limits.max_checked_size, 1..=MIB),
+    },
+    Key {
         path: "heartbeat.interval",
         flag: Some("heartbeat"),
         help: "Silence before a ping; twice that closes a connection",
@@ -382,6 +388,12 @@ pub static KEYS: [Key; 71] = [
         flag: None,
         help: "How often a delivery without an ack is sent again, at level acked",
         field: Count(|c| &mut c.channels.ack_retries, 0..=1000),
+    },
+    Key {
+        path: "channels.schema",
+        flag: None,
+        help: "What data of clients must obey: a JSON Schema file, or envelope; empty: nothing",
+        field: Schema(|c| &mut c.channels.schema),
     },
     Key {
         path: "store.directory",

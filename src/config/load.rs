@@ -7,6 +7,7 @@ use super::keys::{self, KEYS, Key, NAMESPACES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
 use super::{ChannelOptions, Config, Keys, Namespace, values};
+use crate::schema::SchemasReader;
 use std::collections::BTreeMap;
 use std::fs;
 use std::mem;
@@ -160,6 +161,7 @@ impl Merge {
         self.config.namespaces =
             namespaces.map(|(name, options)| Namespace { name, options }).collect();
         self.read_keys();
+        self.read_schemas();
         self.check_exposure();
         self.check_admin();
         self.check_sizes();
@@ -249,6 +251,27 @@ impl Merge {
             let origin = self.origins.get("auth.required").cloned().unwrap_or_default();
             self.problems.push(Problem { origin, text: text.to_string() });
         }
+    }
+
+    /// What the data of clients must obey.
+    fn read_schemas(&mut self) {
+        let mut reader = SchemasReader::default();
+        let shared = (None, &self.config.channels);
+        let namespaces = self.config.namespaces.iter();
+        let namespaces = namespaces.map(|space| (Some(&*space.name), &space.options));
+        for (name, options) in std::iter::once(shared).chain(namespaces) {
+            if let Err(reason) = reader.add(name, options.schema.as_ref()) {
+                let path = name.map_or("channels.schema".to_string(), |name| {
+                    format!("namespaces.{name}.schema")
+                });
+                let origin = self.origins.get(&path).cloned().unwrap_or_default();
+                let scratch = Config { channels: options.clone(), ..Config::default() };
+                let written = keys::find("channels.schema").map(|key| key.show(&scratch));
+                let text = format!("{path} = {}: {reason}", written.unwrap_or_default());
+                self.problems.push(Problem { origin, text });
+            }
+        }
+        self.config.schemas = reader.finish();
     }
 
     /// Nothing in this build encrypts, so what goes to a public address, tokens too, can be read on its

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::INBOX_MARK;
+use crate::schema::{SchemaSource, Schemas};
 
 /// Everything `stentor serve` obeys. [`Config::default`] is what an empty configuration means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct Config {
     pub channels: ChannelOptions,
     /// `[namespaces.NAME]`, in the order of their names.
     pub namespaces: Vec<Namespace>,
+    /// What their `schema` stands for, compiled when the configuration was loaded. `None`: no channel has
+    /// one.
+    pub schemas: Option<Arc<Schemas>>,
     pub store: Store,
     pub admin: Admin,
     pub diagnostics: Diagnostics,
@@ -116,6 +120,9 @@ pub struct Limits {
     /// Publications of acked channels that one connection was sent and has not acknowledged; with so many
     /// of them delivery to it pauses. Each takes 40 bytes at most. Default 1,000.
     pub max_unacked: usize,
+    /// Bytes of data that a schema is asked about, on the event loop; more is refused where there is one.
+    /// Default 16 KiB.
+    pub max_checked_size: usize,
 }
 
 /// `[heartbeat]`
@@ -196,6 +203,8 @@ pub struct ChannelOptions {
     pub ack_timeout: Duration,
     /// How often it is sent again at most. Default 3.
     pub ack_retries: u32,
+    /// What the data of clients must obey. `None` (written empty): nothing, the default.
+    pub schema: Option<SchemaSource>,
 }
 
 impl ChannelOptions {
@@ -437,6 +446,7 @@ impl Default for Limits {
             mesh_backlog: 64 << 20,
             history_memory: 256 << 20,
             max_unacked: 1000,
+            max_checked_size: 16 << 10,
         }
     }
 }
@@ -459,6 +469,7 @@ impl Default for ChannelOptions {
             offline_queue_ttl: Duration::from_hours(24),
             ack_timeout: Duration::from_secs(5),
             ack_retries: 3,
+            schema: None,
         }
     }
 }

@@ -33,6 +33,10 @@ pub enum ErrorCode {
     Unauthenticated,
     /// Whoever it is may not do this.
     PermissionDenied,
+    /// The data breaks a rule of the schema of its channel.
+    SchemaViolation,
+    /// Larger than what a schema is asked about.
+    MessageTooLarge,
     /// No session has this pair of ids, or none any more.
     SessionNotFound,
 }
@@ -57,6 +61,8 @@ impl ErrorCode {
             Self::PositionUnavailable => "position_unavailable",
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
+            Self::SchemaViolation => "schema_violation",
+            Self::MessageTooLarge => "message_too_large",
             Self::SessionNotFound => "session_not_found",
         }
     }

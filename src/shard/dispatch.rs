@@ -106,6 +106,9 @@ impl State {
                     self.reject(token, &refused, penalty);
                     return;
                 }
+                if !self.obeys_schema(token, &channel, (Family::Action, data), id) {
+                    return;
+                }
                 let data = data.as_bytes();
                 let request = PublishRequest { token, topic: &channel, data, echo, receipt };
                 let mut effects = std::mem::take(&mut self.effects);

@@ -5,7 +5,7 @@
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
 //! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `traffic`
-//! (numbers of a connection), `typed` (events, chat messages, queries about them), `expiry` (deadlines), `ending` (every way a
+//! (numbers of a connection), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
 mod acks;
@@ -33,6 +33,7 @@ mod traffic;
 mod typed;
 mod user_sessions;
 mod users;
+mod validation;
 
 use std::collections::VecDeque;
 use std::io;

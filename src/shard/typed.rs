@@ -23,6 +23,9 @@ impl State {
             self.refuse_message(token, message, Some(channel), refused);
             return;
         }
+        if !self.obeys_schema(token, &channel, (Family::Type, message.text), message.id) {
+            return;
+        }
         let sender = self.sender_of(token, message);
         self.next_message_id += 1;
         let now_unix_ms = self.settings.unix_start + self.now.0;

@@ -307,6 +307,9 @@ impl State {
             self.reject(token, &refused, penalty);
             return;
         }
+        if !self.obeys_schema(token, &channel, (Family::Action, data), id) {
+            return;
+        }
         let receipt = Box::new(Receipt {
             request_id: id.map(|id| id.as_json().into()),
             message_id: message_id.map(Into::into),

@@ -39,6 +39,7 @@ fn every_key_is_read_from_a_file() {
         mesh_backlog = "13MiB"
         history_memory = "14MiB"
         max_unacked = 26
+        max_checked_size = "27KiB"
         [heartbeat]
         interval = "500ms"
         [auth]
@@ -69,6 +70,7 @@ fn every_key_is_read_from_a_file() {
         offline_queue_ttl = "30s"
         ack_timeout = "27s"
         ack_retries = 28
+        schema = "envelope"
         [namespaces.chat]
         level = "live"
         slow_consumer = "drop_oldest"
@@ -114,6 +116,7 @@ fn every_key_is_read_from_a_file() {
         offline_queue_ttl: Duration::from_secs(30),
         ack_timeout: Duration::from_secs(27),
         ack_retries: 28,
+        schema: Some(SchemaSource::Envelope),
     };
     let namespace = |name: &str, level, slow_consumer| Namespace {
         name: name.to_string(),
@@ -153,6 +156,7 @@ fn every_key_is_read_from_a_file() {
                 mesh_backlog: 13 << 20,
                 history_memory: 14 << 20,
                 max_unacked: 26,
+                max_checked_size: 27 << 10,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
             auth: Auth {
@@ -175,6 +179,7 @@ fn every_key_is_read_from_a_file() {
                 namespace("prices", Level::History, SlowConsumer::Conflate),
             ],
             channels,
+            schemas: config.schemas.clone(),
             store: Store {
                 directory: Some("C:\\\"store\"".into()),
                 sync: SyncMode::Interval(Duration::from_millis(20)),

@@ -85,6 +85,23 @@ fn the_server_api_needs_a_key_off_loopback() {
 }
 
 #[test]
+fn a_schema_is_read_once_and_named_where_it_is_wrong() {
+    let written = file("[namespaces.a]\nschema = \"envelope\"\n[namespaces.b]\n");
+    let loaded = written.load();
+    let schemas = loaded.config.schemas.clone().unwrap();
+    assert!(schemas.of_channel("a:x").is_some() && schemas.of_channel("b:x").is_none());
+    assert_eq!(file(&loaded.to_toml()).load().config, loaded.config);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.json");
+    let path = path.to_str().unwrap();
+    let problems = file(&format!("channels.schema = '{path}'\n[namespaces.a]\n")).problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let expected = format!("channels.schema = \"{path}\": No such file");
+    assert!(problems[0].contains(&expected), "{problems:?}");
+}
+
+#[test]
 fn a_secret_is_never_repeated() {
     let written = file("").environment("STENTOR_ADMIN_KEY", "0123456789-secret");
     let loaded = written.load();
