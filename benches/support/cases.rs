@@ -15,6 +15,7 @@ use stentor::mesh;
 use stentor::message::{Begin, ShardMessage};
 use stentor::proto::protobuf::{self, Requests, Scratch};
 use stentor::proto::{Command, Commands, Decoder, DecoderLimits, Encoding, Event, Start, encoder};
+use stentor::schema::Schema;
 
 use super::null::{NullServer, client_frame, protobuf_publish};
 
@@ -24,7 +25,7 @@ pub type Case = Box<dyn FnMut()>;
 pub type Prepare = fn() -> Case;
 
 /// Every case by name.
-pub const CASES: [(&str, Prepare); 18] = [
+pub const CASES: [(&str, Prepare); 19] = [
     ("decode-text-64B", || decode(client_frame(1, &[b'x'; 64]))),
     ("decode-text-1KiB", || decode(client_frame(1, &[b'x'; 1024]))),
     ("unmask-16KiB", || decode(masked(&[b'x'; 16 << 10]))),
@@ -35,6 +36,7 @@ pub const CASES: [(&str, Prepare); 18] = [
     ("take-publish-json-128B", || take_publish(Encoding::Json)),
     ("take-publish-protobuf-128B", || take_publish(Encoding::Protobuf)),
     ("frame-protobuf-128B", || other_frame(text(128))),
+    ("validate-text-300B", validate_text),
     ("broker-publish-to-1", || broker_publish(1)),
     ("broker-publish-to-100", || broker_publish(100)),
     ("broker-publish-to-10000", || broker_publish(10_000)),
@@ -93,6 +95,16 @@ impl Deliver for Nobody {
         black_box((slot, ids.len()));
         true
     }
+}
+
+/// A chat message of 300 bytes against the schema of the envelope.
+fn validate_text() -> Case {
+    let schema = Schema::envelope();
+    let head = r#"{"version":"1.2","messageId":"11111111-2222-4333-8444-555555555555","timestamp":1763718000000,"type":"text","sender":"alice","channel":"chat:lobby","payload":{"content":""#;
+    let tail = r#"","mentions":["bob"]},"metadata":{"client":"web"}}"#;
+    let content = "x".repeat(300 - head.len() - tail.len());
+    let message = format!("{head}{content}{tail}");
+    Box::new(move || assert!(schema.check(black_box(&message)).is_ok()))
 }
 
 /// A publication in JSON made into that of protobuf, as it is once for all subscribers of a shard.

@@ -3,8 +3,8 @@
 use super::Broker;
 use super::behind::Question;
 use super::cursors::{self, CursorState, Turn};
-use super::durable::TableFull;
 use super::effect::{Effect, Fed, SubscribeError};
+use super::filling::TableFull;
 use super::history::History;
 use super::topics::{Topic, TopicKey};
 use crate::ids::{Epoch, Moment, Token, TopicName};
