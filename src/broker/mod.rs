@@ -15,10 +15,10 @@
 //!
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `filling` (what waits to hear from it), `behind`, `chunks` (what is read from it), `recall`
-//! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), 
+//! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without a
-//! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged), `history`, `retention`, `idempotency`
-//! (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
+//! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
+//! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
 mod acking;
 mod acks;
