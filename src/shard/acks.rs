@@ -24,7 +24,7 @@ impl State {
         };
         self.apply(effects);
         let (code, message, penalty) = match outcome {
-            Ok(()) => return self.note_session(token),
+            Ok(()) => return self.note_progress(token),
             // Acknowledgements that meet the end of their subscription are no mistake.
             Err(AckError::NotSubscribed) => {
                 let message = "the ack belongs to no subscription of this connection";

@@ -25,6 +25,10 @@ const NOTED_MAX: usize = 256;
 /// Requests wait so long for what is kept to be read.
 const LOADING_MAX: Duration = Duration::from_secs(10);
 
+/// Intervals until it is told what a client has acknowledged: if that is lost, something comes again that
+/// may come again, and clients acknowledge all the time.
+const PROGRESS_INTERVALS: u32 = 10;
+
 /// For people, with `unavailable`.
 pub(super) const LOADING: &str = "the sessions of before are still being read";
 
@@ -78,6 +82,13 @@ impl State {
     pub(super) fn note_session(&mut self, token: Token) {
         if let Some(keeping) = &self.keeping {
             self.tell_by(token, self.now.after(keeping.interval));
+        }
+    }
+
+    /// The client of a connection has acknowledged something.
+    pub(super) fn note_progress(&mut self, token: Token) {
+        if let Some(keeping) = &self.keeping {
+            self.tell_by(token, self.now.after(keeping.interval * PROGRESS_INTERVALS));
         }
     }
 
