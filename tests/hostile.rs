@@ -38,6 +38,13 @@ fn expect_failure(server: &Server, bytes: &[u8], code: u16, reason: &str) {
     peer.expect_end();
 }
 
+/// Memory of a server that has served somebody: what it runs is a part of it.
+#[track_caller]
+fn memory_in_use(server: &Server) -> u64 {
+    fresh_client_works(server);
+    server.rss()
+}
+
 #[track_caller]
 fn expect_growth_below(server: &Server, before: u64, bound: u64) {
     let growth = server.rss().saturating_sub(before);
@@ -61,7 +68,7 @@ fn longest_wait(server: &Server, done: &AtomicBool) -> Duration {
 #[test]
 fn row_01_impossible_lengths_are_refused_at_the_header() {
     let server = Server::start(&["--echo", "/echo"]);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let bad: [&[u8]; 4] = [
         b"\x82\xff\x80\0\0\0\0\0\0\0",
         b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -88,7 +95,7 @@ fn row_01_impossible_lengths_are_refused_at_the_header() {
 #[test]
 fn row_02_a_declared_length_costs_nothing() {
     let server = Server::start(&["--echo", "/echo", "--max-message-size", "1GiB"]);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     for declared in [1 << 62, (1 << 30) + 1] {
         for _ in 0..100 {
             let bytes = [header(0x82, declared), b"ten bytes!".to_vec()].concat();
@@ -119,7 +126,7 @@ fn row_04_tiny_fragments_cost_what_they_hold() {
     const PEERS: u64 = 10;
     let server = Server::start(&["--echo", "/echo", "--max-message-size", "256KiB"]);
     let mut peers: Vec<_> = (0..PEERS).map(|_| Peer::open_at(&server, "/echo")).collect();
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let mut bytes = fragment(OpCode::TEXT, b"x");
     (1..FRAGMENTS).for_each(|_| bytes.extend(continuation(b"x", false)));
     for peer in &mut peers {
@@ -222,7 +229,7 @@ fn row_05_a_million_pings_of_a_peer_that_never_reads_cost_one_pong() {
     let mut peer = Peer::connect_small(&server, 4096);
     peer.upgrade("/ws");
     let received = server.counter("bytes_received");
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let mut sender = peer.sender();
     let pings = frame(OpCode::PING, b"flood").repeat(1000);
     let last = frame(OpCode::PING, b"last");
@@ -246,7 +253,7 @@ fn row_07_idle_sockets_do_not_keep_good_clients_out_and_go_in_time() {
     const IDLE: u64 = 5000;
     let timeout = Duration::from_secs(4);
     let server = Server::start(&["--set", "limits.handshake_timeout=4s"]);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let start = Instant::now();
     let mut idle: Vec<_> = (0..IDLE)
         .map(|index| {
@@ -283,7 +290,7 @@ fn row_07_idle_sockets_do_not_keep_good_clients_out_and_go_in_time() {
 #[test]
 fn row_08_heads_beyond_their_bounds_get_431() {
     let server = Server::start(&[]);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let fields = "X: y\r\n".repeat(2000);
     let blanks = format!("Sec-WebSocket-Protocol: b{}\r\n", " ".repeat(16 << 10));
     let long = format!("X: {}\r\n", "y".repeat(1 << 20));
@@ -324,7 +331,7 @@ fn row_08_a_head_may_come_byte_by_byte() {
 #[test]
 fn row_09_damaged_handshakes_are_answered_or_refused() {
     let server = Server::start(&[]);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let mut answers = HashMap::<Option<u16>, usize>::new();
     for seed in 0..2000 {
         let mut random = Random::new(seed);
@@ -436,7 +443,7 @@ fn row_15_subscribing_and_leaving_at_speed_leaves_nothing_behind() {
     let server = Server::start(&[]);
     let mut peer = Peer::open(&server);
     churn(&mut peer, 0);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     for round in 1..10 {
         churn(&mut peer, round);
     }
@@ -531,7 +538,7 @@ fn row_16_a_frame_of_very_many_messages_stalls_nobody_and_keeps_to_its_bound() {
     let mut peer = Peer::open(&server);
     let ping = "{\"type\":\"ping\",\"id\":1}\n";
     let bytes = frame(OpCode::TEXT, ping.repeat(SIZE as usize / ping.len()).as_bytes());
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| longest_wait(&server, &done));
@@ -626,7 +633,7 @@ fn row_17_without_descriptors_accepting_pauses_says_so_once_and_recovers() {
 fn row_18_whoever_never_speaks_is_let_go_and_its_memory_returns() {
     let server = Server::start(&["--set", "limits.handshake_timeout=1s"]);
     fresh_client_works(&server);
-    let before = server.rss();
+    let before = memory_in_use(&server);
     let mut peers: Vec<_> = (0..2000).map(|_| Peer::connect(&server)).collect();
     for peer in &mut peers {
         peer.expect_end();
