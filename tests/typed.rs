@@ -261,6 +261,30 @@ fn a_client_can_ask_for_the_time_and_for_what_went_over_its_connection() {
     assert!(stats["bytesSent"].as_u64() > Some(100) && stats["linkQuality"].is_string());
 }
 
+#[test]
+fn a_message_of_odd_form_reaches_the_other_encoding_too() {
+    let place = Place::new(false);
+    let (mut binary, mut json) = (binary(&place.server), Peer::open(&place.server));
+    for channel in ["chat:a", "deep"] {
+        let subscribe = Subscribe { channel: channel.into(), ..Default::default() };
+        send(&mut binary, "s", Body::Subscribe(subscribe));
+        assert!(matches!(receive(&mut binary).body, Some(Body::Confirmation(_))));
+    }
+    json.send_text(
+        r#"{"\u0074ype":"text","channel":"chat:a","sender":"x","payload":{"content":"hi"}}"#,
+    );
+    let Some(Body::Chat(chat)) = receive(&mut binary).body else { panic!("no chat message") };
+    assert_eq!(chat.sender, "x");
+    // Whatever its depth, data arrives as it was sent.
+    for depth in 61..66 {
+        let data = ["[".repeat(depth), "]".repeat(depth)].concat().into_bytes();
+        let event = Event { event: "deep".into(), data: data.clone(), ..Default::default() };
+        send(&mut binary, "", Body::Event(event));
+        let Some(Body::Event(event)) = receive(&mut binary).body else { panic!("{depth}") };
+        assert_eq!(event.data, data, "{depth}");
+    }
+}
+
 /// A client of the binary subprotocol, welcomed.
 fn binary(server: &Server) -> Peer {
     let mut peer = Peer::connect(server);

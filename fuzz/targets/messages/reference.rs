@@ -19,7 +19,8 @@ use stentor::proto::{
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 21] = [
+const KNOWN: [&str; 22] = [
+    "deliveryId",
     "sender",
     "version",
     "metadata",
@@ -145,6 +146,9 @@ impl<'a> Message<'a> {
         channel: Option<Cow<'a, str>>,
         is_event: bool,
     ) -> Result<Command<'a>, ErrorCode> {
+        if self.field("offset").or(self.field("deliveryId")).is_some() {
+            return Err(ErrorCode::InvalidMessage);
+        }
         let is_number = |part: &str| {
             (1..=9).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
         };
@@ -254,6 +258,9 @@ impl<'a> Message<'a> {
                 let id = self.id()?;
                 let payload = self.object("payload", &["event", "data"])?.ok_or(invalid)?;
                 let channel = payload.field("event").map(named).ok_or(invalid)??;
+                if self.field("channel").is_some() && self.channel()? != channel {
+                    return Err(invalid);
+                }
                 self.typed(id, Some(channel), true)
             }
             "text" | "image" | "file" => {

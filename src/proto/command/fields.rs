@@ -30,6 +30,7 @@ pub(super) struct Fields<'a> {
     pub(super) sender: Option<&'a str>,
     pub(super) version: Option<&'a str>,
     pub(super) metadata: Option<&'a str>,
+    pub(super) delivery_id: Option<&'a str>,
     pub(super) offset: Option<&'a str>,
     pub(super) subscription_id: Option<&'a str>,
     pub(super) recover: Option<&'a str>,
@@ -93,6 +94,7 @@ impl<'a> Fields<'a> {
             "sender" => (&mut self.sender, "sender"),
             "version" => (&mut self.version, "version"),
             "metadata" => (&mut self.metadata, "metadata"),
+            "deliveryId" => (&mut self.delivery_id, "deliveryId"),
             _ => return,
         };
         if field.replace(value).is_some() {

@@ -21,7 +21,12 @@ impl<'a> Fields<'a> {
         let event = event.ok_or_else(|| invalid("`event` is missing in `payload`"))?;
         // So that an error speaks of the field that is there.
         decode(event, "event")?;
-        self.typed(id, Some(channel(Some(event))?), true)
+        let event = channel(Some(event))?;
+        // Who looks at `channel` alone would take it for a message of that one, or of the server.
+        if self.channel.is_some() && self.channel()? != event {
+            return Err(invalid("`channel` must be the name of the event, or absent"));
+        }
+        self.typed(id, Some(event), true)
     }
 
     /// What is said in a chat goes to the channel it names, itself or in its metadata.
@@ -43,6 +48,12 @@ impl<'a> Fields<'a> {
         channel: Option<Cow<'a, str>>,
         is_event: bool,
     ) -> Result<Command<'a>, Refused> {
+        // What the server adds nobody else says: of two, readers take the last.
+        for (name, value) in [("offset", self.offset), ("deliveryId", self.delivery_id)] {
+            if value.is_some() {
+                return Err(invalid(format!("`{name}` is for the server to say")));
+            }
+        }
         self.check_version()?;
         let (echo, message_id) = (self.echo()?, self.message_id()?);
         let timestamp = self.timestamp()?;
@@ -200,6 +211,19 @@ mod tests {
                 "`messageId` must be a string of 1 to 128 bytes",
             ),
             (r#""type":"text","payload":{},"echo":1"#, "`echo` must be true or false"),
+            (r#""type":"text","payload":{},"offset":9"#, "`offset` is for the server to say"),
+            (
+                r#""type":"event","payload":{"event":"e"},"\u006fffset":9"#,
+                "`offset` is for the server to say",
+            ),
+            (
+                r#""type":"text","payload":{},"deliveryId":"1-9""#,
+                "`deliveryId` is for the server to say",
+            ),
+            (
+                r#""type":"event","payload":{"event":"e"},"channel":"other","data":{}"#,
+                "`channel` must be the name of the event, or absent",
+            ),
         ] {
             let frame = format!("{{{fields}}}");
             let expected = (ErrorCode::InvalidMessage, expected.to_owned());

@@ -25,7 +25,12 @@ pub fn quote(text: &str) -> String {
 /// The text, if it is one JSON value with nothing around it, that may be a member of a message: nested
 /// no deeper than that allows.
 pub fn member_value(bytes: &[u8]) -> Option<&str> {
-    let rest = skip::value(bytes, 1).ok()?;
+    value_within(bytes, 1)
+}
+
+/// As [`member_value`], of one that stands inside of `depth` objects.
+pub fn value_within(bytes: &[u8], depth: u32) -> Option<&str> {
+    let rest = skip::value(bytes, depth).ok()?;
     let begins = bytes.first().is_some_and(|first| !first.is_ascii_whitespace());
     if begins && rest.is_empty() { simdutf8::basic::from_utf8(bytes).ok() } else { None }
 }

@@ -84,7 +84,8 @@ impl Event<'_> {
         let mut payload = format!(r#"{{"event":{}"#, json::quote(self.event));
         if !self.data.is_empty() {
             payload.push_str(r#","data":"#);
-            match json::member_value(self.data) {
+            // In the payload of the message.
+            match json::value_within(self.data, 2) {
                 Some(data) => payload.push_str(data),
                 None => payload.push_str(&bytes_as_json(self.data)),
             }

@@ -56,7 +56,8 @@ impl<'a> Publication<'a> {
         let mut scanner = Scanner::new(text);
         let Some(mut object) = scanner.object() else { return publication };
         while let Ok(Some((key, value))) = object.next_member() {
-            match key.raw() {
+            // Ours have no escapes; those of messages that are passed on are their clients'.
+            match key.decode().as_deref().unwrap_or_default() {
                 "channel" => publication.channel = text_of(value),
                 "messageId" => publication.message_id = text_of(value),
                 "data" => publication.data = Cow::Borrowed(value.as_bytes()),
