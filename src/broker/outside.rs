@@ -56,6 +56,13 @@ impl Broker {
         names.take(ConnectionInfo::TOPICS_MAX).cloned().collect()
     }
 
+    /// The topic of a connection that has one only.
+    pub fn only_topic(&self, token: Token) -> Option<&TopicName> {
+        let names = self.members.topics(token).iter().map(|key| &self.topics.topic(*key).name);
+        let mut names = names.filter(|name| !name.is_inbox());
+        names.next().filter(|_| names.next().is_none())
+    }
+
     /// Bytes of publications that wait for their fan-out.
     pub fn fanout_bytes(&self) -> usize {
         self.backlog_bytes

@@ -236,6 +236,13 @@ impl State {
         Err((ErrorCode::RateLimited, "more publications than limits.publish_rate allows"))
     }
 
+    /// Answers a message of a type. `payload` is JSON.
+    pub(super) fn respond(&mut self, token: Token, payload: &str, id: Option<RequestId<'_>>) {
+        self.next_message_id += 1;
+        let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
+        self.reply(token, &Answer::Response { payload, id, envelope });
+    }
+
     /// Answers a message with an error. `penalty` counts towards the limit of errors.
     pub(super) fn reject(&mut self, token: Token, rejection: &Rejection<'_>, penalty: u32) {
         self.count(Counter::MessagesRejected, 1);

@@ -78,11 +78,8 @@ impl State {
         let Identity { connection_id, session_id, user, link, .. } = identity;
         let (connection_id, session_id, user) = (*connection_id, *session_id, user.clone());
         let rtt = link.rtt();
-        self.next_message_id += 1;
-        let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
         let facts = SessionFacts { session_id, connection_id, user, subscriptions, rtt, ttl_ms };
-        let payload = reply::session_facts(&facts);
-        self.reply(token, &Answer::Response { payload: &payload, id, envelope });
+        self.respond(token, &reply::session_facts(&facts), id);
     }
 
     /// A message of another shard, or of this one to itself.

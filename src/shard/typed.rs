@@ -9,7 +9,7 @@ use crate::message::Receipt;
 use crate::metrics::Counter;
 use crate::proto::reply::{self, ConnectionFacts};
 use crate::proto::typed::TypedMessage;
-use crate::proto::{Answer, ErrorCode, Family, Rejection, RequestId};
+use crate::proto::{ErrorCode, Family, Rejection, RequestId};
 
 impl State {
     /// A client sends an event, or something in a chat: a publication that is the message itself.
@@ -49,24 +49,19 @@ impl State {
 
     /// The channel of a connection that has one only.
     fn only_channel(&self, token: Token) -> Option<Cow<'static, str>> {
-        match &self.broker.topics_of(token)[..] {
-            [topic] => Some(Cow::Owned(topic.to_string())),
-            _ => None,
-        }
+        self.broker.only_topic(token).map(|topic| Cow::Owned(topic.to_string()))
     }
 
     /// Whom everybody is told that a message is from. `None`: whomever it says. Where there are users
     /// nobody can pass for one.
     fn sender_of(&mut self, token: Token, message: &TypedMessage<'_>) -> Option<String> {
-        let has_users = !self.settings.config.auth.keys.is_empty();
-        let identity = self.identity(token)?;
-        match &identity.user {
-            Some(user) => Some(user.to_string()),
-            None if has_users || message.sender.is_none() => {
-                Some(identity.connection_id.to_string())
-            }
-            None => None,
+        if let Some(user) = self.known_identity(token).and_then(|identity| identity.user.as_ref()) {
+            return Some(user[..].to_owned());
         }
+        if self.settings.config.auth.keys.is_empty() && message.sender.is_some() {
+            return None;
+        }
+        self.identity(token).map(|identity| identity.connection_id.to_string())
     }
 
     fn refuse_message(
@@ -86,7 +81,7 @@ impl State {
     /// What time it is here.
     pub(super) fn query_time(&mut self, token: Token, id: Option<RequestId<'_>>) {
         let payload = reply::time(self.settings.unix_start + self.now.0);
-        self.respond_with(token, &payload, id);
+        self.respond(token, &payload, id);
     }
 
     /// What went over the connection, and what waits for it.
@@ -103,13 +98,6 @@ impl State {
             subscriptions: info.subscriptions,
             rtt,
         };
-        self.respond_with(token, &reply::stats(&facts), id);
-    }
-
-    /// `payload` is JSON.
-    fn respond_with(&mut self, token: Token, payload: &str, id: Option<RequestId<'_>>) {
-        self.next_message_id += 1;
-        let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
-        self.reply(token, &Answer::Response { payload, id, envelope });
+        self.respond(token, &reply::stats(&facts), id);
     }
 }

@@ -16,7 +16,7 @@ use crate::ids::{SessionId, ShardId, Tick, Token, UserName};
 use crate::message::{EndRequest, Holder, SessionLine, SessionLines, SessionMessage};
 use crate::metrics::Counter;
 use crate::proto::reply::{self, Listed};
-use crate::proto::{Answer, ErrorCode, Family, Rejection, RequestId, close};
+use crate::proto::{ErrorCode, Family, Rejection, RequestId, close};
 
 /// Sessions in a list at most.
 pub(super) const LISTED_MAX: usize = 100;
@@ -219,10 +219,7 @@ impl State {
     }
 
     fn respond_to(&mut self, token: Token, payload: &str, request_id: Option<&str>) {
-        let id = request_id.and_then(RequestId::parse);
-        self.next_message_id += 1;
-        let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
-        self.reply(token, &Answer::Response { payload, id, envelope });
+        self.respond(token, payload, request_id.and_then(RequestId::parse));
     }
 
     /// Whose a connection is. `None`: nobody's, and it is told so.

@@ -14,7 +14,7 @@ use crate::message::Receipt;
 use crate::metrics::Counter;
 use crate::proto::http::{Refusal, Upgrade};
 use crate::proto::{
-    Answer, CloseCode, Command, ErrorCode, Family, Rejection, RequestId, Subscription, reply,
+    CloseCode, Command, ErrorCode, Family, Rejection, RequestId, Subscription, reply,
 };
 
 /// What wrong credentials count towards `max_errors`: at the default limit a connection has ten guesses.
@@ -244,10 +244,7 @@ impl State {
         let Some(identity) = self.identity(token) else { return };
         let (connection_id, session_id) = (identity.connection_id, identity.session_id);
         let Some(user) = identity.user.clone() else { return };
-        self.next_message_id += 1;
-        let envelope = (self.settings.unix_start + self.now.0, self.next_message_id);
-        let payload = reply::authenticated(&user, connection_id, session_id);
-        self.reply(token, &Answer::Response { payload: &payload, id, envelope });
+        self.respond(token, &reply::authenticated(&user, connection_id, session_id), id);
     }
 
     /// With `auth.required`: whether this connection may ask for that. If not, it is told so.

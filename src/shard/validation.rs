@@ -12,20 +12,7 @@ impl State {
     /// Whether what a client publishes in this channel obeys its schema, if there is one: the data of a
     /// publication (of the family of actions), or a message that is passed on whole. If not, the client is
     /// told so.
-    #[inline]
     pub(super) fn obeys_schema(
-        &mut self,
-        token: Token,
-        channel: &str,
-        (family, text): (Family, &str),
-        id: Option<RequestId<'_>>,
-    ) -> bool {
-        self.settings.config.schemas.is_none()
-            || self.check_text(token, channel, (family, text), id)
-    }
-
-    #[inline(never)]
-    fn check_text(
         &mut self,
         token: Token,
         channel: &str,
