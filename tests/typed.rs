@@ -271,7 +271,7 @@ fn a_message_of_odd_form_reaches_the_other_encoding_too() {
         assert!(matches!(receive(&mut binary).body, Some(Body::Confirmation(_))));
     }
     json.send_text(
-        r#"{"\u0074ype":"text","channel":"chat:a","sender":"x","payload":{"content":"hi"}}"#,
+        r#"{"\u0074ype":"text","channel":"chat:a","sender":"x","\ud800":1,"payload":{"content":"hi"}}"#,
     );
     let Some(Body::Chat(chat)) = receive(&mut binary).body else { panic!("no chat message") };
     assert_eq!(chat.sender, "x");

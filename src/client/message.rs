@@ -1,7 +1,7 @@
 //! What the server says, as values. The `data` of a publication stays the bytes of its publisher.
 
 use super::error::ClientError;
-use crate::proto::json::{RawString, Scanner};
+use crate::proto::json::Members;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -73,6 +73,18 @@ impl Publication {
     }
 }
 
+impl Refusal {
+    /// `words` is the name of the field with the words for people.
+    fn of(fields: &Members<'_>, words: &str) -> Self {
+        Self {
+            message: fields.text(words).unwrap_or("refused without a reason".into()).into_owned(),
+            code: fields.text("code").map(Cow::into_owned),
+            channel: fields.text("channel").map(Cow::into_owned),
+            request: fields.number("requestId"),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -85,7 +97,7 @@ impl fmt::Display for Refusal {
 
 impl ServerMessage {
     pub fn parse(text: String) -> Result<Self, ClientError> {
-        let Some(fields) = Fields::of(&text) else {
+        let Some(fields) = Members::of(&text) else {
             return Err(ClientError::InvalidMessage(text));
         };
         let channel = fields.text("channel");
@@ -94,13 +106,13 @@ impl ServerMessage {
                 let (request, offset) = (fields.number("requestId"), fields.number("offset"));
                 return Ok(Self::Acknowledged { request, offset });
             }
-            Some("error") => return Ok(Self::Refused(fields.refusal("error"))),
+            Some("error") => return Ok(Self::Refused(Refusal::of(&fields, "error"))),
             Some("event" | "text" | "image" | "file") => return Ok(Self::Message(text)),
             Some(_) | None => {}
         }
         match (channel, fields.raw("data")) {
             (Some(channel), Some(data)) if channel == "system" => {
-                let Some(data) = Fields::of(data) else { return Ok(Self::Other(text)) };
+                let Some(data) = Members::of(data) else { return Ok(Self::Other(text)) };
                 let about = || data.text("channel").unwrap_or_default().into_owned();
                 Ok(match data.text("type").as_deref() {
                     Some("subscription_confirm") => {
@@ -113,7 +125,7 @@ impl ServerMessage {
                         Self::Gap { channel: about(), from: offset("from"), to: offset("to") }
                     }
                     Some("unsubscription_confirm") => Self::Unsubscribed { channel: about() },
-                    Some("error") => Self::Refused(data.refusal("message")),
+                    Some("error") => Self::Refused(Refusal::of(&data, "message")),
                     Some(_) | None => Self::Other(text),
                 })
             }
@@ -128,43 +140,6 @@ impl ServerMessage {
                 Ok(Self::Publication(publication))
             }
             _ => Ok(Self::Other(text)),
-        }
-    }
-}
-
-/// The members of an object: keys as text, values as they were written.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
-
-impl<'a> Fields<'a> {
-    fn of(json: &'a str) -> Option<Self> {
-        let mut scanner = Scanner::new(json);
-        let mut object = scanner.object()?;
-        let mut fields = Vec::new();
-        while let Some((key, value)) = object.next_member().ok()? {
-            fields.push((key.decode()?, value));
-        }
-        Some(Self(fields))
-    }
-
-    fn raw(&self, key: &str) -> Option<&'a str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
-    }
-
-    fn text(&self, key: &str) -> Option<Cow<'a, str>> {
-        RawString::of_value(self.raw(key)?)?.decode()
-    }
-
-    fn number(&self, key: &str) -> Option<u64> {
-        self.raw(key)?.parse().ok()
-    }
-
-    /// `words` is the name of the field with the words for people.
-    fn refusal(&self, words: &str) -> Refusal {
-        Refusal {
-            message: self.text(words).unwrap_or("refused without a reason".into()).into_owned(),
-            code: self.text("code").map(Cow::into_owned),
-            channel: self.text("channel").map(Cow::into_owned),
-            request: self.number("requestId"),
         }
     }
 }

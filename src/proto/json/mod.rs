@@ -5,12 +5,14 @@
 //! escape, until the string it stands in is decoded.
 
 pub(super) mod escape;
+mod members;
 mod skip;
 mod string;
 
 use std::fmt;
 use std::mem;
 
+pub use members::Members;
 pub use skip::DEPTH_MAX;
 pub use string::RawString;
 
