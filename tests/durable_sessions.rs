@@ -13,6 +13,7 @@ use std::path::Path;
 use prost::Message;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::open_session as open;
 use support::*;
 use tempfile::TempDir;
 
@@ -59,35 +60,9 @@ fn end(mut server: Server, signal: Signal) {
     server.wait_for_exit(PATIENCE);
 }
 
-#[derive(Debug, Clone)]
-struct Pair {
-    session: String,
-    connection: String,
-}
-
-impl Pair {
-    fn of(message: &Value) -> Self {
-        let text = |name: &str| message[name].as_str().expect("an id").to_owned();
-        Self { session: text("sessionId"), connection: text("connectionId") }
-    }
-}
-
-#[track_caller]
-fn open(server: &Server) -> (Peer, Pair) {
-    let mut peer = Peer::connect(server);
-    let line = "Sec-WebSocket-Protocol: stentor.v1.json\r\n";
-    peer.send(upgrade_request("/ws", line).as_bytes());
-    assert_eq!(peer.response().status, 101);
-    let pair = Pair::of(&peer.json());
-    (peer, pair)
-}
-
 #[track_caller]
 fn restore(peer: &mut Peer, pair: &Pair) -> Value {
-    let Pair { session, connection } = pair;
-    peer.send_text(&format!(
-        r#"{{"type":"restore_session","sessionId":"{session}","connectionId":"{connection}"}}"#
-    ));
+    peer.send_text(&pair.request(""));
     peer.json()
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::open_session as open;
 use support::*;
 use tempfile::TempDir;
 
@@ -22,8 +23,6 @@ level = "history"
 history_size = 5
 "#;
 
-const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol: stentor.v1.json\r\n";
-
 fn start(flags: &[&str]) -> (TempDir, Server) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("stentor.toml");
@@ -31,42 +30,6 @@ fn start(flags: &[&str]) -> (TempDir, Server) {
     let path = file.to_str().expect("text");
     let server = Server::start(&[&["--config", path], flags].concat());
     (folder, server)
-}
-
-/// The ids that a client restores its session with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pair {
-    session: String,
-    connection: String,
-}
-
-impl Pair {
-    fn of(message: &Value) -> Self {
-        let text = |name: &str| message[name].as_str().expect("an id").to_owned();
-        Self { session: text("sessionId"), connection: text("connectionId") }
-    }
-
-    fn request(&self, more: &str) -> String {
-        let Self { session, connection } = self;
-        format!(
-            r#"{{"type":"restore_session","sessionId":"{session}","connectionId":"{connection}"{more}}}"#
-        )
-    }
-
-    fn shard(&self) -> &str {
-        &self.connection[..4]
-    }
-}
-
-#[track_caller]
-fn open(server: &Server) -> (Peer, Pair) {
-    let mut peer = Peer::connect(server);
-    peer.send(upgrade_request("/ws", SUBPROTOCOL).as_bytes());
-    assert_eq!(peer.response().status, 101);
-    let welcome = peer.json();
-    assert_eq!(welcome["type"], "welcome");
-    let pair = Pair::of(&welcome);
-    (peer, pair)
 }
 
 /// On that shard: the kernel spreads connections.

@@ -10,6 +10,7 @@ mod log;
 mod peer;
 mod random;
 pub mod server;
+mod session;
 mod stall;
 mod wait;
 
@@ -20,5 +21,6 @@ pub use log::Log;
 pub use peer::{Peer, fresh_client_works};
 pub use random::Random;
 pub use server::{Launch, Server, on_direct_descriptors, on_uring, run, run_with};
+pub use session::{Pair, open_session};
 pub use stall::StalledThread;
 pub use wait::{PATIENCE, eventually, wait_until};
