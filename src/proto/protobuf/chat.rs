@@ -193,6 +193,9 @@ impl<'a> Message<'a> for Event<'a> {
             2 => self.data = value.bytes("data")?,
             3 => self.sender = value.text("sender")?,
             4 => self.timestamp_ms = value.number("timestamp_ms")? as i64,
+            // What the server says of it.
+            5 => drop(value.number("offset")?),
+            6 => drop(value.text("delivery_id")?),
             _ => {}
         }
         Ok(())
@@ -224,6 +227,9 @@ impl<'a> Message<'a> for Chat<'a> {
             9 => self.metadata.push(Entry::default().merged(value.bytes("metadata")?)?),
             10 => self.channel = value.text("channel")?,
             11 => self.version = value.text("version")?,
+            // What the server says of it.
+            12 => drop(value.number("offset")?),
+            13 => drop(value.text("delivery_id")?),
             _ => {}
         }
         Ok(())

@@ -544,6 +544,8 @@ fn frames_are_refused_with_a_reason() {
         (b"\x03\x0a\x01\xff", "invalid_protobuf: `id` is not UTF-8"),
         (b"\x02\x60\x01", "invalid_protobuf: `publish` has the wrong wire type"),
         (b"\x04\x62\x02\x10\x01", "invalid_protobuf: `data` has the wrong wire type"),
+        (b"\x05\xd2\x01\x02\x2a\x00", "invalid_protobuf: `offset` has the wrong wire type"),
+        (b"\x05\xda\x01\x02\x68\x01", "invalid_protobuf: `delivery_id` has the wrong wire type"),
         (b"\x01\x0b", "invalid_protobuf: wire type 3 is not spoken"),
         (b"\x02\x00\x00", "invalid_protobuf: a field number is out of range"),
         (b"\x00", "invalid_message: an envelope needs a body"),
