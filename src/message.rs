@@ -2,6 +2,7 @@
 
 mod admin;
 mod log;
+mod presence;
 mod session;
 mod session_record;
 
@@ -14,7 +15,7 @@ pub use log::{
     LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
     MissingReason, Ticket,
 };
-
+pub use presence::{Arrival, Change, PresenceMessage};
 pub use session::{
     EndRequest, Holder, RestoreRequest, SessionLine, SessionLines, SessionMessage, SessionState,
     SessionSubscription,
@@ -59,6 +60,8 @@ pub enum ShardMessage {
     Log(LogAnswer),
     /// Between a session's home and the shards of its connections.
     Session(Box<SessionMessage>),
+    /// Between a topic's home and the shards of those who are in it.
+    Presence { topic: TopicName, message: Box<PresenceMessage> },
     /// From the server API.
     Admin(Box<AdminRequest>),
 }
@@ -74,6 +77,7 @@ impl ShardMessage {
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
             Self::Session(message) => SMALL + message.weight(),
+            Self::Presence { message, .. } => SMALL + message.weight(),
             Self::Admin(request) => SMALL + request.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }

@@ -70,6 +70,10 @@ counters! {
     /// Publications written in protobuf as well: once for all subscribers of a shard, and for each reader
     /// of a history.
     Translated = "translated",
+    /// Notices of who came and went, once for all subscribers.
+    PresenceNotices = "presence_notices",
+    /// Notices that a connection was too slow for.
+    PresenceDropped = "presence_dropped",
     /// Publications that came twice under one message id.
     Duplicates = "duplicates",
     /// Subscribers who cannot have everything from the place they named.

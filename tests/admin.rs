@@ -240,6 +240,37 @@ fn a_disconnect_closes_with_code_and_reason() {
 }
 
 #[test]
+fn it_is_told_who_is_in_a_channel() {
+    let api = Api::start(&["--set", "namespaces.room.presence=true"]);
+    let clients = open_on_both_shards(&api.server);
+    let none: [Value; 0] = [];
+    let empty = json!({"channel": "room:a", "clients": 0, "users": 0, "members": none});
+    assert_eq!(api.call("presence", &json!({"channel": "room:a"})), empty);
+    for (_, id) in &clients {
+        api.call("subscribe", &json!({"connection": id, "channel": "room:a"}));
+    }
+    wait_until("the home knows", || {
+        api.call("presence", &json!({"channel": "room:a", "limit": 0}))["clients"] == 2
+    });
+    let first = api.call("presence", &json!({"channel": "room:a", "limit": 1}));
+    assert_eq!(first["members"].as_array().map(Vec::len), Some(1));
+    let second =
+        api.call("presence", &json!({"channel": "room:a", "limit": 1, "after": first["next"]}));
+    assert!(second.get("next").is_none());
+    let mut listed = [&first, &second].map(|page| page["members"][0]["connectionId"].clone());
+    let mut names = clients.map(|(_, id)| json!(id));
+    listed.sort_by_key(Value::to_string);
+    names.sort_by_key(Value::to_string);
+    assert_eq!(listed, names);
+    let refused = api.refused("presence", &json!({"channel": "other"}));
+    assert_eq!(refused, (409, "permission_denied".to_owned()));
+    for body in [json!({"channel": "room:a", "limit": 1001}), json!({"channel": "room:a", "x": 1})]
+    {
+        assert_eq!(api.refused("presence", &body), (400, "invalid_message".to_owned()), "{body}");
+    }
+}
+
+#[test]
 fn a_history_is_read_in_pages() {
     let api = Api::start(&HISTORY);
     for number in 1..=5 {

@@ -110,6 +110,7 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
             assert_eq!(message.channel.as_deref(), Some(&*event.event));
         }
         (Command::Message(_), Body::Chat(_)) => {}
+        (Command::Presence { .. }, Body::Query(query)) => assert_eq!(query.resource, "presence"),
         (Command::Time { .. }, Body::Query(query)) => assert_eq!(query.resource, "time"),
         (Command::Stats { .. }, Body::Query(query)) => assert_eq!(query.resource, "stats"),
         (Command::Session { .. }, Body::Query(query)) => assert_eq!(query.resource, "session"),

@@ -9,6 +9,7 @@ use super::command::Cursor;
 use super::error::{ApiError, Shown};
 use crate::ids::{Position, ShardId, TopicName};
 use crate::message::{ConnectionInfo, Page, ShardStats};
+use crate::proto::Presence;
 use crate::proto::encoder::retained_fields;
 
 /// The result of a command, as JSON.
@@ -98,6 +99,11 @@ impl HistoryPage {
             more: page.more,
         })
     }
+}
+
+/// Who is in a channel, as clients get it.
+pub fn presence(topic: &TopicName, presence: &Presence) -> Outcome {
+    RawValue::from_string(presence.payload(topic)).map_err(|_| ApiError::unexpected())
 }
 
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use crate::ids::{ConnectionId, TopicName, check_topic_name};
-use crate::proto::{HistoryQuery, Since};
+use crate::proto::{HistoryQuery, PresenceQuery, Since};
 
 /// Entries of one page of a listing, publications of one page of a history.
 pub const LIMIT_MAX: usize = 1000;
@@ -37,6 +37,8 @@ pub enum Command {
     Disconnect(Disconnect),
     #[serde(deserialize_with = "object")]
     History(History),
+    #[serde(deserialize_with = "object")]
+    Presence(Presence),
     #[serde(deserialize_with = "object")]
     Channels(Channels),
     #[serde(deserialize_with = "object")]
@@ -91,6 +93,14 @@ pub struct History {
     limit: Option<Whole>,
     #[serde(default)]
     reverse: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    pub channel: Channel,
+    limit: Option<Whole>,
+    after: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -167,6 +177,18 @@ impl History {
             ));
         }
         Ok(HistoryQuery { since, until, limit, reverse: self.reverse })
+    }
+}
+
+impl Presence {
+    pub fn query(&self) -> Result<PresenceQuery, ApiError> {
+        let after = self.after.map_or(0, |after| after.0);
+        let limit = match self.limit {
+            // Only how many there are.
+            Some(Whole(0)) => 0,
+            limit => check_limit(limit)?,
+        };
+        Ok(PresenceQuery { after, limit })
     }
 }
 

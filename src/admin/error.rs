@@ -112,6 +112,10 @@ impl From<AdminRefusal> for ApiError {
                 let code = ErrorCode::PositionUnavailable.as_str();
                 Self::new(StatusCode::CONFLICT, code, message)
             }
+            AdminRefusal::NoPresence => {
+                let message = "the channel keeps no presence";
+                Self::new(StatusCode::CONFLICT, ErrorCode::PermissionDenied.as_str(), message)
+            }
             AdminRefusal::ShuttingDown => Self::shutting_down(),
         }
     }

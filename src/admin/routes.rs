@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::answer::{Envelope, Outcome};
 use super::command::{
     Batch, Broadcast, Channels, Command, Connections, Disconnect, History, Info, Object, One,
-    Publish, Subscription,
+    Presence, Publish, Subscription,
 };
 use super::error::ApiError;
 use super::running::parse;
@@ -42,7 +42,7 @@ macro_rules! command {
 }
 
 /// Every path, with what it does. The document of the API has the same, see the tests.
-fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 16] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 17] {
     [
         ("/api/publish", command!(Publish => Publish)),
         ("/api/broadcast", command!(Broadcast => Broadcast)),
@@ -50,6 +50,7 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 16] {
         ("/api/unsubscribe", command!(Subscription => Unsubscribe)),
         ("/api/disconnect", command!(Disconnect => Disconnect)),
         ("/api/history", command!(History => History)),
+        ("/api/presence", command!(Presence => Presence)),
         ("/api/channels", command!(Channels => Channels)),
         ("/api/connections", command!(Connections => Connections)),
         ("/api/connection", command!(One => Connection)),

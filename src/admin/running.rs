@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::answer::{self, Envelope, Outcome, json};
 use super::asking::Asked;
 use super::command::{
-    self, Batch, Broadcast, Channel, Command, Disconnect, History, MessageId, Publish, Subscription,
+    self, Batch, Broadcast, Channel, Command, Disconnect, History, MessageId, Presence, Publish,
+    Subscription,
 };
 use super::error::ApiError;
 use super::{Context, Stage};
@@ -43,6 +44,7 @@ impl Context {
             Command::Unsubscribe(subscription) => self.unsubscribe(&subscription).await,
             Command::Disconnect(disconnect) => self.disconnect(disconnect).await,
             Command::History(history) => self.history(&history).await,
+            Command::Presence(presence) => self.presence(&presence).await,
             Command::Channels(channels) => self.channels(&channels).await,
             Command::Connections(connections) => self.connections(&connections).await,
             Command::Connection(one) => self.connection(one.connection.find()?).await,
@@ -174,6 +176,17 @@ impl Context {
         let asked = self.shards.ask(home, AdminCall::History { topic: topic.clone(), query })?;
         match asked.answer().await? {
             AdminAnswer::Page(page) => json(&answer::HistoryPage::new(&topic, &page)?),
+            _ => Err(ApiError::unexpected()),
+        }
+    }
+
+    async fn presence(&self, presence: &Presence) -> Outcome {
+        let topic = presence.channel.check()?;
+        let query = presence.query()?;
+        let home = (self.home)(&topic);
+        let asked = self.shards.ask(home, AdminCall::Presence { topic: topic.clone(), query })?;
+        match asked.answer().await? {
+            AdminAnswer::Presence(presence) => answer::presence(&topic, &presence),
             _ => Err(ApiError::unexpected()),
         }
     }

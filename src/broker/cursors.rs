@@ -76,6 +76,13 @@ impl Cursors {
         self.reads >= READS_MAX
     }
 
+    /// The slots of those that read this topic, in a look at all of them.
+    pub fn readers_of(&self, topic: TopicKey) -> impl Iterator<Item = u32> {
+        let reads =
+            move |reader: &Reader| reader.cursors.iter().any(|cursor| cursor.topic == topic);
+        self.readers.iter().filter(move |(_, reader)| reads(reader)).map(|(slot, _)| *slot)
+    }
+
     pub fn find(&mut self, token: Token, topic: TopicKey) -> Option<&mut CursorState> {
         let cursors = &mut self.reader(token)?.cursors;
         cursors.iter_mut().find(|cursor| cursor.topic == topic).map(|cursor| &mut cursor.state)

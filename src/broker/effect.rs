@@ -8,7 +8,7 @@ use crate::message::{
     Begin, LogMessage, Page, PublishOutcome, Receipt, SessionMessage, SessionSubscription,
     ShardMessage,
 };
-use crate::proto::{ErrorCode, Standing};
+use crate::proto::{ErrorCode, Presence, PresenceNotice, Standing};
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -63,6 +63,24 @@ pub enum Effect {
     /// What the connection was to get cannot be read from the log: it has to come back for it.
     Unreadable {
         token: Token,
+    },
+    /// At home: tell the subscribers here and on those shards.
+    News {
+        topic: TopicName,
+        interested: Vec<ShardId>,
+        notice: PresenceNotice,
+    },
+    /// Queue this frame for every subscriber here.
+    Notice {
+        topic: TopicName,
+        frame: Bytes,
+    },
+    /// Answer a query for who is there.
+    Presence {
+        token: Token,
+        topic: TopicName,
+        presence: Presence,
+        request_id: Option<Box<str>>,
     },
     /// Answer a query.
     Page {

@@ -12,12 +12,11 @@ use crate::proto::Standing;
 impl Broker {
     pub(super) fn ask_home(&mut self, key: TopicKey, waiting: Waiting, effects: &mut Vec<Effect>) {
         let token = waiting.token;
-        let topic = self.topics.topic_mut(key);
-        if !topic.waiting.iter().any(|waiting| waiting.token == token) {
-            self.members.insert(token, key);
+        if !self.topics.topic(key).is_waiting(token) {
+            self.enroll(key, token);
         }
         self.members.waiting(token);
-        topic.waiting.push(waiting);
+        self.topics.topic_mut(key).waiting.push(waiting);
         self.ensure_interest(key, effects);
     }
 

@@ -16,7 +16,7 @@
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `filling` (what waits to hear from it), `behind`, `chunks` (what is read from it), `recall`
 //! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `resume`
-//! (subscriptions of a session, all at once), `places` (how far a connection has got), `sessions` (those without a
+//! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `sessions` (those without a
 //! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
 //! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
@@ -36,10 +36,12 @@ mod interest;
 mod members;
 mod outside;
 mod places;
+mod presence;
 mod publishing;
 mod recall;
 mod resume;
 mod retention;
+mod roster;
 mod session_log;
 mod sessions;
 mod subscribers;
@@ -78,6 +80,7 @@ use cursors::{CursorState, Cursors};
 use fanout::{Fanout, Finished, Stamp};
 use history::History;
 use members::Members;
+use presence::{Attendance, Tidings};
 use resume::Resumption;
 use retention::Retention;
 use subscribers::Inserted;
@@ -166,6 +169,7 @@ pub struct Broker {
     /// What is read from the log.
     chunks: Chunks,
     questions: Questions,
+    tidings: Tidings,
 }
 
 const SPARE_FANOUTS_MAX: usize = 64;
@@ -242,6 +246,7 @@ impl Broker {
             unasked: VecDeque::new(),
             chunks: Chunks::new(config.store.read_memory),
             questions: Questions::default(),
+            tidings: Tidings::default(),
         }
     }
 
@@ -352,12 +357,12 @@ impl Broker {
         } else if let Some(history) = topic.history().filter(|_| !is_loading) {
             let opening = history.open(begin);
             self.mark(key, effects);
-            self.members.insert(token, key);
+            self.enroll(key, token);
             self.begin(key, token, request_id, &opening, effects);
         } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {
             self.ask_opening(key, token, begin, vec![request_id], effects);
         } else if (topic.home == self.shard && !is_loading) || topic.interest == Interest::Held {
-            self.members.insert(token, key);
+            self.enroll(key, token);
             self.admit(key, token);
             let topic = self.topics.topic(key);
             let standing = Standing {
@@ -405,6 +410,7 @@ impl Broker {
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
         }
         self.members.remove(token, key);
+        self.note_presence(key, token);
         self.lose_interest(key, effects);
         if withdrawn {
             self.finish_resumption(token, effects);
@@ -418,6 +424,7 @@ impl Broker {
         self.forget_resumption(token);
         self.acks.leave(token);
         for key in self.members.leave(token) {
+            self.note_presence(key, token);
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
             topic.waiting.retain(|waiting| waiting.token != token);
@@ -457,6 +464,9 @@ impl Broker {
             }
             ShardMessage::Received { topic, upto } => self.note_received(&topic, upto, effects),
             ShardMessage::Log(answer) => self.log_answered(answer, frames, effects),
+            ShardMessage::Presence { topic, message } => {
+                self.receive_presence(topic, *message, effects);
+            }
             ShardMessage::Session(message) => effects.push(Effect::Session(message)),
             ShardMessage::Published { topic, publisher, outcome } => {
                 let Publisher { token, receipt, .. } = publisher;
@@ -512,6 +522,10 @@ impl Broker {
         let options = Arc::clone(self.options(&name));
         let is_inbox = name.is_inbox();
         let key = self.topics.insert(hash, name, options.slow_consumer);
+        if options.has_presence() {
+            let interval = options.join_leave.then_some(options.join_leave_interval);
+            self.topics.topic_mut(key).attendance = Some(Box::new(Attendance::new(interval)));
+        }
         if options.has_history() {
             let last = options.last;
             let at_home = self.topics.topic(key).home == self.shard;
@@ -552,6 +566,12 @@ impl Broker {
             }
             CursorState::Opening(_) => None,
         }
+    }
+
+    /// Makes a connection one of the topic's, which it must not be already.
+    fn enroll(&mut self, key: TopicKey, token: Token) {
+        self.members.insert(token, key);
+        self.note_presence(key, token);
     }
 
     /// Makes a connection a subscriber, from the next publication on.

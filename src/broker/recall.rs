@@ -16,7 +16,7 @@ use crate::proto::{HistoryQuery, Standing, Unavailable};
 pub const SLICE_COST_MAX: usize = 16 << 10;
 
 /// Queries of one shard that the others, or the log, have not answered.
-const QUERIES_MAX: usize = 64;
+pub(super) const QUERIES_MAX: usize = 64;
 
 /// Publications and message ids that expire at a time.
 const EXPIRED_MAX: usize = 1024;
@@ -233,7 +233,7 @@ impl Broker {
         request_ids: Vec<Option<Box<str>>>,
         effects: &mut Vec<Effect>,
     ) {
-        self.members.insert(token, key);
+        self.enroll(key, token);
         self.members.waiting(token);
         let reader = self.reader(token);
         let resumes = request_ids.is_empty();

@@ -191,9 +191,9 @@ impl Broker {
         }
         let key = found.or_else(|| self.insert_topic(hash, name)).ok_or(ErrorCode::Unavailable)?;
         let is_loading = self.is_loading(key);
-        let topic = self.topics.topic_mut(key);
-        if topic.past.is_none() {
-            self.members.insert(token, key);
+        if self.topics.topic(key).past.is_none() {
+            self.enroll(key, token);
+            let topic = self.topics.topic_mut(key);
             topic.waiting.push(Waiting {
                 token,
                 request_id: None,
@@ -211,7 +211,7 @@ impl Broker {
         let topic = self.topics.topic(key);
         if let Some(history) = topic.history().filter(|_| !is_loading && !is_behind) {
             let opening = history.open(begin);
-            self.members.insert(token, key);
+            self.enroll(key, token);
             return Ok((Some(key), Some(self.hold_cursor(key, token, &opening))));
         }
         self.ask_opening(key, token, begin, Vec::new(), effects);

@@ -10,6 +10,7 @@ use slab::Slab;
 use super::durable::Durable;
 use super::fanout::Fanout;
 use super::history::History;
+use super::presence::Attendance;
 use super::subscribers::Subscribers;
 use super::window::Terms;
 use crate::config::SlowConsumer;
@@ -92,6 +93,8 @@ pub struct Topic {
     pub fanout: Option<Box<Fanout>>,
     /// Of topics with history only.
     pub past: Option<Box<Past>>,
+    /// Only where it is known who is there.
+    pub attendance: Option<Box<Attendance>>,
 }
 
 impl Topic {
@@ -101,6 +104,7 @@ impl Topic {
         !durable.is_some_and(|durable| durable.is_busy())
             && !self.has_listeners()
             && self.interested.is_empty()
+            && self.attendance.as_ref().is_none_or(|attendance| attendance.roster.is_empty())
             && self.fanout.is_none()
     }
 
@@ -224,6 +228,7 @@ impl Topics {
             interested: Vec::new(),
             fanout: None,
             past: None,
+            attendance: None,
         }) as u32);
         self.table.insert_unique(hash, key, |key| self.topics[key.0 as usize].hash);
         key

@@ -110,6 +110,7 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) -> Result<(), JoinError> {
         self.users.insert(token, user)?;
+        self.note_user(token);
         for index in 0..self.inboxes.len() {
             let topic = TopicName::inbox(&self.inboxes[index], user);
             let begin = Begin { start: Start::Now, limit: None };

@@ -55,7 +55,7 @@ use Field::{
 };
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 73] = [
+pub static KEYS: [Key; 76] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -388,6 +388,24 @@ pub static KEYS: [Key; 73] = [
         flag: None,
         help: "How often a delivery without an ack is sent again, at level acked",
         field: Count(|c| &mut c.channels.ack_retries, 0..=1000),
+    },
+    Key {
+        path: "channels.presence",
+        flag: None,
+        help: "Who is in a channel is known, and clients in it may ask",
+        field: Switch(|c| &mut c.channels.presence),
+    },
+    Key {
+        path: "channels.join_leave",
+        flag: None,
+        help: "Subscribers are told who comes and goes; implies presence",
+        field: Switch(|c| &mut c.channels.join_leave),
+    },
+    Key {
+        path: "channels.join_leave_interval",
+        flag: None,
+        help: "Subscribers are told at most once in this time",
+        field: Time(|c| &mut c.channels.join_leave_interval, TIMEOUT),
     },
     Key {
         path: "channels.schema",

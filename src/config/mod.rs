@@ -203,6 +203,12 @@ pub struct ChannelOptions {
     pub ack_timeout: Duration,
     /// How often it is sent again at most. Default 3.
     pub ack_retries: u32,
+    /// It is known who is in these channels, and clients in them may ask. Default off; `join_leave` implies it.
+    pub presence: bool,
+    /// Subscribers are told who comes and goes. Default off.
+    pub join_leave: bool,
+    /// They are told of each channel at most once in this time. Default 100 ms.
+    pub join_leave_interval: Duration,
     /// What the data of clients must obey. `None` (written empty): nothing, the default.
     pub schema: Option<SchemaSource>,
 }
@@ -239,6 +245,11 @@ impl ChannelOptions {
         self.direct || self.offline_queue
     }
 
+    /// Whether it is known who is in these channels.
+    pub fn has_presence(&self) -> bool {
+        self.presence || self.join_leave
+    }
+
     /// The options of the inboxes of users for what is sent to them under these channels. An inbox is a
     /// topic; one that queues keeps what waits as a durable topic keeps its history.
     fn inbox(&self) -> Self {
@@ -253,6 +264,8 @@ impl ChannelOptions {
             history_bytes: self.offline_queue_bytes,
             history_ttl: self.offline_queue_ttl,
             last: self.offline_queue,
+            presence: false,
+            join_leave: false,
             ..self.clone()
         }
     }
@@ -469,6 +482,9 @@ impl Default for ChannelOptions {
             offline_queue_ttl: Duration::from_hours(24),
             ack_timeout: Duration::from_secs(5),
             ack_retries: 3,
+            presence: false,
+            join_leave: false,
+            join_leave_interval: Duration::from_millis(100),
             schema: None,
         }
     }

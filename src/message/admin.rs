@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Page, PublishOutcome};
 use crate::ids::{ConnectionId, Position, Token, TopicName};
-use crate::proto::{CloseCode, HistoryQuery};
+use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery};
 
 /// Names a request to the thread that asked; the answer has it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +54,11 @@ pub enum AdminCall {
         topic: TopicName,
         query: HistoryQuery,
     },
+    /// To the topic's home.
+    Presence {
+        topic: TopicName,
+        query: PresenceQuery,
+    },
     /// Those at home here, from this place in the table on.
     Topics {
         from: u32,
@@ -91,6 +96,7 @@ impl AdminRequest {
             AdminCall::Publish { data, .. } => data.len(),
             AdminCall::Subscribers { topics } => topics.len() * size_of::<TopicName>(),
             AdminCall::History { .. }
+            | AdminCall::Presence { .. }
             | AdminCall::Topics { .. }
             | AdminCall::Connections { .. }
             | AdminCall::Connection(_)
@@ -107,6 +113,7 @@ impl AdminRequest {
 pub enum AdminAnswer {
     Published(PublishOutcome),
     Page(Box<Page>),
+    Presence(Box<Presence>),
     /// With their places. `next`: where to go on; `None`: these were the last.
     Topics {
         topics: Vec<(u32, TopicName)>,
@@ -142,6 +149,7 @@ pub enum AdminRefusal {
     },
     BacklogFull,
     NoHistory,
+    NoPresence,
     ShuttingDown,
 }
 

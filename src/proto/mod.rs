@@ -16,6 +16,7 @@ pub mod http;
 pub mod inbox;
 pub mod json;
 pub mod opcode;
+pub mod presence;
 pub mod protobuf;
 pub mod protocol_error;
 pub mod recall;
@@ -32,6 +33,7 @@ pub use decoder::{Decoder, DecoderLimits, Event};
 pub use encoding::Encoding;
 pub use error_code::ErrorCode;
 pub use opcode::OpCode;
+pub use presence::{Headcount, Presence, PresenceNotice, PresenceQuery, PresentMember};
 pub use protocol_error::ProtocolError;
 pub use recall::{
     Claim, ClaimedPlace, HistoryQuery, Recovery, Restored, Since, Standing, Start, Unavailable,

@@ -130,6 +130,9 @@ impl State {
             Command::RestoreSession { pair, claims, id } => {
                 self.restore_session(token, pair, claims, id);
             }
+            Command::Presence { channel, query, id } => {
+                self.query_presence(token, &channel, query, id);
+            }
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ack { received, id } => self.acknowledge(token, received, id),
             Command::Ping { id: None, timestamp: None }
@@ -306,6 +309,13 @@ impl State {
                 Effect::Unreadable { token } => {
                     let reason = Counter::LogUnreadable.name();
                     self.fail(token, CloseCode::Error, reason, "the durable log cannot be read");
+                }
+                Effect::News { topic, interested, notice } => {
+                    self.tell_news(&topic, interested, &notice);
+                }
+                Effect::Notice { topic, frame } => self.tell_subscribers(topic, frame),
+                Effect::Presence { token, topic, presence, request_id } => {
+                    self.answer_presence(token, &topic, &presence, request_id.as_deref());
                 }
                 Effect::Page { token, topic, page, request_id } => match AdminTicket::of(token) {
                     None => self.answer_query(token, &topic, &page, request_id.as_deref()),

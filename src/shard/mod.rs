@@ -4,7 +4,7 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `traffic`
+//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `traffic`
 //! (numbers of a connection), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
@@ -21,6 +21,7 @@ mod keeping;
 mod outside;
 mod pace;
 mod peer_log;
+mod presence;
 mod recall;
 mod receipts;
 mod requests;
@@ -149,6 +150,7 @@ impl<B: Backend> Shard<B> {
         self.state.advance_fanouts();
         self.state.advance_feeds();
         self.state.advance_keeping();
+        self.state.advance_presence();
         let owed = self.state.broker.waits_for_log() || self.state.is_keeping();
         let quiet = !owed && !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
@@ -252,6 +254,7 @@ struct State {
     accept_paused: Option<Moment>,
     shutdown: ending::Shutdown,
     outside: outside::Outside,
+    notices: presence::Notices,
     peer_log: PeerLog,
 }
 
@@ -310,6 +313,7 @@ impl State {
             accept_paused: None,
             shutdown: ending::Shutdown::default(),
             outside: outside::Outside::default(),
+            notices: presence::Notices::default(),
             peer_log: PeerLog::new(id),
             settings,
         }
@@ -353,6 +357,7 @@ impl State {
     fn timeout(&self) -> Duration {
         if self.broker.has_fanouts()
             || self.has_feeds()
+            || self.has_notices()
             || !self.dirty.is_empty()
             || self.shutdown.is_advancing()
         {
@@ -365,6 +370,8 @@ impl State {
         });
         let due = self.next_keeping();
         let longest = due.map_or(longest, |due| due.since(self.now).min(longest));
+        let notice = self.broker.next_notice();
+        let longest = notice.map_or(longest, |due| due.since(self.now).min(longest));
         let overdue = self.broker.next_overdue();
         let longest = overdue.map_or(longest, |due| due.since(self.now).min(longest));
         self.timers.next(self.now, longest)

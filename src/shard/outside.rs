@@ -13,7 +13,7 @@ use crate::message::{
     PublishOutcome, Publisher, Receipt, ShardStats,
 };
 use crate::metrics::Counter;
-use crate::proto::{Answer, CloseCode, Family, HistoryQuery, Standing, Start};
+use crate::proto::{Answer, CloseCode, Family, HistoryQuery, PresenceQuery, Standing, Start};
 
 /// Slots that one listing looks at: each name of a connection that had none costs two system calls.
 const LISTED_MAX: usize = 256;
@@ -43,6 +43,9 @@ impl State {
                 self.publish_outside(ticket, topic, data, message_id);
             }
             AdminCall::History { topic, query } => self.query_outside(ticket, &topic, &query),
+            AdminCall::Presence { topic, query } => {
+                self.presence_query_outside(ticket, &topic, query);
+            }
             AdminCall::Topics { from } => {
                 let (topics, next) = self.broker.list_topics(from);
                 self.answer_outside(ticket, AdminAnswer::Topics { topics, next });
@@ -124,6 +127,20 @@ impl State {
 
     pub(super) fn page_outside(&mut self, ticket: AdminTicket, page: Box<Page>) {
         self.answer_outside(ticket, AdminAnswer::Page(page));
+    }
+
+    fn presence_query_outside(
+        &mut self,
+        ticket: AdminTicket,
+        topic: &TopicName,
+        query: PresenceQuery,
+    ) {
+        if !self.broker.has_presence(topic) {
+            self.refuse_outside(ticket, AdminRefusal::NoPresence);
+            return;
+        }
+        let presence = Box::new(self.broker.presence_of(topic, query));
+        self.answer_outside(ticket, AdminAnswer::Presence(presence));
     }
 
     fn list_connections(&mut self, ticket: AdminTicket, from: u32) {

@@ -274,6 +274,7 @@ impl State {
             | Command::Sessions { id }
             | Command::EndSession { id, .. }
             | Command::History { id, .. }
+            | Command::Presence { id, .. }
             | Command::Ack { id, .. }
             | Command::Session { id } => (Family::Type, None, *id),
         };

@@ -9,7 +9,7 @@ pub struct Envelope {
     pub request_id: ::prost::alloc::string::String,
     #[prost(
         oneof = "envelope::Body",
-        tags = "10, 11, 12, 16, 18, 19, 23, 30, 13, 14, 15, 20, 22, 24, 29, 26, 27, 17, 21"
+        tags = "10, 11, 12, 16, 18, 19, 23, 30, 13, 14, 15, 20, 22, 24, 29, 31, 26, 27, 17, 21"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -49,6 +49,8 @@ pub mod envelope {
         SessionRestored(super::SessionRestored),
         #[prost(message, tag = "29")]
         Gap(super::Gap),
+        #[prost(message, tag = "31")]
+        Presence(super::Presence),
         /// Both: passed on to the subscribers of their channel, with the sender that the server knows.
         #[prost(message, tag = "26")]
         Event(super::Event),
@@ -373,6 +375,37 @@ pub struct History {
     /// The range has more than these.
     #[prost(bool, tag = "6")]
     pub more: bool,
+}
+/// Who came to a channel and who went, since the message before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Presence {
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub joined: ::prost::alloc::vec::Vec<Member>,
+    /// They were there before those who joined.
+    #[prost(message, repeated, tag = "3")]
+    pub left: ::prost::alloc::vec::Vec<Member>,
+    /// Connections, and users among them, once all of that has happened.
+    #[prost(uint64, tag = "4")]
+    pub clients: u64,
+    #[prost(uint64, tag = "5")]
+    pub users: u64,
+    /// Another one follows, and the numbers are those behind it.
+    #[prost(bool, tag = "6")]
+    pub more: bool,
+    #[prost(int64, tag = "7")]
+    pub timestamp_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    #[prost(string, tag = "1")]
+    pub connection_id: ::prost::alloc::string::String,
+    /// Absent: it has not authenticated.
+    #[prost(string, optional, tag = "2")]
+    pub user_id: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(int64, tag = "3")]
+    pub joined_at_ms: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {

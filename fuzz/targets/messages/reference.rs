@@ -14,8 +14,8 @@ use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
-    Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, Received, Rejection, RequestId, Since, Start,
-    Subscription,
+    Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
+    Since, Start, Subscription,
 };
 
 /// Names that a message must not have twice.
@@ -288,6 +288,12 @@ impl<'a> Message<'a> {
                     self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
                 match &string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)?[..] {
                     "history" => {}
+                    "presence" => {
+                        let names = ["channel", "limit", "after"];
+                        let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;
+                        let query = parameters.presence();
+                        return Ok(Command::Presence { id, channel: parameters.channel()?, query: query? });
+                    }
                     "time" => return Ok(Command::Time { id }),
                     "stats" => return Ok(Command::Stats { id }),
                     "session" => return Ok(Command::Session { id }),
@@ -377,6 +383,16 @@ impl<'a> Message<'a> {
                 Some(_) => return Err(ErrorCode::InvalidMessage),
             },
         })
+    }
+
+    /// As the parameters of a query for who is there.
+    fn presence(&self) -> Result<PresenceQuery, ErrorCode> {
+        let limit = self.field("limit").map_or(Ok(100), whole)?;
+        let after = self.field("after").map_or(Ok(0), whole)?;
+        match limit {
+            0..=1000 => Ok(PresenceQuery { after, limit: limit as usize }),
+            _ => Err(ErrorCode::InvalidMessage),
+        }
     }
 
     fn start(&self) -> Result<Start, ErrorCode> {

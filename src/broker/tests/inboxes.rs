@@ -294,7 +294,10 @@ impl World {
                     self.handed.insert((shard, token.slot), (topic, upto));
                 }
                 Effect::Subscribed { .. } => {}
-                Effect::Page { .. } => panic!("nobody asks"),
+                Effect::Page { .. } | Effect::Presence { .. } => panic!("nobody asks"),
+                Effect::News { .. } | Effect::Notice { .. } => {
+                    panic!("nobody is told who is there: {effect:?}")
+                }
             }
         }
     }

@@ -1,15 +1,18 @@
-//! Topics without history: whoever is subscribed sees one order, from its confirmation on.
+//! Topics without history: whoever is subscribed sees one order, from its confirmation on; and it becomes
+//! known who that is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::{Sink, broker, subscribe};
 use crate::broker::{Broker, Effect, PublishRequest, SubscribeError};
 use crate::config::Config;
-use crate::ids::{ShardId, Token};
+use crate::ids::{ConnectionId, Moment, ShardId, Token};
 use crate::io::FramePool;
 use crate::message::{PublishOutcome, ShardMessage};
+use crate::proto::{PresenceQuery, PresentMember};
 
 const SHARDS: usize = 3;
 const SLOTS: u32 = 4;
@@ -26,6 +29,8 @@ enum Step {
     /// The next message from one shard to another arrives, if the other has room.
     Arrive(usize, usize),
     Advance(usize, usize),
+    /// A shard tells who is there, as far as it may.
+    Tell(usize),
     /// Whether a shard thinks that another one has no room.
     Congest(usize, usize, bool),
 }
@@ -42,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(shard, slot, topic, echo)| Step::Publish(shard, slot, topic, echo)),
         12 => (shard.clone(), shard.clone()).prop_map(|(from, to)| Step::Arrive(from, to)),
         4 => (shard.clone(), 1..4usize).prop_map(|(shard, visits)| Step::Advance(shard, visits)),
+        4 => shard.clone().prop_map(Step::Tell),
         1 => (shard.clone(), shard, any::<bool>())
             .prop_map(|(shard, other, full)| Step::Congest(shard, other, full)),
     ]
@@ -77,6 +83,9 @@ struct World {
     publications: Vec<Publication>,
     /// By topic: what its home accepted, in order.
     orders: Vec<Vec<usize>>,
+    /// By topic: who is there, to somebody who hears every notice.
+    heard: Vec<Vec<PresentMember>>,
+    now: Moment,
 }
 
 impl World {
@@ -84,6 +93,8 @@ impl World {
         let mut config = Config::default();
         config.limits.max_subscriptions = SUBSCRIPTIONS_MAX;
         config.limits.fanout_backlog = BACKLOG_BYTES_MAX;
+        config.channels.join_leave = true;
+        config.channels.join_leave_interval = Duration::ZERO;
         let broker = |shard| broker(shard, SHARDS, &config);
         Self {
             brokers: (0..SHARDS as u16).map(broker).collect(),
@@ -95,6 +106,8 @@ impl World {
             streams: Vec::new(),
             publications: Vec::new(),
             orders: vec![Vec::new(); TOPICS.len()],
+            heard: vec![Vec::new(); TOPICS.len()],
+            now: Moment(0),
         }
     }
 
@@ -123,6 +136,7 @@ impl World {
             Step::Publish(shard, slot, topic, echo) => self.publish(shard, slot, topic, echo),
             Step::Arrive(from, to) => self.arrive(from, to),
             Step::Advance(shard, visits) => self.advance(shard, visits),
+            Step::Tell(shard) => self.tell(shard),
             Step::Congest(shard, other, full) => {
                 self.congested[shard][other] = full;
                 let full = self.congested[shard].iter().enumerate().filter(|(_, full)| **full);
@@ -218,6 +232,41 @@ impl World {
         self.apply(shard, effects);
     }
 
+    fn tell(&mut self, shard: usize) {
+        let mut effects = Vec::new();
+        for (topic, tokens) in self.brokers[shard].take_changed() {
+            let named = tokens.into_iter().map(|token| {
+                let is_there = self.token(shard, token.slot) == token;
+                (token, is_there.then(|| connection_id(shard, token)))
+            });
+            let named: Vec<_> = named.collect();
+            self.brokers[shard].tell_home(topic, named.into_iter(), &mut effects);
+        }
+        self.brokers[shard].tell_subscribers(&mut effects);
+        self.apply(shard, effects);
+    }
+
+    /// Who is there, as the home knows it and as a listener has heard it.
+    fn check_presence(&self) {
+        for (topic, name) in TOPICS.iter().enumerate() {
+            let present = self.current.keys().filter(|(_, _, of)| *of == topic);
+            let mut present: Vec<_> = present
+                .map(|(shard, slot, _)| connection_id(*shard, self.token(*shard, *slot)))
+                .collect();
+            let home = self.brokers[0].topics.home(self.brokers[0].topics.hash(name));
+            let query = PresenceQuery { after: 0, limit: 100 };
+            let known = self.brokers[home.index()].presence_of(name, query);
+            assert_eq!((known.next, known.count.clients), (None, known.members.len()));
+            // Who goes as the last one goes unheard.
+            assert!(known.members.is_empty() || known.members == self.heard[topic]);
+            let mut known: Vec<_> = known.members.iter().map(|it| it.connection_id).collect();
+            let order = |id: &ConnectionId| (id.shard, id.slot, id.secret);
+            known.sort_by_key(order);
+            present.sort_by_key(order);
+            assert_eq!(known, present, "in {name}");
+        }
+    }
+
     fn apply(&mut self, shard: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -235,6 +284,22 @@ impl World {
                         self.streams.push((shard, token, stream));
                     }
                 }
+                Effect::News { topic, interested, notice } => {
+                    assert!(!interested.contains(&ShardId(shard as u16)));
+                    let topic = TOPICS.iter().position(|name| *name == &*topic).unwrap();
+                    let heard = &mut self.heard[topic];
+                    if notice.count.clients == notice.joined.len() {
+                        // Nobody else is there, so nobody has heard of those before.
+                        heard.clear();
+                    } else {
+                        for left in &notice.left {
+                            let place = heard.iter().position(|member| member == left);
+                            heard.remove(place.expect("who leaves was there"));
+                        }
+                    }
+                    heard.extend(notice.joined);
+                    assert!(notice.more || notice.count.clients == heard.len());
+                }
                 Effect::Published { receipt, outcome, .. } => {
                     let id = receipt.unwrap().request_id.unwrap().parse::<usize>().unwrap();
                     assert_eq!(self.publications[id].outcome, None, "answered twice");
@@ -244,8 +309,10 @@ impl World {
                 | Effect::Replay { .. }
                 | Effect::Handed { .. }
                 | Effect::Page { .. }
+                | Effect::Presence { .. }
+                | Effect::Notice { .. }
                 | Effect::Unreadable { .. } => {
-                    panic!("nothing has a history: {effect:?}")
+                    panic!("nobody asked for that: {effect:?}")
                 }
             }
         }
@@ -266,6 +333,11 @@ impl World {
                     self.arrive(from, shard);
                 }
                 self.advance(shard, usize::MAX);
+                // No congestion lasts.
+                self.now = self.now.after(Duration::from_secs(1));
+                self.brokers[shard].begin_turn(self.now);
+                self.brokers[shard].note_congestion(std::iter::empty());
+                self.tell(shard);
             }
             let fanouts = self.brokers.iter().any(Broker::has_fanouts);
             if before == 0 && !fanouts && self.links.iter().flatten().all(VecDeque::is_empty) {
@@ -305,12 +377,18 @@ impl World {
             }
         }
         self.settle();
+        self.check_presence();
         for (broker, frames) in self.brokers.iter().zip(&self.frames) {
             assert_eq!(broker.topics(), 0);
             assert_eq!(broker.backlog_bytes, 0);
             assert!(frames.is_empty());
         }
     }
+}
+
+fn connection_id(shard: usize, token: Token) -> ConnectionId {
+    let secret = u128::from(token.generation);
+    ConnectionId { shard: ShardId(shard as u16), slot: token.slot, secret }
 }
 
 proptest! {
@@ -326,6 +404,7 @@ proptest! {
         }
         world.settle();
         world.check();
+        world.check_presence();
         world.leave_all();
     }
 }

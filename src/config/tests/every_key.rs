@@ -70,6 +70,9 @@ fn every_key_is_read_from_a_file() {
         offline_queue_ttl = "30s"
         ack_timeout = "27s"
         ack_retries = 28
+        presence = true
+        join_leave = true
+        join_leave_interval = "29ms"
         schema = "envelope"
         [namespaces.chat]
         level = "live"
@@ -116,6 +119,9 @@ fn every_key_is_read_from_a_file() {
         offline_queue_ttl: Duration::from_secs(30),
         ack_timeout: Duration::from_secs(27),
         ack_retries: 28,
+        presence: true,
+        join_leave: true,
+        join_leave_interval: Duration::from_millis(29),
         schema: Some(SchemaSource::Envelope),
     };
     let namespace = |name: &str, level, slow_consumer| Namespace {

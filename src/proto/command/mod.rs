@@ -17,11 +17,12 @@ use std::mem;
 use crate::ids::{ConnectionId, SessionId, UserName};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{Refused, displayed_name, invalid};
-pub(in crate::proto) use crate::proto::command::recall::history;
+pub(in crate::proto) use crate::proto::command::recall::{history, presence};
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
 pub(in crate::proto) use crate::proto::command::users::addressee;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
+use crate::proto::presence::PresenceQuery;
 use crate::proto::recall::{Claim, HistoryQuery, Start};
 use crate::proto::typed::TypedMessage;
 
@@ -78,6 +79,12 @@ pub enum Command<'a> {
     History {
         channel: Cow<'a, str>,
         query: HistoryQuery,
+        id: Option<RequestId<'a>>,
+    },
+    /// A query for who is in a channel.
+    Presence {
+        channel: Cow<'a, str>,
+        query: PresenceQuery,
         id: Option<RequestId<'a>>,
     },
     /// A query for the time of the server.

@@ -1,4 +1,4 @@
-//! The fields that ask for a history: of `subscribe`, and of the query `history`.
+//! The fields that ask for a history: of `subscribe`, and of the query `history`; and the other queries.
 
 use std::borrow::Cow;
 
@@ -7,6 +7,7 @@ use crate::proto::command::fields::{Fields, Refused, channel, decode, displayed_
 use crate::proto::command::{Command, RequestId};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::Scanner;
+use crate::proto::presence::PresenceQuery;
 use crate::proto::recall::{HistoryQuery, Since, Start};
 
 /// Publications that one query may ask for.
@@ -41,6 +42,7 @@ impl<'a> Fields<'a> {
         let resource = resource.ok_or_else(|| invalid("`resource` is missing in `payload`"))?;
         match &*decode(resource, "resource")? {
             "history" => history(parameters, id),
+            "presence" => presence(parameters, id),
             "time" => Ok(Command::Time { id }),
             "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),
@@ -78,6 +80,26 @@ pub(in crate::proto) fn history<'a>(
     };
     let query = HistoryQuery { since, until, limit, reverse };
     Ok(Command::History { channel, query, id })
+}
+
+/// The query `presence`; `parameters` is JSON.
+pub(in crate::proto) fn presence<'a>(
+    parameters: Option<&'a str>,
+    id: Option<RequestId<'a>>,
+) -> Result<Command<'a>, Refused> {
+    const LIMIT_MAX: usize = PresenceQuery::LIMIT_MAX;
+    let [name, limit, after] = match parameters {
+        Some(parameters) => members(parameters, "parameters", ["channel", "limit", "after"])?,
+        None => [None; 3],
+    };
+    let channel = channel(name)?;
+    let limit = limit.map(|value| whole(value, "limit")).transpose()?;
+    let limit = limit.map_or(Ok(PresenceQuery::LIMIT), |limit| match usize::try_from(limit) {
+        Ok(limit @ 0..=LIMIT_MAX) => Ok(limit),
+        _ => Err(invalid(format!("`limit` must be a whole number from 0 to {LIMIT_MAX}"))),
+    })?;
+    let after = after.map_or(Ok(0), |value| whole(value, "after"))?;
+    Ok(Command::Presence { channel, query: PresenceQuery { after, limit }, id })
 }
 
 /// A place in a history: an offset, a Unix time in milliseconds, or, if it may be, `"start"`.

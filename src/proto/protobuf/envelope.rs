@@ -163,6 +163,7 @@ impl<'a> Message<'a> for Envelope<'a> {
                 number::RESPONSE => self.servers = Some("response"),
                 number::WELCOME => self.servers = Some("welcome"),
                 number::SESSION_RESTORED => self.servers = Some("session_restored"),
+                number::PRESENCE => self.servers = Some("presence"),
                 number::GAP => self.servers = Some("gap"),
                 1 => self.id = value.text("id")?,
                 2 => drop(value.text("request_id")?),

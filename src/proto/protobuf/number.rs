@@ -19,6 +19,7 @@ pub const EVENT: u32 = 26;
 pub const CHAT: u32 = 27;
 pub const GAP: u32 = 29;
 pub const END_SESSION: u32 = 30;
+pub const PRESENCE: u32 = 31;
 
 /// Fields from this one on are bodies.
 pub const FIRST: u32 = 10;

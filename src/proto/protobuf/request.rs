@@ -7,7 +7,7 @@ use std::mem;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, displayed_name, history, invalid, next_command,
+    RequestId, Subscription, addressee, displayed_name, history, invalid, next_command, presence,
     sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
@@ -230,31 +230,27 @@ impl<'a> Ack<'a> {
 
 impl<'a> Query<'a> {
     fn command(self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
-        if self.resource == "time" {
-            return Ok(Command::Time { id });
+        match self.resource {
+            "time" => Ok(Command::Time { id }),
+            "stats" => Ok(Command::Stats { id }),
+            "session" => Ok(Command::Session { id }),
+            "sessions" => Ok(Command::Sessions { id }),
+            "history" => history(self.parameters()?, id),
+            "presence" => presence(self.parameters()?, id),
+            unknown => Err(no_route(format!("no route for query `{}`", displayed_name(unknown)))),
         }
-        if self.resource == "stats" {
-            return Ok(Command::Stats { id });
-        }
-        if self.resource == "session" {
-            return Ok(Command::Session { id });
-        }
-        if self.resource == "sessions" {
-            return Ok(Command::Sessions { id });
-        }
-        if self.resource != "history" {
-            let resource = displayed_name(self.resource);
-            return Err(no_route(format!("no route for query `{resource}`")));
-        }
-        let parameters = match self.parameters.trim_ascii() {
-            [] => None,
+    }
+
+    /// As JSON; `None`: there are none.
+    fn parameters(&self) -> Result<Option<&'a str>, Refused> {
+        match self.parameters.trim_ascii() {
+            [] => Ok(None),
             parameters => {
                 let message = Cow::Borrowed("`parameters` is not valid JSON");
                 let refused = (ErrorCode::InvalidJson, message);
-                Some(json::member_value(parameters).ok_or(refused)?)
+                Ok(Some(json::member_value(parameters).ok_or(refused)?))
             }
-        };
-        history(parameters, id)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Events and chat messages for subscribers who speak protobuf, from the JSON messages that the server
+//! Events, chat messages and notices for subscribers who speak protobuf, from the JSON messages that the server
 //! keeps and passes on. What the schema has no field for is left out.
 
 use std::borrow::Cow;
@@ -17,6 +17,9 @@ pub fn message_frame(json: &str) -> Option<Bytes> {
     let type_ = text(message, "type");
     if type_ == "event" {
         return Some(event_frame(message));
+    }
+    if type_ == "presence" {
+        return Some(presence_frame(message));
     }
     let type_ = TYPES.iter().position(|known| *known == type_)? as u64;
     Some(chat_frame(message, type_))
@@ -44,6 +47,36 @@ fn event_frame(message: &Members<'_>) -> Bytes {
                 Field::Text(6, &text(message, "deliveryId")),
             ],
         ),
+    ])
+}
+
+fn presence_frame(message: &Members<'_>) -> Bytes {
+    let [joined, left] = ["joined", "left"].map(|name| values(message, name));
+    let members = [(2, joined), (3, left)].into_iter().flat_map(|(list, members)| {
+        members.into_iter().filter_map(Members::of).map(move |member| {
+            let [name, user] = ["connectionId", "userId"].map(|name| text(&member, name));
+            (list, name, user, number(&member, "joinedAt"))
+        })
+    });
+    let members: Vec<_> = members.collect();
+    let entries = members.iter().map(|(list, name, user, joined_at)| {
+        (*list, [Field::Text(1, name), Field::Text(2, user), Field::Number(3, *joined_at)])
+    });
+    let entries: Vec<_> = entries.collect();
+    let channel = text(message, "channel");
+    let [clients, users, timestamp] =
+        ["clients", "users", "timestamp"].map(|name| number(message, name));
+    let mut fields = vec![Field::Text(1, &channel)];
+    fields.extend(entries.iter().map(|(list, entry)| Field::Message(*list, entry)));
+    fields.extend([
+        Field::Number(4, clients),
+        Field::Number(5, users),
+        Field::flag(6, message.raw("more") == Some("true")),
+        Field::Number(7, timestamp),
+    ]);
+    binary_frame(&[
+        Field::Text(1, &message.raw("id").map(plain).unwrap_or_default()),
+        Field::Message(body::PRESENCE, &fields),
     ])
 }
 
@@ -113,20 +146,26 @@ fn number(message: &Members<'_>, name: &str) -> u64 {
 
 /// The strings of the array in a field.
 fn texts<'a>(message: &Members<'a>, name: &str) -> Vec<Cow<'a, str>> {
+    let values = values(message, name).into_iter();
+    values.filter_map(|value| RawString::of_value(value)?.decode()).collect()
+}
+
+/// The values of the array in a field, as they were written.
+fn values<'a>(message: &Members<'a>, name: &str) -> Vec<&'a str> {
     let Some(array) = message.raw(name).and_then(|value| value.strip_prefix('[')) else {
         return Vec::new();
     };
-    let mut texts = Vec::new();
+    let mut values = Vec::new();
     let mut scanner = Scanner::new(array);
     while let Ok(value) = scanner.value() {
-        texts.extend(RawString::of_value(value).and_then(RawString::decode));
+        values.push(value);
         scanner.whitespace();
         match scanner.rest().strip_prefix(',') {
             Some(rest) => scanner = Scanner::new(rest),
             None => break,
         }
     }
-    texts
+    values
 }
 
 /// The text of a string, or the value as it was written.

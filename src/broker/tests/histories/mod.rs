@@ -402,6 +402,9 @@ impl World {
                 }
                 Effect::Handed { .. } => panic!("nobody has an inbox: {effect:?}"),
                 Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
+                Effect::News { .. } | Effect::Notice { .. } | Effect::Presence { .. } => {
+                    panic!("nobody is told who is there: {effect:?}")
+                }
                 Effect::Log(_) | Effect::Unreadable { .. } => {
                     panic!("nothing is durable here: {effect:?}")
                 }

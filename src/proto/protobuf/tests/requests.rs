@@ -12,7 +12,9 @@ use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_
 use crate::proto::json::{self, RawString};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
-use crate::proto::{Claim, ClaimedPlace, Command, ErrorCode, Received, Since, Start, Subscription};
+use crate::proto::{
+    Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, Since, Start, Subscription,
+};
 
 /// A request in words of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,11 @@ enum Asked {
     },
     History {
         channel: String,
+        id: Option<String>,
+    },
+    Presence {
+        channel: String,
+        query: PresenceQuery,
         id: Option<String>,
     },
     Ping {
@@ -107,6 +114,10 @@ fn asked(command: Command<'_>) -> Asked {
             },
             id: id(request),
         },
+        Command::Presence { channel, query, id: request } => {
+            let channel = channel.into_owned();
+            Asked::Presence { channel, query, id: id(request) }
+        }
         Command::Session { id: request } => Asked::Session { id: id(request) },
         Command::Sessions { id: request } => Asked::Sessions { id: id(request) },
         Command::EndSession { session, id: request } => {
@@ -263,6 +274,17 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 _ => return Err(ErrorCode::InvalidJson),
             }
         }
+        Body::Query(Query { resource, parameters }) if resource == "presence" => {
+            match &parameters[..] {
+                br#" {"channel":"a:b"} "# => Asked::Presence {
+                    channel: "a:b".into(),
+                    query: PresenceQuery { after: 0, limit: 100 },
+                    id,
+                },
+                b"" | b"{}" => return Err(ErrorCode::InvalidMessage),
+                _ => return Err(ErrorCode::InvalidJson),
+            }
+        }
         Body::Event(Event { event, data, sender, timestamp_ms, .. }) => {
             let channel = channel(event)?;
             if !fits(sender, 255) {
@@ -307,7 +329,8 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         | Body::Response(_)
         | Body::SessionRestored(_)
         | Body::Welcome(_)
-        | Body::Gap(_) => return Err(ErrorCode::NoRoute),
+        | Body::Gap(_)
+        | Body::Presence(_) => return Err(ErrorCode::NoRoute),
     })
 }
 
@@ -381,7 +404,7 @@ fn body() -> BoxedStrategy<Body> {
     let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
-    let resources = vec!["history", "session", "sessions", "time", "stats"];
+    let resources = vec!["history", "presence", "session", "sessions", "time", "stats"];
     let resources = prop::sample::select(resources).prop_map(ToOwned::to_owned);
     let resource = prop_oneof![3 => resources, 1 => name()];
     let query = (resource, parameters);
