@@ -83,6 +83,8 @@ struct Pending {
 struct Waiting {
     line: usize,
     data: Bytes,
+    /// Of two records of a session the one with the higher number is the newer.
+    number: u64,
 }
 
 /// The topic that is being read.
@@ -114,6 +116,7 @@ pub struct SessionLog {
     log_bytes: usize,
     log_bytes_max: usize,
     last_ticket: u64,
+    last_record: u64,
     /// Nothing is asked of the log before that.
     retry: Option<Moment>,
     /// The log refuses: that was told.
@@ -147,6 +150,7 @@ impl SessionLog {
             log_bytes: 0,
             log_bytes_max: config.store.backlog,
             last_ticket: 0,
+            last_record: 0,
             retry: None,
             failing: false,
             tally: SessionLogTally::default(),
@@ -177,11 +181,17 @@ impl SessionLog {
         let line = usize::from(session.shard.0 / self.shards);
         let is_home = Self::home(session, self.shards) == self.shard;
         if is_home && line < self.lines.len() {
-            self.wait(record.secret, Waiting { line, data: record.encode() });
+            self.last_record += 1;
+            let (data, number) = (record.encode(), self.last_record);
+            self.wait(record.secret, Waiting { line, data, number });
         }
     }
 
+    /// Unless what waits is newer.
     fn wait(&mut self, secret: u128, waiting: Waiting) {
+        if self.waiting.get(&secret).is_some_and(|other| other.number > waiting.number) {
+            return;
+        }
         self.waiting_bytes += waiting.bytes();
         match self.waiting.insert(secret, waiting) {
             Some(before) => self.waiting_bytes -= before.bytes(),
@@ -212,7 +222,7 @@ impl SessionLog {
         self.go_on_loading(messages);
         for _ in 0..WRITTEN_MAX {
             let next = self.order.front().and_then(|secret| self.waiting.get(secret));
-            let Some(&Waiting { line, ref data }) = next else { return };
+            let Some(&Waiting { line, ref data, .. }) = next else { return };
             let weight = LogMessage::SMALL + data.len();
             if weight > self.log_bytes_max {
                 self.drop_next();
@@ -374,10 +384,7 @@ impl SessionLog {
         match reason {
             LogRefusal::TooLong => self.tally.dropped += 1,
             LogRefusal::Disk | LogRefusal::Position { .. } | LogRefusal::Topics => {
-                // What came since is newer.
-                if !self.waiting.contains_key(&refused.secret) {
-                    self.wait(refused.secret, refused.waiting);
-                }
+                self.wait(refused.secret, refused.waiting);
             }
         }
     }

@@ -306,6 +306,10 @@ impl World {
     /// The ids of a client, and, if its session must be on disk, the topics that it must have.
     fn session_of(&self, visitor: &Visitor) -> Option<Returning> {
         let (pair, known) = visitor.pair.clone()?;
+        if visitor.client.is_restoring() {
+            // Perhaps it has given this one up, and has not read so.
+            return Some((pair, None));
+        }
         let now = self.life.network.borrow().now();
         let interval = self.config.sessions.durable_interval;
         let is_firm = |(step, time): Since| {

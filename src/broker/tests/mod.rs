@@ -6,6 +6,7 @@ mod histories;
 mod inboxes;
 mod live;
 mod resume;
+mod session_log;
 mod sessions;
 
 use foldhash::SharedSeed;

@@ -95,6 +95,11 @@ impl Client {
         self.restore(network, pair, asked, random);
     }
 
+    /// Whether it has asked for another session and does not know whether it has that.
+    pub fn is_restoring(&self) -> bool {
+        self.session.asked.is_some()
+    }
+
     /// What it was told of the session that it wanted, and that session.
     pub fn take_told(&mut self) -> Option<(String, Value)> {
         let told = self.session.told.take()?;
