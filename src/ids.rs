@@ -43,6 +43,19 @@ impl Token {
     }
 }
 
+/// Longest type of a message that can have a route, in bytes.
+pub const TYPE_NAME_BYTES_MAX: usize = 64;
+
+/// One of the places outside that messages are routed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TargetId(pub u16);
+
+impl TargetId {
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// One life of a topic's history: offsets of two epochs have nothing to do with each other. Chosen at
 /// random when the history begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -111,6 +111,10 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         }
         (Command::Message(_), Body::Chat(_)) => {}
         (Command::Presence { .. }, Body::Query(query)) => assert_eq!(query.resource, "presence"),
+        (Command::Routed(message), Body::Chat(_)) => assert_eq!(message.kind, "command"),
+        (Command::Routed(message), Body::Query(query)) => {
+            assert_eq!(message.resource.as_deref(), Some(&*query.resource));
+        }
         (Command::Time { .. }, Body::Query(query)) => assert_eq!(query.resource, "time"),
         (Command::Stats { .. }, Body::Query(query)) => assert_eq!(query.resource, "stats"),
         (Command::Session { .. }, Body::Query(query)) => assert_eq!(query.resource, "session"),

@@ -21,6 +21,7 @@ pub mod protobuf;
 pub mod protocol_error;
 pub mod recall;
 pub mod reply;
+pub mod routed;
 pub mod typed;
 
 #[cfg(test)]

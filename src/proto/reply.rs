@@ -373,7 +373,11 @@ mod tests {
             payload(error(&refused, 1, 2)),
             r#"{"channel":"system","data":{"type":"error","message":"the message is not valid JSON","code":"invalid_json"}}"#
         );
-        let refused = rejection(r#"{"type":"dance","id":"q"}"#);
+        let frame = r#"{"type":"dance","id":"q"}"#;
+        let Some(Ok(Command::Routed(message))) = Commands::new(frame).next() else {
+            panic!("{frame}");
+        };
+        let refused = message.no_route();
         assert_eq!(
             payload(error(&refused, 1700000000000, 5)),
             r#"{"id":"5","type":"error","requestId":"q","timestamp":1700000000000,"error":"no route for type `dance`","code":"no_route"}"#

@@ -17,6 +17,8 @@ pub const MINOR_VERSION: u32 = 2;
 /// A message of a client that goes to a channel as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypedMessage<'a> {
+    /// The value of `type`.
+    pub kind: &'static str,
     /// Where it goes; `None`: it does not say.
     pub channel: Option<Cow<'a, str>>,
     /// Whether the publisher receives it, if it is subscribed.

@@ -269,6 +269,7 @@ impl State {
                 (Family::Action, channel, *id)
             }
             Command::Message(message) => (Family::Type, message.channel.clone(), message.id),
+            Command::Routed(message) => (Family::Type, message.channel.clone(), message.id),
             Command::Time { id }
             | Command::Stats { id }
             | Command::Sessions { id }

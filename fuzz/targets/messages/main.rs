@@ -120,9 +120,14 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             let passed_on = Reply::read(&publication_frame("c", &stamped));
             assert_eq!(passed_on.string("sender"), "a\"b");
         }
+        (Command::Routed(message), Command::Routed(theirs)) => {
+            assert!(is_same_span(message.text, theirs.text));
+            check_rejection(&message.no_route());
+        }
         (
             Command::Publish { .. }
             | Command::Presence { .. }
+            | Command::Routed(_)
             | Command::Time { .. }
             | Command::Stats { .. }
             | Command::Unsubscribe { .. }

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use stentor::ids::{
-    ConnectionId, Epoch, Position, SessionId, TOPIC_NAME_BYTES_MAX, UserName, check_topic_name,
+    ConnectionId, Epoch, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, UserName, check_topic_name,
 };
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
+use stentor::proto::routed::RoutedMessage;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
     Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
@@ -144,8 +145,9 @@ impl<'a> Message<'a> {
         &self,
         id: Option<RequestId<'a>>,
         channel: Option<Cow<'a, str>>,
-        is_event: bool,
+        kind: &'static str,
     ) -> Result<Command<'a>, ErrorCode> {
+        let is_event = kind == "event";
         if self.field("offset").or(self.field("deliveryId")).is_some() {
             return Err(ErrorCode::InvalidMessage);
         }
@@ -172,6 +174,7 @@ impl<'a> Message<'a> {
             start..start + sender.len()
         });
         Ok(Command::Message(Box::new(TypedMessage {
+            kind,
             channel,
             echo,
             id,
@@ -180,6 +183,27 @@ impl<'a> Message<'a> {
             sender,
             lacks_id: is_event && id.is_none(),
             lacks_timestamp: is_event && timestamp.is_none(),
+        })))
+    }
+
+    /// A message of which only the type is ours to know.
+    fn routed(
+        &self,
+        kind: String,
+        id: Option<RequestId<'a>>,
+        resource: Option<String>,
+    ) -> Result<Command<'a>, ErrorCode> {
+        Ok(Command::Routed(Box::new(RoutedMessage {
+            kind: Cow::Owned(kind),
+            text: self.json,
+            id,
+            message_id: self.field("messageId").filter(|id| is_message_id(id)),
+            channel: self
+                .field("channel")
+                .and_then(string)
+                .filter(|channel| channel.len() <= TOPIC_NAME_BYTES_MAX)
+                .map(Cow::Owned),
+            resource: resource.map(Cow::Owned),
         })))
     }
 
@@ -261,9 +285,9 @@ impl<'a> Message<'a> {
                 if self.field("channel").is_some() && self.channel()? != channel {
                     return Err(invalid);
                 }
-                self.typed(id, Some(channel), true)
+                self.typed(id, Some(channel), "event")
             }
-            "text" | "image" | "file" => {
+            kind @ ("text" | "image" | "file") => {
                 let id = self.id()?;
                 self.object("payload", &[])?.ok_or(invalid)?;
                 let channel = match self.field("channel") {
@@ -274,7 +298,9 @@ impl<'a> Message<'a> {
                         channel.map(named).transpose()?
                     }
                 };
-                self.typed(id, channel, false)
+                let kinds = ["text", "image", "file"];
+                let kind = kinds.into_iter().find(|known| *known == kind).expect("one of them");
+                self.typed(id, channel, kind)
             }
             "auth" => {
                 let id = self.id()?;
@@ -286,7 +312,8 @@ impl<'a> Message<'a> {
                 let id = self.id()?;
                 let payload =
                     self.object("payload", &["resource", "parameters"])?.ok_or(invalid)?;
-                match &string(payload.field("resource").ok_or(invalid)?).ok_or(invalid)?[..] {
+                let resource = payload.field("resource").and_then(string).ok_or(invalid)?;
+                match &resource[..] {
                     "history" => {}
                     "presence" => {
                         let names = ["channel", "limit", "after"];
@@ -298,7 +325,7 @@ impl<'a> Message<'a> {
                     "stats" => return Ok(Command::Stats { id }),
                     "session" => return Ok(Command::Session { id }),
                     "sessions" => return Ok(Command::Sessions { id }),
-                    _ => return Err(ErrorCode::NoRoute),
+                    _ => return self.routed("query".to_owned(), id, Some(resource)),
                 }
                 let names = ["channel", "since", "until", "limit", "reverse"];
                 let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;
@@ -316,6 +343,9 @@ impl<'a> Message<'a> {
                 let (session, connection) = (text("sessionId")?, text("connectionId")?);
                 let pair = SessionId::parse(&session).zip(ConnectionId::parse(&connection));
                 Ok(Command::RestoreSession { pair, claims: self.claims()?, id })
+            }
+            kind if (1..=TYPE_NAME_BYTES_MAX).contains(&kind.len()) => {
+                self.routed(kind.to_owned(), self.id()?, None)
             }
             _ => Err(ErrorCode::NoRoute),
         }

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::ids::{TOPIC_NAME_BYTES_MAX, check_topic_name};
+use crate::ids::{TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Rejection, RequestId,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, RawString, Scanner};
+use crate::proto::routed::RoutedMessage;
 
 /// Most characters of an unknown name that an error repeats.
 const NAME_CHARS_MAX: usize = 64;
@@ -131,7 +132,7 @@ impl<'a> Fields<'a> {
             // Most messages: nothing is to be decoded.
             (Some(r#""publish""#), _) => self.action_command("publish"),
             (Some(action), _) => self.action_command(&decode(action, "action")?),
-            (None, Some(type_)) => self.type_command(&decode(type_, "type")?),
+            (None, Some(type_)) => self.type_command(decode(type_, "type")?),
             (None, None) => Err(invalid("a message needs `action` or `type`")),
         }
     }
@@ -167,8 +168,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn type_command(&self, type_: &str) -> Result<Command<'a>, Refused> {
-        match type_ {
+    fn type_command(&self, type_: Cow<'a, str>) -> Result<Command<'a>, Refused> {
+        match &*type_ {
             "ping" => Ok(Command::Ping { id: self.id()?, timestamp: self.timestamp()? }),
             "pong" => Ok(Command::Pong),
             "query" => self.query(self.id()?),
@@ -176,13 +177,34 @@ impl<'a> Fields<'a> {
             "restore_session" => self.restore(self.id()?),
             "end_session" => self.end_session(self.id()?),
             "event" => self.event(self.id()?),
-            "text" | "image" | "file" => self.chat(self.id()?),
+            "text" => self.chat(self.id()?, "text"),
+            "image" => self.chat(self.id()?, "image"),
+            "file" => self.chat(self.id()?, "file"),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
-            unknown => {
+            // These cannot have a route.
+            unknown if !(1..=TYPE_NAME_BYTES_MAX).contains(&unknown.len()) => {
                 let message = format!("no route for type `{}`", displayed_name(unknown));
                 Err((ErrorCode::NoRoute, Cow::Owned(message)))
             }
+            _ => self.routed(type_, self.id()?, None),
         }
+    }
+
+    /// What other fields must be is for whoever the route leads to.
+    pub(super) fn routed(
+        &self,
+        kind: Cow<'a, str>,
+        id: Option<RequestId<'a>>,
+        resource: Option<Cow<'a, str>>,
+    ) -> Result<Command<'a>, Refused> {
+        Ok(Command::Routed(Box::new(RoutedMessage {
+            kind,
+            text: self.text,
+            id,
+            message_id: self.message_id().unwrap_or_default(),
+            channel: self.known_channel(),
+            resource,
+        })))
     }
 
     pub(super) fn channel(&self) -> Result<Cow<'a, str>, Refused> {

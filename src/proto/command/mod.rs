@@ -24,6 +24,7 @@ use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::presence::PresenceQuery;
 use crate::proto::recall::{Claim, HistoryQuery, Start};
+use crate::proto::routed::RoutedMessage;
 use crate::proto::typed::TypedMessage;
 
 /// Longest `id` and `timestamp`, in bytes as they were written between the quotes: they are echoed.
@@ -70,6 +71,8 @@ pub enum Command<'a> {
     },
     /// An event or a chat message, passed on whole.
     Message(Box<TypedMessage<'a>>),
+    /// What is not built in here.
+    Routed(Box<RoutedMessage<'a>>),
     /// Credentials. The token is a secret.
     Auth {
         token: Cow<'a, str>,
@@ -410,8 +413,30 @@ mod tests {
         let (code, message) = rejected(&frame);
         assert_eq!(code, ErrorCode::UnknownAction);
         assert_eq!(message, format!("unknown action `a\\n{}`", "x".repeat(62)));
-        let (code, message) = rejected(r#"{"type":"dance"}"#);
-        assert_eq!((code, &*message), (ErrorCode::NoRoute, "no route for type `dance`"));
+        let long = "x".repeat(65);
+        let (code, message) = rejected(&format!(r#"{{"type":"{long}"}}"#));
+        assert_eq!(code, ErrorCode::NoRoute);
+        assert_eq!(message, format!("no route for type `{}`", &long[1..]));
+    }
+
+    #[test]
+    fn what_is_not_built_in_goes_to_its_route() {
+        let frame = r#" {"type":"d\u0061nce","id":7,"messageId":"m","channel":"a","x":[ ]} "#;
+        let Ok(Command::Routed(message)) = one(frame) else { panic!("{frame}") };
+        assert_eq!((&*message.kind, message.text), ("dance", frame.trim()));
+        assert_eq!((message.id, message.message_id), (Some(RequestId("7")), Some("\"m\"")));
+        assert_eq!((message.channel.as_deref(), &message.resource), (Some("a"), &None));
+        let refused = message.no_route();
+        assert_eq!((refused.code, refused.family), (ErrorCode::NoRoute, Family::Type));
+        assert_eq!(refused.message, "no route for type `dance`");
+        // What its other fields must be is not ours to know.
+        let frame = r#"{"type":"command","messageId":7,"channel":{},"data":null}"#;
+        let Ok(Command::Routed(message)) = one(frame) else { panic!("{frame}") };
+        assert_eq!((message.message_id, &message.channel), (None, &None));
+        assert_eq!(rejected(r#"{"type":"dance","id":{}}"#).0, ErrorCode::InvalidMessage);
+        let frame = r#"{"type":"query","payload":{"resource":"weather"}}"#;
+        let Ok(Command::Routed(message)) = one(frame) else { panic!("{frame}") };
+        assert_eq!(message.no_route().message, "no route for query `weather`");
     }
 
     #[test]
@@ -432,7 +457,7 @@ mod tests {
         assert_eq!(rejection.channel.as_deref(), Some("a"));
         assert_eq!(rejection.id, Some(RequestId("\"x\"")));
 
-        let frame = r#"{"type":"dance","id":7}"#;
+        let frame = r#"{"type":"ping","id":7,"timestamp":[]}"#;
         let rejection = one(frame).unwrap_err();
         assert_eq!((rejection.family, rejection.id), (Family::Type, Some(RequestId("7"))));
 

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use crate::ids::Epoch;
-use crate::proto::command::fields::{Fields, Refused, channel, decode, displayed_name, invalid};
+use crate::proto::command::fields::{Fields, Refused, channel, decode, invalid};
 use crate::proto::command::{Command, RequestId};
-use crate::proto::error_code::ErrorCode;
 use crate::proto::json::Scanner;
 use crate::proto::presence::PresenceQuery;
 use crate::proto::recall::{HistoryQuery, Since, Start};
@@ -40,17 +39,15 @@ impl<'a> Fields<'a> {
         let payload = self.payload.ok_or_else(|| invalid("`payload` is missing"))?;
         let [resource, parameters] = members(payload, "payload", ["resource", "parameters"])?;
         let resource = resource.ok_or_else(|| invalid("`resource` is missing in `payload`"))?;
-        match &*decode(resource, "resource")? {
+        let resource = decode(resource, "resource")?;
+        match &*resource {
             "history" => history(parameters, id),
             "presence" => presence(parameters, id),
             "time" => Ok(Command::Time { id }),
             "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),
             "sessions" => Ok(Command::Sessions { id }),
-            unknown => {
-                let message = format!("no route for query `{}`", displayed_name(unknown));
-                Err((ErrorCode::NoRoute, Cow::Owned(message)))
-            }
+            _ => self.routed(Cow::Borrowed("query"), id, Some(resource)),
         }
     }
 }
@@ -243,7 +240,6 @@ mod tests {
         for (payload, expected) in [
             ("7", "`payload` must be an object"),
             ("{}", "`resource` is missing in `payload`"),
-            (r#"{"resource":"weather"}"#, "no route for query `weather`"),
             (r#"{"resource":"history"}"#, "`channel` is missing"),
             (r#"{"resource":"history","parameters":[]}"#, "`parameters` must be an object"),
             (

@@ -26,11 +26,15 @@ impl<'a> Fields<'a> {
         if self.channel.is_some() && self.channel()? != event {
             return Err(invalid("`channel` must be the name of the event, or absent"));
         }
-        self.typed(id, Some(event), true)
+        self.typed(id, Some(event), "event")
     }
 
     /// What is said in a chat goes to the channel it names, itself or in its metadata.
-    pub fn chat(&self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
+    pub fn chat(
+        &self,
+        id: Option<RequestId<'a>>,
+        kind: &'static str,
+    ) -> Result<Command<'a>, Refused> {
         let payload = self.payload.ok_or_else(|| invalid("`payload` is missing"))?;
         let [] = members(payload, "payload", [])?;
         let named = match (self.channel, self.metadata) {
@@ -39,14 +43,14 @@ impl<'a> Fields<'a> {
             (None, None) => None,
         };
         let named = named.map(|name| channel(Some(name))).transpose()?;
-        self.typed(id, named, false)
+        self.typed(id, named, kind)
     }
 
     fn typed(
         &self,
         id: Option<RequestId<'a>>,
         channel: Option<Cow<'a, str>>,
-        is_event: bool,
+        kind: &'static str,
     ) -> Result<Command<'a>, Refused> {
         // What the server adds nobody else says: of two, readers take the last.
         for (name, value) in [("offset", self.offset), ("deliveryId", self.delivery_id)] {
@@ -55,6 +59,7 @@ impl<'a> Fields<'a> {
             }
         }
         self.check_version()?;
+        let is_event = kind == "event";
         let (echo, message_id) = (self.echo()?, self.message_id()?);
         let timestamp = self.timestamp()?;
         let sender = self.sender.map(|sender| {
@@ -68,6 +73,7 @@ impl<'a> Fields<'a> {
             if is_text { Ok(start..start + sender.len()) } else { Err(must()) }
         });
         Ok(Command::Message(Box::new(TypedMessage {
+            kind,
             channel,
             echo,
             id,

@@ -75,6 +75,18 @@ struct Entry<'a> {
     value: &'a str,
 }
 
+/// The JSON message that a query is. `parameters` are JSON; `id`: of the envelope, empty: it has none.
+pub fn query_json(id: &str, resource: &str, parameters: Option<&str>) -> String {
+    let mut members = Members::new("query", id);
+    let resource = json::quote(resource);
+    let parameters = match parameters {
+        Some(parameters) => format!(r#","parameters":{parameters}"#),
+        None => String::new(),
+    };
+    members.raw("payload", &format!(r#"{{"resource":{resource}{parameters}}}"#));
+    members.finish()
+}
+
 impl Event<'_> {
     /// `id`: of the envelope; empty: it has none.
     pub fn json(&self, id: &str) -> String {

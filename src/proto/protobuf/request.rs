@@ -7,11 +7,11 @@ use std::mem;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, displayed_name, history, invalid, next_command, presence,
-    sorted_claims,
+    RequestId, Subscription, addressee, history, invalid, next_command, presence, sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
+use crate::proto::protobuf::chat::query_json;
 use crate::proto::protobuf::envelope::{
     Ack, Auth, Body, ChannelPosition, EndSession, Envelope, Message, Ping, Position, Publish,
     Query, RestoreSession, Subscribe, Unsubscribe,
@@ -109,7 +109,7 @@ impl<'a> Envelope<'a> {
                     Ok(Command::Ping { id, timestamp })
                 }
                 Body::Pong(_) => Ok(Command::Pong),
-                Body::Query(query) => query.command(id),
+                Body::Query(query) if query.is_built_in() => query.command(id),
                 Body::RestoreSession(restore) => restore.command(id),
                 Body::EndSession(EndSession { session_id: "" }) => {
                     Err(invalid("`session_id` is missing"))
@@ -121,6 +121,10 @@ impl<'a> Envelope<'a> {
                 Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
                 // They are read as the JSON that they are.
                 Body::Event(_) | Body::Chat(_) => return typed(&scratch.message),
+                Body::Query(query) => match query.parameters() {
+                    Ok(_) => return typed(&scratch.message),
+                    Err(refused) => Err(refused),
+                },
                 Body::None => Err(unknown.map_or_else(
                     || invalid("an envelope needs a body"),
                     |number| no_route(format!("no route for body {number}")),
@@ -235,10 +239,17 @@ impl<'a> Query<'a> {
             "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),
             "sessions" => Ok(Command::Sessions { id }),
-            "history" => history(self.parameters()?, id),
             "presence" => presence(self.parameters()?, id),
-            unknown => Err(no_route(format!("no route for query `{}`", displayed_name(unknown)))),
+            _ => history(self.parameters()?, id),
         }
+    }
+
+    /// Else it may have a route.
+    fn is_built_in(&self) -> bool {
+        matches!(
+            self.resource,
+            "time" | "stats" | "session" | "sessions" | "history" | "presence"
+        )
     }
 
     /// As JSON; `None`: there are none.
@@ -246,9 +257,10 @@ impl<'a> Query<'a> {
         match self.parameters.trim_ascii() {
             [] => Ok(None),
             parameters => {
+                // In the payload of the message.
+                let parameters = json::value_within(parameters, 2);
                 let message = Cow::Borrowed("`parameters` is not valid JSON");
-                let refused = (ErrorCode::InvalidJson, message);
-                Ok(Some(json::member_value(parameters).ok_or(refused)?))
+                parameters.map(Some).ok_or((ErrorCode::InvalidJson, message))
             }
         }
     }
@@ -285,6 +297,10 @@ impl Scratch {
             }
             Body::Event(event) => self.message = event.json(id),
             Body::Chat(chat) => self.message = chat.json(id),
+            Body::Query(query) if !query.is_built_in() => {
+                let parameters = query.parameters().unwrap_or_default();
+                self.message = query_json(id, query.resource, parameters);
+            }
             Body::Ping(Ping { timestamp_ms }) if *timestamp_ms != 0 => {
                 self.timestamp = timestamp_ms.to_string();
             }

@@ -153,6 +153,7 @@ fn asked(command: Command<'_>) -> Asked {
             channel: message.channel.as_deref().map(ToOwned::to_owned),
             json: serde_json::from_slice(&message.stamped(None, 3, 4)[1..]).expect("JSON"),
         },
+        Command::Routed(message) => panic!("{message:?}"),
         Command::Time { id: request } => Asked::Time { id: id(request) },
         Command::Stats { id: request } => Asked::Stats { id: id(request) },
         Command::Pong => Asked::Pong,
@@ -166,6 +167,11 @@ fn read(frame: &[u8]) -> Vec<Result<Asked, (ErrorCode, String)>> {
     while let Some(request) = requests.next(&mut scratch) {
         let refused = |rejection: crate::proto::Rejection<'_>| {
             (rejection.code, rejection.message.into_owned())
+        };
+        let request = match request {
+            // As where nothing has a route.
+            Ok(Command::Routed(message)) => Err(message.no_route()),
+            request => request,
         };
         read.push(request.map(asked).map_err(refused));
     }
@@ -322,7 +328,11 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         Body::EndSession(EndSession { session_id }) => {
             Asked::EndSession { session: SessionId::parse(session_id), id }
         }
-        Body::Query(_) => return Err(ErrorCode::NoRoute),
+        Body::Query(Query { parameters, .. }) => {
+            let json = serde_json::from_slice::<serde::de::IgnoredAny>(parameters);
+            let is_json = parameters.is_empty() || json.is_ok();
+            return Err(if is_json { ErrorCode::NoRoute } else { ErrorCode::InvalidJson });
+        }
         Body::Publication(_)
         | Body::Confirmation(_)
         | Body::Error(_)
