@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 11] = [
+pub const SECTIONS: [&str; 13] = [
     "server",
     "limits",
     "heartbeat",
@@ -17,6 +17,8 @@ pub const SECTIONS: [&str; 11] = [
     "sessions",
     "channels",
     NAMESPACES,
+    ROUTES,
+    "webhooks",
     "store",
     "admin",
     "diagnostics",
@@ -25,6 +27,9 @@ pub const SECTIONS: [&str; 11] = [
 
 /// The section of sections: `[namespaces.chat]` has the keys of `[channels]`.
 pub const NAMESPACES: &str = "namespaces";
+
+/// The section whose keys are the types of messages, and `default`.
+pub const ROUTES: &str = "routes";
 
 /// What the name of every environment variable of ours starts with.
 pub const ENVIRONMENT_PREFIX: &str = "STENTOR_";
@@ -55,7 +60,7 @@ use Field::{
 };
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 76] = [
+pub static KEYS: [Key; 82] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -412,6 +417,42 @@ pub static KEYS: [Key; 76] = [
         flag: None,
         help: "What data of clients must obey: a JSON Schema file, or envelope; empty: nothing",
         field: Schema(|c| &mut c.channels.schema),
+    },
+    Key {
+        path: "webhooks.timeout",
+        flag: None,
+        help: "From a request to a webhook to its whole response",
+        field: Time(|c| &mut c.webhooks.timeout, TIMEOUT),
+    },
+    Key {
+        path: "webhooks.retries",
+        flag: None,
+        help: "How often a request is sent again that failed or was answered with 429 or 5xx",
+        field: Count(|c| &mut c.webhooks.retries, 0..=100),
+    },
+    Key {
+        path: "webhooks.queue_size",
+        flag: None,
+        help: "Messages waiting for one target of a route",
+        field: Count(|c| &mut c.webhooks.queue_size, 1..=10_000_000),
+    },
+    Key {
+        path: "webhooks.batch_size",
+        flag: None,
+        help: "Messages in one request to a webhook",
+        field: Count(|c| &mut c.webhooks.batch_size, 1..=1000),
+    },
+    Key {
+        path: "webhooks.batch_timeout",
+        flag: None,
+        help: "How long a message waits for others to share its request; 0: not at all",
+        field: Time(|c| &mut c.webhooks.batch_timeout, Duration::ZERO..=Duration::from_secs(10)),
+    },
+    Key {
+        path: "webhooks.secret",
+        flag: None,
+        help: "What requests to webhooks are signed with; it is not printed",
+        field: Secret(|c| &mut c.webhooks.secret),
     },
     Key {
         path: "store.directory",

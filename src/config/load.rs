@@ -3,7 +3,7 @@
 
 use super::field::Field;
 use super::hint;
-use super::keys::{self, KEYS, Key, NAMESPACES, SECTIONS};
+use super::keys::{self, KEYS, Key, NAMESPACES, ROUTES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
 use super::{ChannelOptions, Config, Keys, Namespace, values};
@@ -119,6 +119,9 @@ impl Merge {
     fn apply(&mut self, entry: Entry) {
         if entry.section == NAMESPACES || entry.section.starts_with("namespaces.") {
             self.deferred.push(entry);
+        } else if let Some(kind) = route_type(&entry) {
+            let result = set_route(&kind, &mut self.config, &entry);
+            self.note(&entry, result);
         } else if let Some(key) = keys::find(&entry.path()) {
             let result = set(key, &mut self.config, &entry);
             self.note(&entry, result);
@@ -374,6 +377,19 @@ impl Merge {
                 self.warnings.push(Problem { origin: origin.clone(), text });
             }
         }
+    }
+}
+
+/// The type whose route an entry is: all that stands behind `routes.`.
+fn route_type(entry: &Entry) -> Option<String> {
+    entry.path().strip_prefix(ROUTES)?.strip_prefix('.').map(ToOwned::to_owned)
+}
+
+fn set_route(kind: &str, config: &mut Config, entry: &Entry) -> Result<(), String> {
+    match &entry.value {
+        Value::Text(text) => config.routes.set(kind, text),
+        Value::Table => Err("a table; a type with a `.` is written in quotes".to_string()),
+        Value::Other(what) => Err(format!("{what}; expected a text")),
     }
 }
 

@@ -11,12 +11,14 @@ pub mod keys;
 mod load;
 mod problem;
 pub mod raw;
+mod routes;
 mod toml_text;
 pub mod values;
 
 pub use auth_keys::{Keys, TOKEN_BYTES_MAX};
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
+pub use routes::{DEFAULT_ROUTE, Destination, Route, RouteTable, Routes, Webhooks};
 pub use values::{Secret, reserved_by};
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,6 +44,8 @@ pub struct Config {
     /// What their `schema` stands for, compiled when the configuration was loaded. `None`: no channel has
     /// one.
     pub schemas: Option<Arc<Schemas>>,
+    pub routes: Routes,
+    pub webhooks: Webhooks,
     pub store: Store,
     pub admin: Admin,
     pub diagnostics: Diagnostics,

@@ -1,7 +1,7 @@
 //! A loaded configuration as a file that would load the same, each line with its origin.
 
 use super::Loaded;
-use super::keys::{KEYS, NAMESPACES, SECTIONS};
+use super::keys::{KEYS, NAMESPACES, ROUTES, SECTIONS};
 use super::{ChannelOptions, Config};
 use std::fmt::Write;
 
@@ -15,6 +15,8 @@ impl Loaded {
                     let section = format!("{NAMESPACES}.{}", namespace.name);
                     self.write_options(&mut text, &section, &namespace.options);
                 }
+            } else if section == ROUTES {
+                self.write_routes(&mut text);
             } else {
                 self.write_section(&mut text, section, section, &self.config);
             }
@@ -40,11 +42,34 @@ impl Loaded {
                 (format!("{} = {}", key.name(), key.show(config)), origin.brief())
             })
             .collect();
-        let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
-        let gap = if text.is_empty() { "" } else { "\n" };
-        let _ = writeln!(text, "{gap}[{section}]");
-        for (line, origin) in lines {
-            let _ = writeln!(text, "{line:width$}  # {origin}");
+        write_lines(text, section, lines);
+    }
+
+    fn write_routes(&self, text: &mut String) {
+        let routes = self.config.routes.iter();
+        let lines: Vec<_> = routes
+            .map(|(kind, destination)| {
+                let origin = self.origin(&format!("{ROUTES}.{kind}"));
+                (format!("{} = \"{destination}\"", quoted(kind)), origin.brief())
+            })
+            .collect();
+        if !lines.is_empty() {
+            write_lines(text, ROUTES, lines);
         }
+    }
+}
+
+/// A name as a key of TOML.
+fn quoted(name: &str) -> String {
+    let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+fn write_lines(text: &mut String, section: &str, lines: Vec<(String, String)>) {
+    let width = lines.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
+    let gap = if text.is_empty() { "" } else { "\n" };
+    let _ = writeln!(text, "{gap}[{section}]");
+    for (line, origin) in lines {
+        let _ = writeln!(text, "{line:width$}  # {origin}");
     }
 }

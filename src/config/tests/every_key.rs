@@ -78,6 +78,15 @@ fn every_key_is_read_from_a_file() {
         level = "live"
         slow_consumer = "drop_oldest"
         [namespaces.prices]
+        [routes]
+        text = "webhook:http://127.0.0.1:26/x"
+        [webhooks]
+        timeout = "26s"
+        retries = 27
+        queue_size = 28
+        batch_size = 29
+        batch_timeout = "30ms"
+        secret = "a-secret-of-31-bytes"
         [store]
         directory = 'C:\"store"'
         sync = "interval 20ms"
@@ -186,6 +195,19 @@ fn every_key_is_read_from_a_file() {
             ],
             channels,
             schemas: config.schemas.clone(),
+            routes: {
+                let mut routes = Routes::default();
+                routes.set("text", "webhook:http://127.0.0.1:26/x").unwrap();
+                routes
+            },
+            webhooks: Webhooks {
+                timeout: Duration::from_secs(26),
+                retries: 27,
+                queue_size: 28,
+                batch_size: 29,
+                batch_timeout: Duration::from_millis(30),
+                secret: Secret::parse("a-secret-of-31-bytes").unwrap(),
+            },
             store: Store {
                 directory: Some("C:\\\"store\"".into()),
                 sync: SyncMode::Interval(Duration::from_millis(20)),

@@ -103,17 +103,17 @@ fn a_schema_is_read_once_and_named_where_it_is_wrong() {
 
 #[test]
 fn a_secret_is_never_repeated() {
-    let written = file("").environment("STENTOR_ADMIN_KEY", "0123456789-secret");
+    let written = file("").environment("STENTOR_ADMIN_KEY", "0123456789-unsaid");
     let loaded = written.load();
     let text = loaded.to_toml();
     assert!(text.contains("# key is set and not shown"), "{text}");
     assert!(text.contains("  # env STENTOR_ADMIN_KEY"), "{text}");
-    assert!(!format!("{text}{loaded:?}").contains("secret"));
+    assert!(!format!("{text}{loaded:?}").contains("unsaid"));
     file(&text).load();
-    for text in ["secret", "secret secret secret"] {
+    for text in ["unsaid", "unsaid unsaid unsaid"] {
         let problems = file("").flag("admin.key", text).problems();
         assert!(problems[0].contains("admin.key = (not shown): "), "{problems:?}");
-        assert!(!problems[0].contains("secret"), "{problems:?}");
+        assert!(!problems[0].contains("unsaid"), "{problems:?}");
     }
 }
 
@@ -280,6 +280,36 @@ fn everything_wrong_is_said_at_once_with_its_place() {
 }
 
 #[test]
+fn a_route_that_is_none_is_told_with_its_place() {
+    let written = file("[routes]\ndance = 'channel'\na.b = 'webhook:http://a'\nping = 7\nc = []\n")
+        .flag("routes.d", "webhook:https://a")
+        .environment("STENTOR_ROUTES_TEXT", "channel");
+    let problems = written.problems();
+    let expected = [
+        "stentor.toml:2:9: routes.dance = 'channel': only text, image, file and event say",
+        "stentor.toml:3:1: routes.a = a: a table; a type with a `.` is",
+        "stentor.toml:4:8: routes.ping = 7: unknown; expected \"webhook:http://HOST",
+        "stentor.toml:5:5: routes.c = []: an array; expected a text",
+        "--set routes.d: routes.d = \"webhook:https://a\": https is not spoken in this build",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    let written =
+        file("[routes]\n\"a.b\" = 'webhook:http://a'\n").environment("STENTOR_ROUTES_X", "y");
+    let loaded = written.load();
+    assert!(loaded.to_toml().contains("[routes]\n\"a.b\" = \"webhook:http://a/\"  # "));
+    assert!(loaded.warnings[0].to_string().contains("routes are set in the file, or with --set"));
+    // The later one holds.
+    let written = written.flag("routes.a.b", "webhook:http://b");
+    assert_eq!(
+        written.load().config.routes.iter().next().unwrap().1.to_string(),
+        "webhook:http://b/"
+    );
+}
+
+#[test]
 fn a_value_above_a_section_is_told_apart() {
     assert_eq!(
         file("limits = 5\nshards = 2\n").problems(),
@@ -355,7 +385,8 @@ fn what_is_printed_loads_the_same() {
             .environment("STENTOR_LIMITS_MAX_CONNECTIONS", "10")
             .flag("heartbeat.interval", "61s")
             .flag("diagnostics.echo", "/echo")
-            .flag("namespaces.a.slow_consumer", "conflate"),
+            .flag("namespaces.a.slow_consumer", "conflate")
+            .flag("routes.a.b \"c\"", "webhook:http://127.0.0.1:9/x?y={z}"),
     ];
     for written in sources {
         let loaded = written.load();
@@ -400,8 +431,10 @@ fn a_file_name_cannot_break_out_of_its_comment() {
 fn the_list_of_keys_is_sound() {
     let mut sections: Vec<&str> = KEYS.iter().map(|key| key.section()).collect();
     sections.dedup();
-    let expected: Vec<&str> =
-        SECTIONS.into_iter().filter(|section| *section != "namespaces").collect();
+    let expected: Vec<&str> = SECTIONS
+        .into_iter()
+        .filter(|section| !matches!(*section, "namespaces" | "routes"))
+        .collect();
     assert_eq!(
         sections, expected,
         "the keys of a section stand together, in the order of SECTIONS"
