@@ -6,6 +6,7 @@
 //! [`Port::has_room`] tells the shard to refuse new publications for that destination.
 
 mod admin_port;
+mod bridge_port;
 mod log_port;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use crate::io::Waker;
 use crate::message::ShardMessage;
 
 pub use admin_port::{AdminInbox, AdminPort, AdminSender, connect_admin};
+pub use bridge_port::{BridgeInbox, BridgePort, BridgeSender, Posted, RoomSize, connect_bridge};
 pub use log_port::{LogInbox, LogPort, LogSender, connect_log};
 
 /// Batches that wait for one shard, from all others together.

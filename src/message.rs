@@ -1,6 +1,7 @@
 //! Everything that crosses a thread. Values only: nobody shares state through a message.
 
 mod admin;
+mod bridge;
 mod log;
 mod presence;
 mod session;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 pub use admin::{
     AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, ShardStats,
 };
+pub use bridge::{BridgeAnswer, BridgeMessage, BridgeOrigin, BridgeOutcome};
 pub use log::{
     LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
     MissingReason, Ticket,
@@ -64,6 +66,8 @@ pub enum ShardMessage {
     Presence { topic: TopicName, message: Box<PresenceMessage> },
     /// From the server API.
     Admin(Box<AdminRequest>),
+    /// From the bridge.
+    Bridge(Box<BridgeAnswer>),
 }
 
 impl ShardMessage {
@@ -79,6 +83,7 @@ impl ShardMessage {
             Self::Session(message) => SMALL + message.weight(),
             Self::Presence { message, .. } => SMALL + message.weight(),
             Self::Admin(request) => SMALL + request.weight(),
+            Self::Bridge(answer) => SMALL + answer.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

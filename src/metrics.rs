@@ -162,6 +162,20 @@ counters! {
     QueueProofs = "queue_proofs",
     /// Messages dropped that waited for their user.
     QueueDropped = "queue_dropped",
+    /// Messages of clients that were handed to a target outside.
+    Routed = "routed",
+    /// Messages refused because too many waited for their target.
+    RouteFull = "route_full",
+    /// Messages that a target has taken.
+    RouteTaken = "route_taken",
+    /// Messages that a target answered with an error of its own.
+    RouteRefused = "route_refused",
+    /// Messages that a target did not take, however often it was tried.
+    RouteFailed = "route_failed",
+    /// Times that a batch of messages was sent to a target again.
+    RouteRetries = "route_retries",
+    /// Messages that waited for a target when the server ended.
+    RouteLost = "route_lost",
     /// Requests that the server API has answered, those for metrics and health included.
     AdminRequests = "admin_requests",
     /// Requests that the server API has answered with an error.
@@ -352,18 +366,19 @@ impl ShardMetrics {
     }
 }
 
-/// The counters of all shards, of the durable log and of the server API.
+/// The counters of all shards, of the durable log, of the server API and of the bridge.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     shards: Arc<[ShardMetrics]>,
     log: Arc<ShardMetrics>,
     admin: Arc<ShardMetrics>,
+    bridge: Arc<ShardMetrics>,
 }
 
 impl Metrics {
     pub fn new(shards: usize) -> Self {
         let shards = (0..shards).map(|_| ShardMetrics::default()).collect();
-        Self { shards, log: Arc::default(), admin: Arc::default() }
+        Self { shards, log: Arc::default(), admin: Arc::default(), bridge: Arc::default() }
     }
 
     pub fn shards(&self) -> &[ShardMetrics] {
@@ -380,9 +395,15 @@ impl Metrics {
         &self.admin
     }
 
+    /// Of the thread of the bridge, which alone adds to them.
+    pub fn bridge(&self) -> &ShardMetrics {
+        &self.bridge
+    }
+
     pub fn total(&self, counter: Counter) -> u64 {
         let shards: u64 = self.shards.iter().map(|shard| shard.value(counter)).sum();
-        shards + self.log.value(counter) + self.admin.value(counter)
+        let others = [&self.log, &self.admin, &self.bridge];
+        shards + others.into_iter().map(|metrics| metrics.value(counter)).sum::<u64>()
     }
 
     /// The value of a gauge, which for [`Gauge::LongestTurn`] begins anew with this.

@@ -2,10 +2,11 @@
 //! shutdown.
 
 mod backends;
+mod builder;
+mod error;
 #[cfg(test)]
 mod lives;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,19 +22,23 @@ use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
 use crate::admin::{Sidecar, Stage, Surroundings};
+use crate::bridge::{self, Handlers};
 use crate::broker::home_of;
-use crate::config::Config;
+use crate::config::{Config, RouteTable};
 use crate::ids::ShardId;
 use crate::io::descriptors::Tables;
 use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
-use crate::log::{Clock, DurableLog, LogError};
+use crate::log::{Clock, DurableLog};
 use crate::mesh::{
-    self, AdminInbox, AdminPort, AdminSender, Control, LogInbox, LogPort, LogSender, Port,
+    self, AdminInbox, AdminPort, AdminSender, BridgeInbox, BridgePort, BridgeSender, Control,
+    LogInbox, LogPort, LogSender, Port, RoomSize,
 };
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::shard::{Settings, Shard};
 use backends::{Backends, Capacity};
+pub use builder::Builder;
+pub use error::{RunError, StartError};
 
 /// Time that a shard has beyond `shutdown_timeout` to end its last turn.
 const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
@@ -41,43 +46,8 @@ const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
 /// Its share of the descriptors is at most one in so many.
 const OPEN_FILES_FOR_ADMIN: u64 = 8;
 
-/// Why the server does not start.
-#[derive(Debug)]
-pub enum StartError {
-    Listen {
-        address: SocketAddr,
-        error: io::Error,
-    },
-    /// The address of the server API.
-    Admin {
-        address: SocketAddr,
-        error: io::Error,
-    },
-    Backend(io::Error),
-    Thread(io::Error),
-    Signals(io::Error),
-    Randomness(getrandom::Error),
-    Log(LogError),
-}
-
-/// Why the server stopped although nobody asked for it, or not as it should.
-#[derive(Debug)]
-pub enum RunError {
-    Start(StartError),
-    Shard {
-        shard: ShardId,
-        error: io::Error,
-    },
-    ShardPanicked(ShardId),
-    /// The durable log could not be ended in order.
-    Log(io::Error),
-    LogPanicked,
-    /// The server API cannot go on.
-    Admin(io::Error),
-    AdminPanicked,
-    /// These did not end in time.
-    ShutdownTimeout(Vec<ShardId>),
-}
+/// Descriptors of the bridge beside one for each target: for names, and while one is replaced.
+const OPEN_FILES_FOR_BRIDGE: u64 = 8;
 
 /// A server that has its address and accepts connections as soon as it runs.
 pub struct Server {
@@ -90,6 +60,8 @@ pub struct Server {
     signals: Signals,
     log: Option<DurableLog>,
     admin: Option<Sidecar>,
+    handlers: Handlers,
+    events: (Sender<Event>, Receiver<Event>),
     /// When the clock of all threads started.
     started: Instant,
 }
@@ -100,6 +72,19 @@ enum Event {
     Ended(ShardId, thread::Result<io::Result<()>>),
     LogEnded(thread::Result<io::Result<()>>),
     AdminEnded(thread::Result<io::Result<()>>),
+    BridgeEnded(thread::Result<io::Result<()>>),
+}
+
+/// Ends a server from another thread.
+#[derive(Clone)]
+pub struct Stopper(Sender<Event>);
+
+impl Stopper {
+    /// As SIGTERM does.
+    pub fn stop(&self) {
+        // Nobody listens any more only if it has ended.
+        drop(self.0.send(Event::Signal(SIGTERM)));
+    }
 }
 
 /// The threads besides this one, as far as they are told to end.
@@ -110,11 +95,22 @@ struct Running {
     log: Option<LogSender>,
     /// To the server API, while it runs.
     admin: Option<watch::Sender<Stage>>,
+    /// To the bridge, while it runs.
+    bridge: Option<watch::Sender<bridge::Stage>>,
 }
 
 impl Server {
     /// Takes the address. `open_files`: the descriptors this process may have.
     pub fn bind(config: Config, open_files: u64) -> Result<Self, StartError> {
+        Self::open(config, open_files, Handlers::new())
+    }
+
+    /// For a program that the server is a part of.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn open(config: Config, open_files: u64, handlers: Handlers) -> Result<Self, StartError> {
         getrandom::fill(&mut [0; 16]).map_err(StartError::Randomness)?;
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(StartError::Signals)?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -122,7 +118,9 @@ impl Server {
         // The server API answers when clients have taken all that is theirs.
         let kept = config.admin.listen.map_or(0, |_| config.admin.max_connections as u64);
         let kept = kept.min(open_files / OPEN_FILES_FOR_ADMIN);
-        let capacity = Capacity::new(open_files - kept, shards);
+        let targets = RouteTable::new(&config.routes).targets().len() as u64;
+        let bridged = if targets > 0 { targets + OPEN_FILES_FOR_BRIDGE } else { 0 };
+        let capacity = Capacity::new(open_files.saturating_sub(kept + bridged), shards);
         let affordable = backends::affordable(&config, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
         // Before the address: a server that cannot keep what it is sent does not listen.
@@ -155,8 +153,19 @@ impl Server {
             session_shards: log.as_ref().map_or(0, DurableLog::session_shards),
             identity: || u128::from(random_u64()) << 64 | u128::from(random_u64()),
         });
-        let started = clock;
-        Ok(Self { settings, address, shards, backends, cores, signals, log, admin, started })
+        Ok(Self {
+            settings,
+            address,
+            shards,
+            backends,
+            cores,
+            signals,
+            log,
+            admin,
+            handlers,
+            events: unbounded(),
+            started: clock,
+        })
     }
 
     /// The address in use; tells the port where 0 was asked for.
@@ -186,10 +195,15 @@ impl Server {
         self.settings.connections_max
     }
 
+    /// What ends it while it runs.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.events.0.clone())
+    }
+
     /// Serves until SIGTERM or SIGINT, then closes every connection and returns. A second signal ends
     /// the process at once; SIGUSR1 writes the counters to the log.
     pub fn run(self) -> Result<(), RunError> {
-        let (sender, events) = unbounded();
+        let (sender, events) = self.events.clone();
         let settings = Arc::clone(&self.settings);
         let running = self.start_threads(sender).map_err(RunError::Start)?;
         let outcome = supervise(&settings, &events, running);
@@ -207,11 +221,13 @@ impl Server {
             Some(_) => Some(mesh::connect_admin().map_err(StartError::Thread)?),
             None => None,
         };
+        let bridge = connect_bridge(&settings.config).map_err(StartError::Thread)?;
         let threads = Threads {
             settings: self.settings,
             cores: self.cores,
             events: events.clone(),
             admin: answers.as_ref().map(|(sender, _)| sender.clone()),
+            bridge: bridge.as_ref().map(|(sender, _)| sender.clone()),
         };
         let control = match self.backends {
             Backends::Epoll(backends) => {
@@ -233,11 +249,17 @@ impl Server {
         };
         let admin = match self.admin.zip(answers) {
             Some((sidecar, (_, inbox))) => {
-                Some(start_admin(sidecar, inbox, &settings, &control, clock, events)?)
+                Some(start_admin(sidecar, inbox, &settings, &control, clock, events.clone())?)
             }
             None => None,
         };
-        Ok(Running { control, shards, log, admin })
+        let bridge = match bridge {
+            Some((_, inbox)) => {
+                Some(start_bridge(inbox, self.handlers, &settings, &control, events)?)
+            }
+            None => None,
+        };
+        Ok(Running { control, shards, log, admin, bridge })
     }
 }
 
@@ -295,12 +317,51 @@ fn start_admin(
     Ok(sender)
 }
 
+/// The way to the bridge, if something is routed outside.
+fn connect_bridge(config: &Config) -> io::Result<Option<(BridgeSender, BridgeInbox)>> {
+    let targets = RouteTable::new(&config.routes).targets().len();
+    if targets == 0 {
+        return Ok(None);
+    }
+    // As much as may wait for a shard.
+    let size = RoomSize { messages: config.webhooks.queue_size, bytes: config.limits.mesh_backlog };
+    mesh::connect_bridge(targets, size).map(Some)
+}
+
+/// Starts the thread of the bridge. It is told there when the shards have ended.
+fn start_bridge(
+    inbox: BridgeInbox,
+    handlers: Handlers,
+    settings: &Settings,
+    control: &Control,
+    events: Sender<Event>,
+) -> Result<watch::Sender<bridge::Stage>, StartError> {
+    let (sender, stage) = watch::channel(bridge::Stage::Serving);
+    let surroundings = bridge::Surroundings {
+        config: settings.config.clone(),
+        metrics: settings.metrics.clone(),
+        mailer: control.mailer(settings.config.limits.mesh_backlog),
+        inbox,
+        handlers,
+        stage,
+    };
+    let run = move || {
+        let ended =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bridge::run(surroundings)));
+        drop(events.send(Event::BridgeEnded(ended)));
+    };
+    let builder = thread::Builder::new().name("stentor-bridge".into());
+    builder.spawn(run).map_err(StartError::Thread)?;
+    Ok(sender)
+}
+
 /// What the threads of all shards start with.
 struct Threads {
     settings: Arc<Settings>,
     cores: Vec<CoreId>,
     events: Sender<Event>,
     admin: Option<AdminSender>,
+    bridge: Option<BridgeSender>,
 }
 
 impl Threads {
@@ -322,12 +383,13 @@ impl Threads {
             let tables = tables.clone();
             let log = log.map(LogSender::port);
             let admin = self.admin.as_ref().map(AdminSender::port);
+            let bridge = self.bridge.as_ref().map(BridgeSender::port);
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     if let Some(tables) = tables {
                         tables.part(shard.index())?;
                     }
-                    run_shard(backend, port, (log, admin), settings, core)
+                    run_shard(backend, port, (log, admin, bridge), settings, core)
                 }));
                 // Nobody listens any more only if the process is ending already.
                 drop(events.send(Event::Ended(shard, ended)));
@@ -347,7 +409,7 @@ impl Threads {
 fn run_shard<B: Backend>(
     backend: B,
     port: Port,
-    (log, admin): (Option<LogPort>, Option<AdminPort>),
+    (log, admin, bridge): (Option<LogPort>, Option<AdminPort>, Option<BridgePort>),
     settings: Arc<Settings>,
     core: Option<CoreId>,
 ) -> io::Result<()> {
@@ -356,12 +418,12 @@ fn run_shard<B: Backend>(
     {
         tracing::warn!(shard = port.shard().0, core = core.id, "cannot pin to core");
     }
-    Shard::new(backend, port, log, settings).with_admin(admin).run()
+    Shard::new(backend, port, log, settings).with_admin(admin).with_bridge(bridge).run()
 }
 
 /// Waits for signals and for threads to end; one that ends by itself takes the server with it. The
-/// log ends last: what shards have handed it is kept. The server API goes on answering until all shards
-/// have ended.
+/// log and the bridge end last: what shards have handed them is kept, or delivered. The server API goes on
+/// answering until all shards have ended.
 fn supervise(
     settings: &Settings,
     events: &Receiver<Event>,
@@ -369,9 +431,10 @@ fn supervise(
 ) -> Result<(), RunError> {
     let mut log_runs = running.log.is_some();
     let mut admin_runs = running.admin.is_some();
+    let mut bridge_runs = running.bridge.is_some();
     let mut deadline = None;
     let mut outcome = Ok(());
-    while !running.shards.is_empty() || log_runs || admin_runs {
+    while !running.shards.is_empty() || log_runs || admin_runs || bridge_runs {
         let event = match deadline {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(deadline) => events.recv_deadline(deadline),
@@ -410,6 +473,14 @@ fn supervise(
                     Err(_) => Some(RunError::AdminPanicked),
                 };
             }
+            Ok(Event::BridgeEnded(ended)) => {
+                bridge_runs = false;
+                failure = match ended {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(RunError::Bridge(error)),
+                    Err(_) => Some(RunError::BridgePanicked),
+                };
+            }
             Err(_) => return Err(RunError::ShutdownTimeout(running.shards)),
         }
         if let Some(error) = failure {
@@ -434,6 +505,13 @@ fn supervise(
             && let Some(admin) = running.admin.take()
         {
             admin.send_replace(Stage::Ending);
+        }
+        if running.shards.is_empty()
+            && let Some(bridge) = running.bridge.take()
+        {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let patience = left.unwrap_or_default().saturating_sub(SHUTDOWN_SLACK);
+            bridge.send_replace(bridge::Stage::Ending { patience });
         }
     }
     outcome
@@ -473,43 +551,3 @@ fn random_u64() -> u64 {
     // `bind` has tried it; a kernel that has given randomness once goes on doing so.
     getrandom::u64().expect("the kernel gave randomness at start")
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
-            Self::Admin { address, error } => {
-                write!(f, "the server API cannot listen on {address}: {error}")
-            }
-            Self::Backend(error) => write!(f, "cannot set up the backend: {error}"),
-            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
-            Self::Signals(error) => write!(f, "cannot handle signals: {error}"),
-            Self::Randomness(error) => write!(f, "the kernel gives no randomness: {error}"),
-            Self::Log(error) => error.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start(error) => error.fmt(f),
-            Self::Shard { shard, error } => write!(f, "{shard} cannot go on: {error}"),
-            Self::ShardPanicked(shard) => write!(f, "{shard} panicked; this is a bug"),
-            Self::Log(error) => write!(f, "the durable log did not end in order: {error}"),
-            Self::Admin(error) => write!(f, "the server API cannot go on: {error}"),
-            Self::AdminPanicked => f.write_str("the server API panicked; this is a bug"),
-            Self::LogPanicked => f.write_str("the durable log panicked; this is a bug"),
-            Self::ShutdownTimeout(shards) if shards.is_empty() => {
-                f.write_str("the durable log did not end in time")
-            }
-            Self::ShutdownTimeout(shards) => {
-                let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
-                write!(f, "{} did not end in time", shards.join(", "))
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-impl std::error::Error for RunError {}

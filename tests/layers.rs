@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["proto", "io"],
     &["message", "client"],
     &["broker", "mesh"],
-    &["shard", "admin", "log"],
+    &["shard", "bridge", "admin", "log"],
     &["server", "bench"],
     &["cli"],
 ];

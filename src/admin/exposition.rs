@@ -16,6 +16,9 @@ pub fn render(context: &Context) -> String {
         family(&mut text, &name, "counter", counter.help());
         let alone = match counter.name() {
             "admin_requests" | "admin_refused" => Some(context.metrics.admin()),
+            "route_taken" | "route_refused" | "route_failed" | "route_retries" | "route_lost" => {
+                Some(context.metrics.bridge())
+            }
             name if name.starts_with("store_") => Some(context.metrics.log()),
             _ => None,
         };

@@ -60,6 +60,19 @@ pub enum Answer<'a> {
         channel: &'a str,
         offset: Option<u64>,
     },
+    /// Of what a route has taken.
+    Taken {
+        id: Option<RequestId<'a>>,
+        message_id: Option<&'a str>,
+    },
+    /// What a route does not want. It has codes of its own.
+    Refused {
+        code: &'a str,
+        text: &'a str,
+        id: Option<RequestId<'a>>,
+        /// The time, and the number of this message.
+        envelope: (u64, u64),
+    },
     Pong {
         id: Option<RequestId<'a>>,
         timestamp: Option<&'a str>,
@@ -119,6 +132,10 @@ impl Answer<'_> {
             }
             Self::PublishAck { id, message_id, channel, offset } => {
                 written!(encoding, publish_ack(id, message_id, channel, offset))
+            }
+            Self::Taken { id, message_id } => written!(encoding, taken(id, message_id)),
+            Self::Refused { code, text, id, envelope } => {
+                written!(encoding, refused(code, text, id, envelope))
             }
             Self::Pong { id, timestamp } => written!(encoding, pong(id, timestamp)),
             Self::SessionRestored {

@@ -190,6 +190,34 @@ pub fn publish_ack(
     ])
 }
 
+/// The acknowledgement of a message that a route has taken. `message_id` is as in [`publish_ack`].
+pub fn taken(id: Option<RequestId<'_>>, message_id: Option<&str>) -> Bytes {
+    let [message_id_name, message_id] = optional(r#","messageId":"#, message_id);
+    let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
+    let begin = Part::raw(r#"{"type":"ack""#);
+    text_frame(&[begin, message_id_name, message_id, id_name, id, Part::raw("}")])
+}
+
+/// The answer to a message that a route does not want. `now_unix_ms` and `message_id` are as in [`error`].
+pub fn refused(
+    code: &str,
+    text: &str,
+    id: Option<RequestId<'_>>,
+    (now_unix_ms, message_id): (u64, u64),
+) -> Bytes {
+    let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));
+    text_frame(&[
+        Part::raw(&format!(r#"{{"id":"{message_id}","type":"error""#)),
+        id_name,
+        id,
+        Part::raw(&format!(r#","timestamp":{now_unix_ms},"error":"#)),
+        Part::String(text),
+        Part::raw(r#","code":"#),
+        Part::String(code),
+        Part::raw("}"),
+    ])
+}
+
 /// The answer to a `ping` message. `timestamp` is JSON, as
 /// [`Command::Ping`](crate::proto::Command) has it.
 pub fn pong(id: Option<RequestId<'_>>, timestamp: Option<&str>) -> Bytes {
@@ -394,6 +422,19 @@ mod tests {
         assert_eq!(
             payload(publish_ack(id, None, "c", Some(17))),
             r#"{"type":"ack","requestId":9,"channel":"c","offset":17}"#
+        );
+    }
+
+    #[test]
+    fn what_a_route_says_of_a_message_is_told() {
+        let id = id(r#"{"type":"ping","id":9}"#);
+        assert_eq!(
+            payload(taken(id, Some("\"m\""))),
+            r#"{"type":"ack","messageId":"m","requestId":9}"#
+        );
+        assert_eq!(
+            payload(refused("too_late", "no \"more\"", id, (1, 2))),
+            r#"{"id":"2","type":"error","requestId":9,"timestamp":1,"error":"no \"more\"","code":"too_late"}"#
         );
     }
 

@@ -121,7 +121,7 @@ impl State {
                 self.send_to_user(token, &to, message);
             }
             Command::Message(message) => self.pass_on(token, &message),
-            Command::Routed(message) => self.reject(token, &message.no_route(), 1),
+            Command::Routed(message) => self.route(token, &message),
             Command::Time { id } => self.query_time(token, id),
             Command::Stats { id } => self.query_stats(token, id),
             Command::Auth { token: secret, id } => self.authenticate(token, &secret, id),

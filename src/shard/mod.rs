@@ -5,7 +5,7 @@
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
 //! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `traffic`
-//! (numbers of a connection), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
+//! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
 mod acks;
@@ -25,6 +25,7 @@ mod presence;
 mod recall;
 mod receipts;
 mod requests;
+mod routing;
 mod sending;
 mod sessions;
 #[cfg(test)]
@@ -47,10 +48,10 @@ use foldhash::quality::SeedableRandomState;
 use slab::Slab;
 
 use crate::broker::{Broker, Effect, Origin, Sessions};
-use crate::config::Config;
+use crate::config::{Config, RouteTable};
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
-use crate::mesh::{AdminPort, LogPort, Port};
+use crate::mesh::{AdminPort, BridgePort, LogPort, Port};
 use crate::message::{LogMessage, ShardMessage};
 use crate::metrics::{Counter, Metrics, ShardMetrics};
 use crate::proto::http::HeadLimits;
@@ -114,6 +115,12 @@ impl<B: Backend> Shard<B> {
         Self { admin, ..self }
     }
 
+    /// Gives it the way to the bridge, without which there is no room for what is routed outside.
+    pub fn with_bridge(mut self, bridge: Option<BridgePort>) -> Self {
+        self.state.bridge = bridge;
+        self
+    }
+
     /// Turns until the server has shut down. An error is the backend's: the shard cannot go on.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.state.has_ended() {
@@ -128,6 +135,7 @@ impl<B: Backend> Shard<B> {
         if self.mesh.has_unsent()
             || self.state.log.as_ref().is_some_and(LogPort::has_unsent)
             || self.admin.as_ref().is_some_and(AdminPort::has_unsent)
+            || self.state.bridge.as_ref().is_some_and(BridgePort::has_unsent)
         {
             timeout = timeout.min(Duration::from_millis(1));
         }
@@ -151,7 +159,9 @@ impl<B: Backend> Shard<B> {
         self.state.advance_feeds();
         self.state.advance_keeping();
         self.state.advance_presence();
-        let owed = self.state.broker.waits_for_log() || self.state.is_keeping();
+        let owed = self.state.broker.waits_for_log()
+            || self.state.is_keeping()
+            || self.state.bridge.as_ref().is_some_and(BridgePort::has_unsent);
         let quiet = !owed && !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
         for (to, message) in self.state.outbox.drain(..) {
@@ -159,6 +169,9 @@ impl<B: Backend> Shard<B> {
         }
         self.mesh.flush();
         self.state.flush_log();
+        if let Some(bridge) = &mut self.state.bridge {
+            bridge.flush();
+        }
         self.flush_admin();
         self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();
@@ -231,6 +244,9 @@ struct State {
     outbox: Vec<(ShardId, ShardMessage)>,
     /// The way to the durable log, if there is one.
     log: Option<LogPort>,
+    routes: RouteTable,
+    /// The way to the bridge, if something is routed outside.
+    bridge: Option<BridgePort>,
     /// Reused: what the broker asked for in the last call.
     effects: Vec<Effect>,
     /// Reused: frames in the other encoding, see `sending`.
@@ -300,6 +316,8 @@ impl State {
             feeds: VecDeque::new(),
             outbox: Vec::new(),
             log,
+            routes: RouteTable::new(&config.routes),
+            bridge: None,
             effects: Vec::new(),
             twins: Vec::new(),
             expired: Vec::new(),
@@ -380,6 +398,7 @@ impl State {
     fn receive_message(&mut self, message: ShardMessage) {
         let message = match message {
             ShardMessage::Admin(request) => return self.serve_outside(*request),
+            ShardMessage::Bridge(answer) => return self.answer_routed(*answer),
             ShardMessage::Log(answer) if answer.topic().is_sessions() => {
                 return self.session_log_answered(answer);
             }

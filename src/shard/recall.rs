@@ -14,6 +14,9 @@ use crate::proto::{
     Answer, Encoding, ErrorCode, Family, HistoryQuery, Rejection, RequestId, protobuf,
 };
 
+/// For people, with `backlog_full`.
+pub(super) const UNREAD: &str = "too much waits for this connection; read it and ask again";
+
 impl State {
     pub(super) fn query(
         &mut self,
@@ -45,12 +48,9 @@ impl State {
         request_id: Option<&str>,
     ) {
         let id = request_id.and_then(RequestId::parse);
-        let limit = self.settings.config.limits.send_queue_size;
         let bytes: usize = page.frames.iter().map(Bytes::len).sum();
-        let Some(connection) = self.connection(token) else { return };
-        if !connection.queue.is_empty() && connection.queue.cost() + bytes > limit {
-            let message = "too much waits for this connection; read it and ask again";
-            self.refuse_query(token, Cow::Borrowed(message), id);
+        if !self.has_room_for(token, bytes) {
+            self.refuse_query(token, Cow::Borrowed(UNREAD), id);
             return;
         }
         self.next_message_id += 1;
@@ -59,6 +59,14 @@ impl State {
         let answer =
             Answer::HistoryPage { channel, position, frames, complete, more, id, envelope };
         self.reply(token, &answer);
+    }
+
+    /// Whether the client reads its answers, or has read all.
+    pub(super) fn has_room_for(&mut self, token: Token, bytes: usize) -> bool {
+        let limit = self.settings.config.limits.send_queue_size;
+        self.connection(token).is_none_or(|connection| {
+            connection.queue.is_empty() || connection.queue.cost() + bytes <= limit
+        })
     }
 
     /// What the history has for a subscriber, behind a notice of what it has not any more.
@@ -93,7 +101,7 @@ impl State {
         }
     }
 
-    fn refuse_query(
+    pub(super) fn refuse_query(
         &mut self,
         token: Token,
         message: Cow<'static, str>,

@@ -14,6 +14,10 @@ use crate::proto::{ErrorCode, Family, Rejection, RequestId};
 impl State {
     /// A client sends an event, or something in a chat: a publication that is the message itself.
     pub(super) fn pass_on(&mut self, token: Token, message: &TypedMessage<'_>) {
+        if let Some(target) = self.target_of(message) {
+            self.route_typed(token, target, message);
+            return;
+        }
         let Some(channel) = message.channel.clone().or_else(|| self.only_channel(token)) else {
             let text = "the message names no channel, and the connection is not in exactly one";
             self.refuse_message(token, message, None, (ErrorCode::NoTarget, text));
@@ -48,7 +52,7 @@ impl State {
     }
 
     /// The channel of a connection that has one only.
-    fn only_channel(&self, token: Token) -> Option<Cow<'static, str>> {
+    pub(super) fn only_channel(&self, token: Token) -> Option<Cow<'static, str>> {
         self.broker.only_topic(token).map(|topic| Cow::Owned(topic.to_string()))
     }
 

@@ -176,6 +176,22 @@ pub fn publish_ack(
     answer(id, number::ACK, &fields)
 }
 
+/// As [`taken`](crate::proto::reply::taken).
+pub fn taken(id: Option<RequestId<'_>>, message_id: Option<&str>) -> Bytes {
+    publish_ack(id, message_id, "", None)
+}
+
+/// As [`refused`](crate::proto::reply::refused).
+pub fn refused(
+    code: &str,
+    text: &str,
+    id: Option<RequestId<'_>>,
+    (now_unix_ms, message_id): (u64, u64),
+) -> Bytes {
+    let fields = [Field::Text(1, code), Field::Text(2, text), Field::Number(4, now_unix_ms)];
+    numbered(message_id, id, number::ERROR, &fields)
+}
+
 /// The answer to a `ping`. `timestamp` is JSON, as [`Command::Ping`](crate::proto::Command) has it.
 pub fn pong(id: Option<RequestId<'_>>, timestamp: Option<&str>) -> Bytes {
     let timestamp: i64 = timestamp.and_then(|text| text.parse().ok()).unwrap_or_default();

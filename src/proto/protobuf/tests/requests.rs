@@ -165,17 +165,14 @@ fn read(frame: &[u8]) -> Vec<Result<Asked, (ErrorCode, String)>> {
     let (mut requests, mut scratch) = (Requests::new(frame), Scratch::default());
     let mut read = Vec::new();
     while let Some(request) = requests.next(&mut scratch) {
-        let refused = |rejection: crate::proto::Rejection<'_>| {
-            (rejection.code, rejection.message.into_owned())
-        };
-        let request = match request {
+        read.push(match request {
             // As where nothing has a route.
-            Ok(Command::Routed(message)) => Err(message.no_route()),
-            request => request,
-        };
-        read.push(request.map(asked).map_err(refused));
+            Ok(Command::Routed(routed)) => Err((ErrorCode::NoRoute, routed.no_route().message)),
+            Ok(command) => Ok(asked(command)),
+            Err(rejection) => Err((rejection.code, rejection.message)),
+        });
     }
-    read
+    read.into_iter().map(|it| it.map_err(|(code, text)| (code, text.into_owned()))).collect()
 }
 
 fn read_one(envelope: &[u8]) -> Result<Asked, (ErrorCode, String)> {
@@ -316,8 +313,7 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             }
             Asked::Message { channel: Some(channel), json }
         }
-        // The strategy has none.
-        Body::Chat(_) => return Err(ErrorCode::NoRoute),
+        Body::Chat(_) => return Err(ErrorCode::NoRoute), // The strategy has none.
         Body::Query(Query { resource, .. }) if resource == "time" => Asked::Time { id },
         Body::Query(Query { resource, .. }) if resource == "stats" => Asked::Stats { id },
         Body::Query(Query { resource, .. }) if resource == "session" => Asked::Session { id },
