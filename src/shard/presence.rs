@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::State;
 use super::connection::Phase;
 use super::dispatch::BACKLOG_FULL;
+use super::recall::UNREAD;
 use crate::config::SlowConsumer;
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId};
@@ -158,7 +159,9 @@ impl State {
             None
         };
         if let Some((code, message)) = refused {
-            self.refuse_presence(token, (code, message), id, 1);
+            let message = Cow::Borrowed(message);
+            let refused = Rejection { family: Family::Type, code, message, channel: None, id };
+            self.reject(token, &refused, 1);
             return;
         }
         let request_id = id.map(|id| id.as_json().into());
@@ -166,9 +169,7 @@ impl State {
         let asked = self.broker.ask_presence(token, channel, query, request_id, &mut effects);
         self.apply(effects);
         if asked.is_err() {
-            // The server's want of room, not the client's mistake.
-            self.count(Counter::BacklogFull, 1);
-            self.refuse_presence(token, (ErrorCode::BacklogFull, BACKLOG_FULL), id, 0);
+            self.refuse_query(token, Cow::Borrowed(BACKLOG_FULL), id);
         }
     }
 
@@ -181,28 +182,12 @@ impl State {
         request_id: Option<&str>,
     ) {
         let id = request_id.and_then(RequestId::parse);
-        let limit = self.settings.config.limits.send_queue_size;
         let payload = presence.payload(channel);
-        let Some(connection) = self.connection(token) else { return };
-        if !connection.queue.is_empty() && connection.queue.cost() + payload.len() > limit {
-            let text = "too much waits for this connection; read it and ask again";
-            self.count(Counter::BacklogFull, 1);
-            self.refuse_presence(token, (ErrorCode::BacklogFull, text), id, 0);
-        } else {
+        if self.has_room_for(token, payload.len()) {
             self.respond(token, &payload, id);
+        } else {
+            self.refuse_query(token, Cow::Borrowed(UNREAD), id);
         }
-    }
-
-    fn refuse_presence(
-        &mut self,
-        token: Token,
-        (code, message): (ErrorCode, &'static str),
-        id: Option<RequestId<'_>>,
-        penalty: u32,
-    ) {
-        let message = Cow::Borrowed(message);
-        let refused = Rejection { family: Family::Type, code, message, channel: None, id };
-        self.reject(token, &refused, penalty);
     }
 }
 

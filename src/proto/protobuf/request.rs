@@ -246,10 +246,7 @@ impl<'a> Query<'a> {
 
     /// Else it may have a route.
     fn is_built_in(&self) -> bool {
-        matches!(
-            self.resource,
-            "time" | "stats" | "session" | "sessions" | "history" | "presence"
-        )
+        matches!(self.resource, "time" | "stats" | "session" | "sessions" | "history" | "presence")
     }
 
     /// As JSON; `None`: there are none.
