@@ -4,6 +4,7 @@ mod admin;
 mod bridge;
 mod log;
 mod presence;
+mod room;
 mod session;
 mod session_record;
 
@@ -18,6 +19,7 @@ pub use log::{
     MissingReason, Ticket,
 };
 pub use presence::{Arrival, Change, PresenceMessage};
+pub use room::{Asker, RoomMessage, RoomOutcome};
 pub use session::{
     EndRequest, Holder, RestoreRequest, SessionLine, SessionLines, SessionMessage, SessionState,
     SessionSubscription,
@@ -64,6 +66,8 @@ pub enum ShardMessage {
     Session(Box<SessionMessage>),
     /// Between a topic's home and the shards of those who are in it.
     Presence { topic: TopicName, message: Box<PresenceMessage> },
+    /// Between a room's home and the shards of those who are in it.
+    Room { topic: TopicName, message: Box<RoomMessage> },
     /// From the server API.
     Admin(Box<AdminRequest>),
     /// From the bridge.
@@ -81,6 +85,7 @@ impl ShardMessage {
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
             Self::Session(message) => SMALL + message.weight(),
+            Self::Room { message, .. } => SMALL + message.weight(),
             Self::Presence { message, .. } => SMALL + message.weight(),
             Self::Admin(request) => SMALL + request.weight(),
             Self::Bridge(answer) => SMALL + answer.weight(),
@@ -190,6 +195,8 @@ pub enum PublishOutcome {
     TableFull { limit: usize },
     /// The durable log has not kept it; nobody received it.
     NotStored,
+    /// It is a room, and the publisher is not in it, or is muted.
+    Barred,
 }
 
 impl PublishOutcome {

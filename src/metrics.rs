@@ -70,6 +70,8 @@ counters! {
     /// Publications written in protobuf as well: once for all subscribers of a shard, and for each reader
     /// of a history.
     Translated = "translated",
+    /// Connections that were taken out of a room.
+    RoomRemovals = "room_removals",
     /// Notices of who came and went, once for all subscribers.
     PresenceNotices = "presence_notices",
     /// Notices that a connection was too slow for.

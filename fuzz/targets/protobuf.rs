@@ -111,6 +111,9 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         }
         (Command::Message(_), Body::Chat(_)) => {}
         (Command::Presence { .. }, Body::Query(query)) => assert_eq!(query.resource, "presence"),
+        (Command::Room { .. }, Body::Chat(chat)) => assert_eq!(chat.r#type, 3),
+        (Command::Room { .. }, Body::Query(query)) => assert_eq!(query.resource, "room"),
+        (Command::Rooms { .. }, Body::Query(query)) => assert_eq!(query.resource, "rooms"),
         (Command::Routed(message), Body::Chat(_)) => assert_eq!(message.kind, "command"),
         (Command::Routed(message), Body::Query(query)) => {
             assert_eq!(message.resource.as_deref(), Some(&*query.resource));

@@ -76,6 +76,8 @@ impl ApiError {
             PublishOutcome::Accepted { offset } => Ok(offset),
             PublishOutcome::BacklogFull => Err(Self::backlog_full()),
             PublishOutcome::TableFull { limit } => Err(AdminRefusal::TableFull { limit }.into()),
+            // Whoever asks the server API is barred from nothing.
+            PublishOutcome::Barred => Err(Self::unexpected()),
             PublishOutcome::NotStored => {
                 Err(Self::unavailable("the durable log has not kept it; try again later"))
             }

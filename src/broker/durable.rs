@@ -144,6 +144,10 @@ impl Broker {
     ) {
         let hash = self.topics.hash(&topic);
         let found = self.topics.find(hash, &topic);
+        if self.is_barred(found, &publisher) {
+            self.respond(topic, publisher, PublishOutcome::Barred, effects);
+            return;
+        }
         let Some(key) = found.or_else(|| self.insert_topic(hash, &topic)) else {
             let limit = self.limits.topics_max;
             self.respond(topic, publisher, PublishOutcome::TableFull { limit }, effects);

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
 use crate::message::{
-    Begin, LogMessage, Page, PublishOutcome, Receipt, SessionMessage, SessionSubscription,
-    ShardMessage,
+    Begin, LogMessage, Page, PublishOutcome, Receipt, RoomOutcome, SessionMessage,
+    SessionSubscription, ShardMessage,
 };
-use crate::proto::{ErrorCode, Presence, PresenceNotice, Standing};
+use crate::proto::{ErrorCode, Presence, PresenceNotice, Removal, Standing};
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -81,6 +81,21 @@ pub enum Effect {
         topic: TopicName,
         presence: Presence,
         request_id: Option<Box<str>>,
+    },
+    /// Tell a client what became of its request of a room.
+    Room {
+        token: Token,
+        topic: TopicName,
+        outcome: RoomOutcome,
+        request_id: Option<Box<str>>,
+        /// Nobody asked: a session that was in the room has come back.
+        returns: bool,
+    },
+    /// A connection was in a room and is not any more: it is to be unsubscribed, and told.
+    Removed {
+        token: Token,
+        topic: TopicName,
+        removal: Removal,
     },
     /// Answer a query.
     Page {

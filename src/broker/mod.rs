@@ -16,7 +16,7 @@
 //! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `filling` (what waits to hear from it), `behind`, `chunks` (what is read from it), `recall`
 //! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `resume`
-//! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `sessions` (those without a
+//! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `rooms` (topics with members), `room` (what the home of one knows), `sessions` (those without a
 //! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
 //! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
 
@@ -41,6 +41,8 @@ mod publishing;
 mod recall;
 mod resume;
 mod retention;
+mod room;
+mod rooms;
 mod roster;
 mod session_log;
 mod sessions;
@@ -62,7 +64,7 @@ pub use sessions::{Ending, Sessions, SessionsTally};
 pub use topics::home_of;
 pub use users::JoinError;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::quality::SeedableRandomState;
@@ -93,6 +95,8 @@ use window::Terms;
 pub struct BrokerLimits {
     pub subscriptions_per_connection_max: u32,
     pub topics_max: usize,
+    /// Rooms at home in it.
+    pub rooms_max: usize,
     /// Bytes of publications that wait for their fan-out.
     pub backlog_bytes_max: usize,
     /// Bytes of publications in the answer to one query, if it has more than one.
@@ -170,6 +174,10 @@ pub struct Broker {
     chunks: Chunks,
     questions: Questions,
     tidings: Tidings,
+    /// Topics at home here that are rooms.
+    rooms: BTreeSet<TopicName>,
+    /// Rooms that connections here are in, by their slots, with their generations.
+    memberships: HashMap<u32, (u32, Vec<TopicName>), foldhash::fast::RandomState>,
 }
 
 const SPARE_FANOUTS_MAX: usize = 64;
@@ -208,6 +216,7 @@ impl Broker {
             shard,
             limits: BrokerLimits {
                 subscriptions_per_connection_max: config.limits.max_subscriptions,
+                rooms_max: config.limits.max_rooms,
                 topics_max: config.limits.max_topics,
                 backlog_bytes_max: config.limits.fanout_backlog,
                 page_bytes_max: config.limits.send_queue_size / 4,
@@ -247,6 +256,8 @@ impl Broker {
             chunks: Chunks::new(config.store.read_memory),
             questions: Questions::default(),
             tidings: Tidings::default(),
+            rooms: BTreeSet::new(),
+            memberships: HashMap::default(),
         }
     }
 
@@ -381,6 +392,7 @@ impl Broker {
 
     /// Ends a subscription, or the wait for it. `false`: there is none.
     pub fn unsubscribe(&mut self, token: Token, name: &str, effects: &mut Vec<Effect>) -> bool {
+        self.leave_room(token, name, effects);
         let Some(key) = self.topics.find(self.topics.hash(name), name) else { return false };
         let withdrawn = self.withdraw_resumed(key, token, effects);
         let topic = self.topics.topic_mut(key);
@@ -421,6 +433,7 @@ impl Broker {
     /// The connection is gone.
     pub fn leave(&mut self, token: Token, effects: &mut Vec<Effect>) {
         self.leave_user(token);
+        self.leave_rooms(token, effects);
         self.forget_resumption(token);
         self.acks.leave(token);
         for key in self.members.leave(token) {
@@ -464,6 +477,7 @@ impl Broker {
             }
             ShardMessage::Received { topic, upto } => self.note_received(&topic, upto, effects),
             ShardMessage::Log(answer) => self.log_answered(answer, frames, effects),
+            ShardMessage::Room { topic, message } => self.receive_room(topic, *message, effects),
             ShardMessage::Presence { topic, message } => {
                 self.receive_presence(topic, *message, effects);
             }

@@ -34,6 +34,7 @@ impl Broker {
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
         if home == self.shard {
             let outcome = match found {
+                Some(_) if self.is_barred(found, &publisher) => PublishOutcome::Barred,
                 Some(_) if self.giving_way => PublishOutcome::BacklogFull,
                 Some(key) if self.topics.topic(key).past.is_some() => {
                     self.keep(key, name, &publisher, data, frames, effects)
@@ -86,6 +87,7 @@ impl Broker {
             return;
         }
         let outcome = match found {
+            Some(_) if self.is_barred(found, &publisher) => PublishOutcome::Barred,
             Some(key) if self.topics.topic(key).past.is_some() => {
                 self.keep(key, &topic, &publisher, &body, frames, effects)
             }

@@ -98,7 +98,8 @@ impl Broker {
                     let unacked = &unacked[found];
                     (Some(unacked.position), unacked.acked.as_slice().into())
                 });
-                subscriptions.push(SessionSubscription { topic, position, acked });
+                let is_member = self.rooms_of(token).contains(&topic);
+                subscriptions.push(SessionSubscription { topic, position, acked, is_member });
             }
         }
         let refused = |entry: &&Entry| matches!(entry.outcome, Some(Err(_)));
@@ -117,7 +118,8 @@ impl Broker {
                 let recovery = Some(Recovery { outcome: Ok(()), count: 0 });
                 let topic = self.topics.topic(key).name.clone();
                 let (position, acked) = (standing.position, Box::default());
-                let subscription = SessionSubscription { topic, position, acked };
+                let is_member = false;
+                let subscription = SessionSubscription { topic, position, acked, is_member };
                 let outcome = Ok(Standing { recovery, ..standing });
                 standings.push(Resumed { subscription, outcome });
             }
@@ -149,7 +151,7 @@ impl Broker {
     fn resume_unacked(
         &mut self,
         token: Token,
-        SessionSubscription { topic, position, acked }: &SessionSubscription,
+        SessionSubscription { topic, position, acked, .. }: &SessionSubscription,
         start: Start,
     ) {
         let (Start::Recover { epoch, offset }, Some(kept)) = (start, *position) else { return };

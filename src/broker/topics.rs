@@ -11,6 +11,7 @@ use super::durable::Durable;
 use super::fanout::Fanout;
 use super::history::History;
 use super::presence::Attendance;
+use super::room::Room;
 use super::subscribers::Subscribers;
 use super::window::Terms;
 use crate::config::SlowConsumer;
@@ -95,6 +96,8 @@ pub struct Topic {
     pub past: Option<Box<Past>>,
     /// Only where it is known who is there.
     pub attendance: Option<Box<Attendance>>,
+    /// At home, if it is one.
+    pub room: Option<Box<Room>>,
 }
 
 impl Topic {
@@ -104,6 +107,7 @@ impl Topic {
         !durable.is_some_and(|durable| durable.is_busy())
             && !self.has_listeners()
             && self.interested.is_empty()
+            && self.room.is_none()
             && self.attendance.as_ref().is_none_or(|attendance| attendance.roster.is_empty())
             && self.fanout.is_none()
     }
@@ -229,6 +233,7 @@ impl Topics {
             fanout: None,
             past: None,
             attendance: None,
+            room: None,
         }) as u32);
         self.table.insert_unique(hash, key, |key| self.topics[key.0 as usize].hash);
         key

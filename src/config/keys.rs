@@ -60,7 +60,7 @@ use Field::{
 };
 
 /// In the order they are printed; the keys of one section stand together.
-pub static KEYS: [Key; 82] = [
+pub static KEYS: [Key; 87] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -228,6 +228,12 @@ pub static KEYS: [Key; 82] = [
         flag: None,
         help: "Deliveries to one connection that wait for its ack, at level acked; then it pauses",
         field: Count(|c| &mut c.limits.max_unacked, 1..=1_000_000),
+    },
+    Key {
+        path: "limits.max_rooms",
+        flag: None,
+        help: "Rooms, per shard",
+        field: Count(|c| &mut c.limits.max_rooms, 0..=10_000_000),
     },
     Key {
         path: "limits.max_checked_size",
@@ -411,6 +417,30 @@ pub static KEYS: [Key; 82] = [
         flag: None,
         help: "Subscribers are told at most once in this time",
         field: Time(|c| &mut c.channels.join_leave_interval, TIMEOUT),
+    },
+    Key {
+        path: "channels.rooms",
+        flag: None,
+        help: "Clients may make rooms of these channels and be in them",
+        field: Switch(|c| &mut c.channels.rooms),
+    },
+    Key {
+        path: "channels.auto_create",
+        flag: None,
+        help: "A room exists from the first one who joins it until the last one leaves",
+        field: Switch(|c| &mut c.channels.auto_create),
+    },
+    Key {
+        path: "channels.room_ttl",
+        flag: None,
+        help: "A room that has been empty for so long gives its place to a new one if there must be one",
+        field: Time(|c| &mut c.channels.room_ttl, RETENTION),
+    },
+    Key {
+        path: "channels.kick_closes",
+        flag: None,
+        help: "Who is kicked out of a room is disconnected with 4003",
+        field: Switch(|c| &mut c.channels.kick_closes),
     },
     Key {
         path: "channels.schema",

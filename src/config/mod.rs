@@ -124,6 +124,8 @@ pub struct Limits {
     /// Publications of acked channels that one connection was sent and has not acknowledged; with so many
     /// of them delivery to it pauses. Each takes 40 bytes at most. Default 1,000.
     pub max_unacked: usize,
+    /// Rooms, per shard. Default 10,000.
+    pub max_rooms: usize,
     /// Bytes of data that a schema is asked about, on the event loop; more is refused where there is one.
     /// Default 16 KiB.
     pub max_checked_size: usize,
@@ -213,6 +215,15 @@ pub struct ChannelOptions {
     pub join_leave: bool,
     /// They are told of each channel at most once in this time. Default 100 ms.
     pub join_leave_interval: Duration,
+    /// Clients may make rooms of these channels and be in them. Default on.
+    pub rooms: bool,
+    /// A room exists from the first one who joins it until the last one leaves. Default off.
+    pub auto_create: bool,
+    /// A room that was made and has been empty for so long gives its place to another one when there are
+    /// as many as `limits.max_rooms`. Default 1 h.
+    pub room_ttl: Duration,
+    /// Who is kicked out of a room is disconnected (4003). Default off.
+    pub kick_closes: bool,
     /// What the data of clients must obey. `None` (written empty): nothing, the default.
     pub schema: Option<SchemaSource>,
 }
@@ -463,6 +474,7 @@ impl Default for Limits {
             mesh_backlog: 64 << 20,
             history_memory: 256 << 20,
             max_unacked: 1000,
+            max_rooms: 10_000,
             max_checked_size: 16 << 10,
         }
     }
@@ -489,6 +501,10 @@ impl Default for ChannelOptions {
             presence: false,
             join_leave: false,
             join_leave_interval: Duration::from_millis(100),
+            rooms: true,
+            auto_create: false,
+            room_ttl: Duration::from_hours(1),
+            kick_closes: false,
             schema: None,
         }
     }

@@ -130,6 +130,8 @@ pub struct SessionSubscription {
     /// Of an acked topic: what is acknowledged behind that. First and last offsets, both included, in
     /// order.
     pub acked: Box<[(u64, u64)]>,
+    /// It is a room that it was in.
+    pub is_member: bool,
 }
 
 impl SessionState {

@@ -11,7 +11,7 @@
 //! 58 u8   length of its user, 0: nobody's; the user
 //!    u32  subscriptions; of each:
 //!         u8 length of the channel, the channel
-//!         u8 0: without position; 1: u64 epoch, u64 offset
+//!         u8 0: without position; 1: u64 epoch, u64 offset; 128 more: a room that it was in
 //!         u32 ranges of what is acknowledged behind that; of each: u64 first, u64 last
 //! ```
 
@@ -22,6 +22,9 @@ use crate::ids::{Epoch, Position, TopicName, UserName, check_topic_name};
 
 /// The form of records that this program writes, and the only one it reads.
 const VERSION: u8 = 1;
+
+/// Of a subscription: it is a room that the session was in.
+const MEMBER: u8 = 128;
 
 const ENDED: u8 = 0;
 const CONNECTED: u8 = 1;
@@ -72,9 +75,9 @@ impl SessionRecord {
             proofs.iter().for_each(|proof| out.extend(proof.to_le_bytes()));
             put_text(&mut out, state.user.as_deref().unwrap_or_default());
             out.extend((state.subscriptions.len() as u32).to_le_bytes());
-            for SessionSubscription { topic, position, acked } in &state.subscriptions {
+            for SessionSubscription { topic, position, acked, is_member } in &state.subscriptions {
                 put_text(&mut out, topic);
-                out.push(u8::from(position.is_some()));
+                out.push(u8::from(position.is_some()) | if *is_member { MEMBER } else { 0 });
                 if let Some(Position { epoch, offset }) = position {
                     out.extend(epoch.0.to_le_bytes());
                     out.extend(offset.to_le_bytes());
@@ -140,7 +143,8 @@ impl<'a> Rest<'a> {
     fn subscription(&mut self) -> Option<SessionSubscription> {
         let topic = self.text().filter(|topic| check_topic_name(topic).is_ok())?;
         let topic = TopicName::new(topic);
-        let position = match self.u8()? {
+        let flags = self.u8()?;
+        let position = match flags & !MEMBER {
             0 => None,
             1 => Some(Position { epoch: Epoch(self.u64()?), offset: self.u64()? }),
             _ => return None,
@@ -155,7 +159,12 @@ impl<'a> Rest<'a> {
             }
             acked.push((first, last));
         }
-        Some(SessionSubscription { topic, position, acked: acked.into() })
+        Some(SessionSubscription {
+            topic,
+            position,
+            acked: acked.into(),
+            is_member: flags & MEMBER != 0,
+        })
     }
 
     fn text(&mut self) -> Option<&'a str> {
@@ -197,18 +206,22 @@ mod tests {
     fn subscriptions() -> impl Strategy<Value = SessionSubscription> {
         let position = proptest::option::of((any::<u64>(), 0..1000u64));
         let steps = proptest::collection::vec((1..9u64, 0..9u64), 0..5);
-        ("[a-z:é]{1,40}", position, steps).prop_map(|(topic, position, steps)| {
-            let position = position.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset });
-            let mut last = position.map_or(0, |position| position.offset);
-            let range = |(gap, length): (u64, u64)| {
-                let first = last + gap;
-                last = first + length;
-                (first, last)
-            };
-            let acked: Vec<_> = steps.into_iter().map(range).collect();
-            let acked = if position.is_some() { acked } else { Vec::new() };
-            SessionSubscription { topic: TopicName::new(&topic), position, acked: acked.into() }
-        })
+        ("[a-z:é]{1,40}", position, steps, any::<bool>()).prop_map(
+            |(topic, position, steps, is_member)| {
+                let position =
+                    position.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset });
+                let mut last = position.map_or(0, |position| position.offset);
+                let range = |(gap, length): (u64, u64)| {
+                    let first = last + gap;
+                    last = first + length;
+                    (first, last)
+                };
+                let acked: Vec<_> = steps.into_iter().map(range).collect();
+                let acked = if position.is_some() { acked } else { Vec::new() };
+                let (topic, acked) = (TopicName::new(&topic), acked.into());
+                SessionSubscription { topic, position, acked, is_member }
+            },
+        )
     }
 
     fn records() -> impl Strategy<Value = SessionRecord> {

@@ -23,6 +23,11 @@ pub enum Answer<'a> {
         channel: &'a str,
         id: Option<RequestId<'a>>,
     },
+    /// Somebody was in a room and is not any more.
+    Removed {
+        channel: &'a str,
+        reason: &'static str,
+    },
     Gap {
         channel: &'a str,
         from: u64,
@@ -116,6 +121,7 @@ impl Answer<'_> {
             Self::UnsubscriptionConfirm { channel, id } => {
                 written!(encoding, unsubscription_confirm(channel, id))
             }
+            Self::Removed { channel, reason } => written!(encoding, removed(channel, reason)),
             Self::Gap { channel, from, to } => written!(encoding, gap(channel, from, to)),
             Self::QueueGap { namespace } => written!(encoding, queue_gap(namespace)),
             Self::Response { payload, id, envelope } => {

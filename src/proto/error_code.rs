@@ -39,6 +39,13 @@ pub enum ErrorCode {
     MessageTooLarge,
     /// No session has this pair of ids, or none any more.
     SessionNotFound,
+    RoomExists,
+    RoomNotFound,
+    RoomFull,
+    /// The connection is in the room.
+    AlreadyMember,
+    /// It is for somebody else to do.
+    Forbidden,
 }
 
 impl ErrorCode {
@@ -64,6 +71,11 @@ impl ErrorCode {
             Self::SchemaViolation => "schema_violation",
             Self::MessageTooLarge => "message_too_large",
             Self::SessionNotFound => "session_not_found",
+            Self::RoomExists => "room_exists",
+            Self::RoomNotFound => "room_not_found",
+            Self::RoomFull => "room_full",
+            Self::AlreadyMember => "already_member",
+            Self::Forbidden => "forbidden",
         }
     }
 }

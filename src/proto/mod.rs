@@ -21,6 +21,7 @@ pub mod protobuf;
 pub mod protocol_error;
 pub mod recall;
 pub mod reply;
+pub mod room;
 pub mod routed;
 pub mod typed;
 
@@ -39,3 +40,4 @@ pub use protocol_error::ProtocolError;
 pub use recall::{
     Claim, ClaimedPlace, HistoryQuery, Recovery, Restored, Since, Standing, Start, Unavailable,
 };
+pub use room::{Removal, RoomAction, RoomPlan, RoomRefusal, RoomView};

@@ -38,6 +38,11 @@ pub fn unsubscription_confirm(channel: &str, id: Option<RequestId<'_>>) -> Bytes
     confirm("unsubscription_confirm", channel, "", id)
 }
 
+/// Tells a connection that it is not in a room, nor subscribed to it, any more.
+pub fn removed(channel: &str, reason: &'static str) -> Bytes {
+    confirm("unsubscription_confirm", channel, &format!(r#","reason":"{reason}""#), None)
+}
+
 /// `fields` is JSON: more members, each behind a comma.
 fn confirm(kind: &str, channel: &str, fields: &str, id: Option<RequestId<'_>>) -> Bytes {
     let [id_name, id] = optional(r#","requestId":"#, id.map(RequestId::as_json));

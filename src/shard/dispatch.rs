@@ -21,6 +21,10 @@ pub(super) const BACKLOG_FULL: &str = "too much waits for delivery; try again la
 /// For people, with `unavailable`. The log has counted it.
 const NOT_STORED: &str = "the durable log has not kept it; try again later";
 
+/// For people, with `forbidden`.
+const BARRED: &str =
+    "the channel is a room: only its members may publish there, if they are not muted";
+
 /// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
 /// default limit is closed.
 const SUBSCRIPTION_PENALTY: u32 = 10;
@@ -134,6 +138,8 @@ impl State {
             Command::Presence { channel, query, id } => {
                 self.query_presence(token, &channel, query, id);
             }
+            Command::Room { room, action, id } => self.ask_room(token, room, action, id),
+            Command::Rooms { id } => self.query_rooms(token, id),
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ack { received, id } => self.acknowledge(token, received, id),
             Command::Ping { id: None, timestamp: None }
@@ -289,7 +295,11 @@ impl State {
                     let (channel, standing, subscription_id) = (&topic, &standing, number);
                     let answer =
                         Answer::SubscriptionConfirm { channel, standing, subscription_id, id };
-                    self.reply(token, &answer);
+                    let entered = self.entered_room(token, &topic);
+                    // Who has joined need not be told of a subscription, but for its place in a history.
+                    if !entered || told {
+                        self.reply(token, &answer);
+                    }
                     self.note_session(token);
                 }
                 Effect::Resumed { token, subscriptions } => self.resumed(token, &subscriptions),
@@ -311,6 +321,10 @@ impl State {
                     let reason = Counter::LogUnreadable.name();
                     self.fail(token, CloseCode::Error, reason, "the durable log cannot be read");
                 }
+                Effect::Room { token, topic, outcome, request_id, returns } => {
+                    self.answer_room(token, topic, outcome, (request_id, returns));
+                }
+                Effect::Removed { token, topic, removal } => self.removed(token, &topic, removal),
                 Effect::News { topic, interested, notice } => {
                     self.tell_news(&topic, interested, &notice);
                 }
@@ -355,6 +369,7 @@ impl State {
                 (ErrorCode::BacklogFull, Cow::Borrowed(BACKLOG_FULL))
             }
             PublishOutcome::NotStored => (ErrorCode::Unavailable, Cow::Borrowed(NOT_STORED)),
+            PublishOutcome::Barred => (ErrorCode::Forbidden, Cow::Borrowed(BARRED)),
             PublishOutcome::TableFull { limit } => {
                 self.count(Counter::SubscriptionLimit, 1);
                 (ErrorCode::Unavailable, table_full(limit))

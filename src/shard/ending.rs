@@ -241,6 +241,7 @@ impl State {
         self.broker.leave(token, &mut effects);
         self.apply(effects);
         self.left_outside(token);
+        self.forget_entering(token);
     }
 
     fn drop_publications(&mut self, token: Token) {

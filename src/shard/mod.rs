@@ -4,7 +4,7 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `traffic`
+//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `rooms`, `traffic`
 //! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
@@ -25,6 +25,7 @@ mod presence;
 mod recall;
 mod receipts;
 mod requests;
+mod rooms;
 mod routing;
 mod sending;
 mod sessions;
@@ -271,6 +272,8 @@ struct State {
     shutdown: ending::Shutdown,
     outside: outside::Outside,
     notices: presence::Notices,
+    /// As many as have asked for that.
+    entering: Vec<rooms::Entering>,
     peer_log: PeerLog,
 }
 
@@ -332,6 +335,7 @@ impl State {
             shutdown: ending::Shutdown::default(),
             outside: outside::Outside::default(),
             notices: presence::Notices::default(),
+            entering: Vec::new(),
             peer_log: PeerLog::new(id),
             settings,
         }

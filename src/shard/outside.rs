@@ -106,7 +106,9 @@ impl State {
         match outcome {
             PublishOutcome::BacklogFull => self.count(Counter::BacklogFull, 1),
             PublishOutcome::TableFull { .. } => self.count(Counter::SubscriptionLimit, 1),
-            PublishOutcome::Accepted { .. } | PublishOutcome::NotStored => {}
+            PublishOutcome::Accepted { .. }
+            | PublishOutcome::NotStored
+            | PublishOutcome::Barred => {}
         }
         self.answer_outside(ticket, AdminAnswer::Published(outcome));
     }

@@ -145,6 +145,11 @@ impl State {
         let id = restoring.request_id.as_deref().and_then(RequestId::parse);
         self.tell_restored(token, subscriptions, id);
         self.note_session(token);
+        for Resumed { subscription, outcome } in subscriptions {
+            if subscription.is_member && outcome.is_ok() {
+                self.return_to_room(token, &subscription.topic);
+            }
+        }
     }
 
     /// The connection ends: its session goes home. Before it leaves the broker.

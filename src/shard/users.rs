@@ -275,6 +275,8 @@ impl State {
             | Command::Sessions { id }
             | Command::EndSession { id, .. }
             | Command::History { id, .. }
+            | Command::Room { id, .. }
+            | Command::Rooms { id }
             | Command::Presence { id, .. }
             | Command::Ack { id, .. }
             | Command::Session { id } => (Family::Type, None, *id),

@@ -248,7 +248,8 @@ pub struct Confirmation {
     pub recovered_count: u64,
     #[prost(bool, tag = "6")]
     pub unsubscribed: bool,
-    /// Why `recovered` is false (the code is position_unavailable): epoch, trimmed, future, limit or no_history.
+    /// Why `recovered` is false (the code is position_unavailable): epoch, trimmed, future, limit or no_history; or
+    /// why it is `unsubscribed` unasked: kicked, room_deleted or room_lost.
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
     /// In SessionRestored: there is no subscription, because of this error.

@@ -16,6 +16,7 @@ use stentor::proto::routed::RoutedMessage;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
     Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
+    RoomAction, RoomPlan,
     Since, Start, Subscription,
 };
 
@@ -207,6 +208,59 @@ impl<'a> Message<'a> {
         })))
     }
 
+    /// The action of a command, if it is one of rooms and looks like one.
+    fn room_action(&self) -> Option<String> {
+        let payload = self.object("payload", &["action"]).ok()??;
+        let action = payload.field("action").and_then(string)?;
+        let known = ["create_room", "delete_room", "join", "leave", "mute", "unmute", "kick"];
+        known.contains(&&*action).then_some(action)
+    }
+
+    fn of_room(&self, id: Option<RequestId<'a>>, action: &str) -> Result<Command<'a>, ErrorCode> {
+        let invalid = ErrorCode::InvalidMessage;
+        let payload = self.object("payload", &["parameters", "target"])?.ok_or(invalid)?;
+        let names = ["room", "name", "maxUsers", "metadata", "target", "user"];
+        let parameters = payload.object("parameters", &names)?;
+        let field = |name| parameters.as_ref().and_then(|parameters| parameters.field(name));
+        let of_metadata = match (self.field("channel"), self.object("metadata", &["channel"])) {
+            (None, metadata) => metadata?.and_then(|it| it.field("channel")),
+            (Some(_), _) => None,
+        };
+        let aims = ["mute", "unmute", "kick"].contains(&action);
+        let target = payload.field("target");
+        let room = field("room").or(self.field("channel")).or(of_metadata);
+        let room = room.or(if aims { None } else { target }).map(named).transpose()?;
+        let aim = || {
+            let target = field("target").or(field("user")).or(target).ok_or(invalid)?;
+            UserName::parse(&string(target).ok_or(invalid)?).ok_or(invalid)
+        };
+        let action = match action {
+            "join" => RoomAction::Join,
+            "leave" => RoomAction::Leave,
+            "delete_room" => RoomAction::Delete,
+            "kick" => RoomAction::Kick { target: aim()? },
+            "mute" => RoomAction::Mute { target: aim()?, muted: true },
+            "unmute" => RoomAction::Mute { target: aim()?, muted: false },
+            _ => {
+                let name = field("name").map(|name| string(name).ok_or(invalid)).transpose()?;
+                let users_max = field("maxUsers").map(whole).transpose()?;
+                let metadata = field("metadata");
+                if name.as_ref().is_some_and(|name| !(1..=255).contains(&name.len()))
+                    || users_max.is_some_and(|max| !(1..=1_000_000).contains(&max))
+                    || metadata.is_some_and(|it| members(it).is_none() || it.len() > 4096)
+                {
+                    return Err(invalid);
+                }
+                RoomAction::Create(RoomPlan {
+                    name: name.map(Into::into),
+                    users_max: users_max.map(|max| max as u32),
+                    metadata: metadata.map(Into::into),
+                })
+            }
+        };
+        Ok(Command::Room { room, action, id })
+    }
+
     fn answer(&self) -> Answer<'a> {
         self.command().map_err(|code| Rejection {
             family: match (self.field("action"), self.field("type")) {
@@ -278,6 +332,13 @@ impl<'a> Message<'a> {
             }),
             "pong" => Ok(Command::Pong),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
+            "command" => {
+                let id = self.id()?;
+                match self.room_action() {
+                    Some(action) => self.of_room(id, &action),
+                    None => self.routed("command".to_owned(), id, None),
+                }
+            }
             "event" => {
                 let id = self.id()?;
                 let payload = self.object("payload", &["event", "data"])?.ok_or(invalid)?;
@@ -315,6 +376,13 @@ impl<'a> Message<'a> {
                 let resource = payload.field("resource").and_then(string).ok_or(invalid)?;
                 match &resource[..] {
                     "history" => {}
+                    "rooms" => return Ok(Command::Rooms { id }),
+                    "room" => {
+                        let parameters = payload.object("parameters", &["room"])?;
+                        let room = parameters.as_ref().and_then(|it| it.field("room"));
+                        let room = room.map(named).transpose()?;
+                        return Ok(Command::Room { room, action: RoomAction::Describe, id });
+                    }
                     "presence" => {
                         let names = ["channel", "limit", "after"];
                         let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;

@@ -295,8 +295,11 @@ impl World {
                 }
                 Effect::Subscribed { .. } => {}
                 Effect::Page { .. } | Effect::Presence { .. } => panic!("nobody asks"),
-                Effect::News { .. } | Effect::Notice { .. } => {
-                    panic!("nobody is told who is there: {effect:?}")
+                Effect::News { .. }
+                | Effect::Notice { .. }
+                | Effect::Room { .. }
+                | Effect::Removed { .. } => {
+                    panic!("nobody asked for that: {effect:?}")
                 }
             }
         }

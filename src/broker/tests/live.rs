@@ -311,6 +311,8 @@ impl World {
                 | Effect::Page { .. }
                 | Effect::Presence { .. }
                 | Effect::Notice { .. }
+                | Effect::Room { .. }
+                | Effect::Removed { .. }
                 | Effect::Unreadable { .. } => {
                     panic!("nobody asked for that: {effect:?}")
                 }

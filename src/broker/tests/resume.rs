@@ -132,13 +132,18 @@ fn at(topic: &str, position: Position) -> (SessionSubscription, Start) {
         topic: TopicName::new(topic),
         position: Some(position),
         acked: Box::default(),
+        is_member: false,
     };
     (subscription, Start::Recover { epoch: Some(epoch), offset })
 }
 
 fn live(topic: &str) -> (SessionSubscription, Start) {
-    let subscription =
-        SessionSubscription { topic: TopicName::new(topic), position: None, acked: Box::default() };
+    let subscription = SessionSubscription {
+        topic: TopicName::new(topic),
+        position: None,
+        acked: Box::default(),
+        is_member: false,
+    };
     (subscription, Start::Recover { epoch: None, offset: 0 })
 }
 

@@ -40,6 +40,7 @@ fn every_key_is_read_from_a_file() {
         history_memory = "14MiB"
         max_unacked = 26
         max_checked_size = "27KiB"
+        max_rooms = 30
         [heartbeat]
         interval = "500ms"
         [auth]
@@ -73,6 +74,10 @@ fn every_key_is_read_from_a_file() {
         presence = true
         join_leave = true
         join_leave_interval = "29ms"
+        rooms = false
+        auto_create = true
+        room_ttl = "31s"
+        kick_closes = true
         schema = "envelope"
         [namespaces.chat]
         level = "live"
@@ -131,6 +136,10 @@ fn every_key_is_read_from_a_file() {
         presence: true,
         join_leave: true,
         join_leave_interval: Duration::from_millis(29),
+        rooms: false,
+        auto_create: true,
+        room_ttl: Duration::from_secs(31),
+        kick_closes: true,
         schema: Some(SchemaSource::Envelope),
     };
     let namespace = |name: &str, level, slow_consumer| Namespace {
@@ -172,6 +181,7 @@ fn every_key_is_read_from_a_file() {
                 history_memory: 14 << 20,
                 max_unacked: 26,
                 max_checked_size: 27 << 10,
+                max_rooms: 30,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
             auth: Auth {

@@ -180,6 +180,7 @@ impl<'a> Fields<'a> {
             "text" => self.chat(self.id()?, "text"),
             "image" => self.chat(self.id()?, "image"),
             "file" => self.chat(self.id()?, "file"),
+            "command" => self.command_of_type(type_, self.id()?),
             "ack" => Ok(Command::Ack { id: self.id()?, received: self.received()? }),
             // These cannot have a route.
             unknown if !(1..=TYPE_NAME_BYTES_MAX).contains(&unknown.len()) => {

@@ -5,6 +5,7 @@
 mod ack;
 mod fields;
 mod recall;
+mod room;
 mod session;
 mod typed;
 mod users;
@@ -18,12 +19,14 @@ use crate::ids::{ConnectionId, SessionId, UserName};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{Refused, displayed_name, invalid};
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
+pub(in crate::proto) use crate::proto::command::room::room;
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
 pub(in crate::proto) use crate::proto::command::users::addressee;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::presence::PresenceQuery;
 use crate::proto::recall::{Claim, HistoryQuery, Start};
+use crate::proto::room::RoomAction;
 use crate::proto::routed::RoutedMessage;
 use crate::proto::typed::TypedMessage;
 
@@ -88,6 +91,17 @@ pub enum Command<'a> {
     Presence {
         channel: Cow<'a, str>,
         query: PresenceQuery,
+        id: Option<RequestId<'a>>,
+    },
+    /// Of a room.
+    Room {
+        /// `None`: the only one that the connection is in.
+        room: Option<Cow<'a, str>>,
+        action: RoomAction,
+        id: Option<RequestId<'a>>,
+    },
+    /// A query for the rooms of the connection.
+    Rooms {
         id: Option<RequestId<'a>>,
     },
     /// A query for the time of the server.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::ids::Epoch;
 use crate::proto::command::fields::{Fields, Refused, channel, decode, invalid};
+use crate::proto::command::room::room;
 use crate::proto::command::{Command, RequestId};
 use crate::proto::json::Scanner;
 use crate::proto::presence::PresenceQuery;
@@ -43,6 +44,8 @@ impl<'a> Fields<'a> {
         match &*resource {
             "history" => history(parameters, id),
             "presence" => presence(parameters, id),
+            "room" => room(parameters, id),
+            "rooms" => Ok(Command::Rooms { id }),
             "time" => Ok(Command::Time { id }),
             "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),

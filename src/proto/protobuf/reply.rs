@@ -101,6 +101,12 @@ pub fn unsubscription_confirm(channel: &str, id: Option<RequestId<'_>>) -> Bytes
     answer(id, number::CONFIRMATION, &[Field::Text(1, channel), Field::flag(6, true)])
 }
 
+/// As [`removed`](crate::proto::reply::removed).
+pub fn removed(channel: &str, reason: &str) -> Bytes {
+    let fields = [Field::Text(1, channel), Field::flag(6, true), Field::Text(7, reason)];
+    answer(None, number::CONFIRMATION, &fields)
+}
+
 /// As [`gap`](crate::proto::reply::gap).
 pub fn gap(channel: &str, from: u64, to: u64) -> Bytes {
     let reason = Field::Text(4, GAP_REASON);

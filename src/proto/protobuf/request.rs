@@ -7,7 +7,8 @@ use std::mem;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, history, invalid, next_command, presence, sorted_claims,
+    RequestId, Subscription, addressee, history, invalid, next_command, presence, room,
+    sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
@@ -240,13 +241,18 @@ impl<'a> Query<'a> {
             "session" => Ok(Command::Session { id }),
             "sessions" => Ok(Command::Sessions { id }),
             "presence" => presence(self.parameters()?, id),
+            "room" => room(self.parameters()?, id),
+            "rooms" => Ok(Command::Rooms { id }),
             _ => history(self.parameters()?, id),
         }
     }
 
     /// Else it may have a route.
     fn is_built_in(&self) -> bool {
-        matches!(self.resource, "time" | "stats" | "session" | "sessions" | "history" | "presence")
+        matches!(
+            self.resource,
+            "time" | "stats" | "session" | "sessions" | "history" | "presence" | "room" | "rooms"
+        )
     }
 
     /// As JSON; `None`: there are none.

@@ -402,8 +402,12 @@ impl World {
                 }
                 Effect::Handed { .. } => panic!("nobody has an inbox: {effect:?}"),
                 Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
-                Effect::News { .. } | Effect::Notice { .. } | Effect::Presence { .. } => {
-                    panic!("nobody is told who is there: {effect:?}")
+                Effect::News { .. }
+                | Effect::Notice { .. }
+                | Effect::Presence { .. }
+                | Effect::Room { .. }
+                | Effect::Removed { .. } => {
+                    panic!("nobody asked for that: {effect:?}")
                 }
                 Effect::Log(_) | Effect::Unreadable { .. } => {
                     panic!("nothing is durable here: {effect:?}")

@@ -13,7 +13,8 @@ use crate::proto::json::{self, RawString};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
 use crate::proto::{
-    Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, Since, Start, Subscription,
+    Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, RoomAction, Since, Start,
+    Subscription,
 };
 
 /// A request in words of its own.
@@ -43,6 +44,14 @@ enum Asked {
     Presence {
         channel: String,
         query: PresenceQuery,
+        id: Option<String>,
+    },
+    Room {
+        room: Option<String>,
+        action: RoomAction,
+        id: Option<String>,
+    },
+    Rooms {
         id: Option<String>,
     },
     Ping {
@@ -118,6 +127,10 @@ fn asked(command: Command<'_>) -> Asked {
             let channel = channel.into_owned();
             Asked::Presence { channel, query, id: id(request) }
         }
+        Command::Room { room, action, id: request } => {
+            Asked::Room { room: room.map(|room| room.into_owned()), action, id: id(request) }
+        }
+        Command::Rooms { id: request } => Asked::Rooms { id: id(request) },
         Command::Session { id: request } => Asked::Session { id: id(request) },
         Command::Sessions { id: request } => Asked::Sessions { id: id(request) },
         Command::EndSession { session, id: request } => {
@@ -277,6 +290,7 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 _ => return Err(ErrorCode::InvalidJson),
             }
         }
+        Body::Query(Query { resource, .. }) if resource == "rooms" => Asked::Rooms { id },
         Body::Query(Query { resource, parameters }) if resource == "presence" => {
             match &parameters[..] {
                 br#" {"channel":"a:b"} "# => Asked::Presence {
@@ -410,7 +424,7 @@ fn body() -> BoxedStrategy<Body> {
     let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
-    let resources = vec!["history", "presence", "session", "sessions", "time", "stats"];
+    let resources = vec!["history", "presence", "rooms", "session", "sessions", "time", "stats"];
     let resources = prop::sample::select(resources).prop_map(ToOwned::to_owned);
     let resource = prop_oneof![3 => resources, 1 => name()];
     let query = (resource, parameters);

@@ -1,0 +1,351 @@
+//! Rooms on the real binary: made, joined, left, moderated and deleted, on one shard and across two, in both
+//! encodings, by users and by connections without one.
+
+#[rustfmt::skip]
+#[path = "support/envelope.rs"]
+#[allow(clippy::all, dead_code)]
+mod envelope;
+mod support;
+
+use std::fs;
+
+use prost::Message;
+use serde_json::{Value, json};
+use support::*;
+use tempfile::TempDir;
+
+use envelope::envelope::Body;
+use envelope::{ChatMessage, CommandPayload, Envelope, chat_message};
+
+const CONFIGURATION: &str = r#"
+[server]
+shards = 2
+
+[limits]
+max_errors = 1000
+max_rooms = 20
+
+[channels]
+room_ttl = "1s"
+
+[namespaces.auto]
+auto_create = true
+
+[namespaces.strict]
+kick_closes = true
+
+[namespaces.kept]
+level = "history"
+
+[namespaces.none]
+rooms = false
+"#;
+
+struct Place {
+    server: Server,
+    #[allow(dead_code, reason = "the server reads it")]
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name| folder.path().join(name);
+        let keys = ["ann", "bob", "eve"].map(|name| format!("{name} {}\n", token(name)));
+        fs::write(path("stentor.toml"), CONFIGURATION).expect("it is ours");
+        fs::write(path("keys"), keys.concat()).expect("it is ours");
+        let text = |name| path(name).to_str().expect("text").to_owned();
+        let (config, keys) = (text("stentor.toml"), text("keys"));
+        let server = Server::start(&["--config", &config, "--auth-keys", &keys]);
+        Self { server, folder }
+    }
+
+    /// A connection of that user; empty: of nobody.
+    fn client(&self, user: &str) -> Client {
+        let (mut peer, pair) = open_session(&self.server);
+        if !user.is_empty() {
+            let payload = json!({"token": token(user)});
+            peer.send_text(&json!({"type": "auth", "payload": payload}).to_string());
+            assert_eq!(peer.json()["payload"]["userId"], user);
+        }
+        Client { peer, pair, last: 0 }
+    }
+}
+
+fn token(user: &str) -> String {
+    format!("{user}-0123456789abcdef")
+}
+
+struct Client {
+    peer: Peer,
+    pair: Pair,
+    last: u64,
+}
+
+impl Client {
+    /// The answer to a command of rooms: its payload, or its code.
+    #[track_caller]
+    fn command(&mut self, action: &str, parameters: Value) -> Result<Value, String> {
+        let payload = json!({"action": action, "parameters": parameters});
+        self.ask(json!({"type": "command", "payload": payload}))
+    }
+
+    #[track_caller]
+    fn query(&mut self, resource: &str, parameters: Value) -> Result<Value, String> {
+        let payload = json!({"resource": resource, "parameters": parameters});
+        self.ask(json!({"type": "query", "payload": payload}))
+    }
+
+    #[track_caller]
+    fn ask(&mut self, mut message: Value) -> Result<Value, String> {
+        self.last += 1;
+        message["id"] = json!(self.last);
+        self.peer.send_text(&message.to_string());
+        let answer = loop {
+            let answer = self.peer.json();
+            if answer["requestId"] == self.last {
+                break answer;
+            }
+        };
+        match answer["type"].as_str() {
+            Some("response") => Ok(answer["payload"].clone()),
+            _ => Err(answer["code"].as_str().expect("a code").to_owned()),
+        }
+    }
+
+    #[track_caller]
+    fn publish(&mut self, room: &str, data: &str) -> Value {
+        let message =
+            format!(r#"{{"action":"publish","id":"p","channel":"{room}","data":{data}}}"#);
+        self.peer.send_text(&message);
+        self.skip_to(|message| message["requestId"] == "p" || message["data"]["requestId"] == "p")
+    }
+
+    #[track_caller]
+    fn skip_to(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let message = self.peer.json();
+            if wanted(&message) {
+                return message;
+            }
+        }
+    }
+}
+
+fn error(code: &str) -> Result<Value, String> {
+    Err(code.to_owned())
+}
+
+#[test]
+fn a_room_is_made_joined_and_left() {
+    let place = Place::new();
+    let [mut ann, mut bob, mut nobody] = ["ann", "bob", ""].map(|user| place.client(user));
+    let nobody_is = nobody.pair.connection.clone();
+    for room in ["a", "b", "c", "kept:d"] {
+        let here = || json!({"room": room});
+        for who in [&mut ann, &mut nobody] {
+            assert_eq!(who.command("join", here()), error("room_not_found"));
+            assert_eq!(who.query("room", here()), error("room_not_found"));
+        }
+        let made = ann.command(
+            "create_room",
+            json!({"room": room, "maxUsers": 2, "metadata": {"topic": "x"}}),
+        );
+        let empty = json!({"id": room, "name": format!("Room {room}"), "userCount": 0, "maxUsers": 2,
+            "users": [], "owner": "ann", "metadata": {"topic": "x"}});
+        assert_eq!(made, Ok(empty));
+        assert_eq!(bob.command("create_room", here()), error("room_exists"));
+        assert_eq!(bob.command("join", here()).expect("there is room")["users"], json!(["bob"]));
+        assert_eq!(bob.command("join", here()), error("already_member"));
+        assert_eq!(
+            nobody.command("join", here()).expect("and more")["users"],
+            json!(["bob", nobody_is])
+        );
+        assert_eq!(ann.command("join", here()), error("room_full"));
+        // Another connection of a user who is there takes no room.
+        let mut again = place.client("bob");
+        assert_eq!(again.command("join", here()).expect("bob is there")["userCount"], 2);
+        assert_eq!(again.query("rooms", json!({})), Ok(json!({"rooms": [room]})));
+
+        // Whoever has joined is subscribed, and nobody else says something there.
+        assert_eq!(nobody.publish(room, "1")["type"], "ack");
+        for who in [&mut bob, &mut again] {
+            assert_eq!(who.skip_to(|message| message["channel"] == room)["data"], 1);
+        }
+        let refused = ann.publish(room, "2");
+        assert_eq!(refused["data"]["code"], "forbidden", "{refused}");
+
+        assert_eq!(nobody.command("leave", here()), Ok(json!({"id": room})));
+        assert_eq!(nobody.command("leave", here()), error("not_subscribed"));
+        again.peer.abort();
+        wait_until("both have left", || {
+            ann.query("room", here()).expect("it is there")["userCount"] == 1
+        });
+        assert_eq!(
+            ann.command("join", here()).expect("there is room")["users"],
+            json!(["bob", "ann"])
+        );
+        bob.peer.send_text(&format!(r#"{{"action":"unsubscribe","channel":"{room}"}}"#));
+        bob.skip_to(|message| message["data"]["type"] == "unsubscription_confirm");
+        wait_until("bob has left", || {
+            ann.query("room", here()).expect("it is there")["userCount"] == 1
+        });
+        assert_eq!(ann.command("leave", here()), Ok(json!({"id": room})));
+    }
+}
+
+#[test]
+fn its_owner_moderates_a_room() {
+    let place = Place::new();
+    let [mut ann, mut bob, mut eve] = ["ann", "bob", "eve"].map(|user| place.client(user));
+    for room in ["a", "b", "c"] {
+        let aim = |target: &str| json!({"room": room, "target": target});
+        ann.command("create_room", json!({"room": room})).expect("it is new");
+        for who in [&mut ann, &mut bob, &mut eve] {
+            who.command("join", json!({"room": room})).expect("there is room");
+        }
+        for action in ["mute", "unmute", "kick", "delete_room"] {
+            assert_eq!(eve.command(action, aim("ann")), error("forbidden"), "{action}");
+        }
+        assert!(ann.command("mute", aim("bob")).is_ok());
+        assert_eq!(bob.publish(room, "1")["data"]["code"], "forbidden");
+        // The connections of a user are one.
+        let mut again = place.client("bob");
+        again.command("join", json!({"room": room})).expect("there is room");
+        assert_eq!(again.publish(room, "1")["data"]["code"], "forbidden");
+        assert!(ann.command("unmute", aim("bob")).is_ok());
+        assert_eq!(bob.publish(room, "2")["type"], "ack");
+
+        assert!(ann.command("kick", aim("bob")).is_ok());
+        for who in [&mut bob, &mut again] {
+            let told = who.skip_to(|message| message["data"]["type"] == "unsubscription_confirm");
+            assert_eq!(
+                told,
+                json!({"channel": "system", "data": {"type": "unsubscription_confirm",
+                "channel": room, "reason": "kicked"}})
+            );
+        }
+        assert_eq!(ann.command("kick", aim("bob")), error("not_subscribed"));
+        assert_eq!(bob.query("rooms", json!({})), Ok(json!({"rooms": []})));
+        assert_eq!(bob.publish(room, "3")["data"]["code"], "forbidden");
+
+        assert!(ann.command("delete_room", json!({"room": room})).is_ok());
+        let told = eve.skip_to(|message| message["data"]["type"] == "unsubscription_confirm");
+        assert_eq!(told["data"]["reason"], "room_deleted");
+        assert_eq!(eve.query("room", json!({"room": room})), error("room_not_found"));
+        // Now it is a channel as any other.
+        assert_eq!(bob.publish(room, "4")["type"], "ack");
+    }
+    place.server.wait_for_counter("room_removals", 12);
+}
+
+#[test]
+fn rooms_obey_their_namespace() {
+    let place = Place::new();
+    let [mut ann, mut bob] = ["ann", "bob"].map(|user| place.client(user));
+    assert_eq!(ann.command("create_room", json!({"room": "none:a"})), error("forbidden"));
+    // From the first one who joins until the last one leaves.
+    assert_eq!(ann.command("join", json!({"room": "auto:a"})).expect("it is made")["owner"], "ann");
+    bob.command("join", json!({"room": "auto:a"})).expect("there is room");
+    ann.command("leave", json!({"room": "auto:a"})).expect("ann is there");
+    assert_eq!(bob.query("room", json!({"room": "auto:a"})).expect("it is there")["userCount"], 1);
+    bob.command("leave", json!({})).expect("the only one it is in");
+    wait_until("it is over", || ann.query("room", json!({"room": "auto:a"})).is_err());
+    assert_eq!(bob.command("leave", json!({})), error("no_target"));
+
+    ann.command("create_room", json!({"room": "strict:a"})).expect("it is new");
+    bob.command("join", json!({"room": "strict:a"})).expect("there is room");
+    ann.command("kick", json!({"room": "strict:a", "user": "bob"})).expect("bob is there");
+    assert_eq!(bob.peer.skip_to_close(), (4003, "kicked".to_owned()));
+}
+
+#[test]
+fn there_are_so_many_rooms_and_an_old_empty_one_makes_room() {
+    let place = Place::new();
+    let mut ann = place.client("ann");
+    let mut made = 0;
+    let full = loop {
+        match ann.command("create_room", json!({"room": format!("r{made}")})) {
+            Ok(_) => made += 1,
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(full, "unavailable");
+    assert!((20..=40).contains(&made), "20 of each shard: {made}");
+    wait_until("one is old enough", || {
+        ann.command("create_room", json!({"room": format!("r{made}")})).is_ok()
+    });
+}
+
+#[test]
+fn a_session_that_comes_back_is_in_its_rooms() {
+    let place = Place::new();
+    let [mut ann, mut bob] = ["ann", "bob"].map(|user| place.client(user));
+    ann.command("create_room", json!({"room": "a", "maxUsers": 1})).expect("it is new");
+    ann.command("create_room", json!({"room": "b"})).expect("it is new");
+    for room in ["a", "b"] {
+        bob.command("join", json!({"room": room})).expect("there is room");
+    }
+    let pair = bob.pair;
+    bob.peer.abort();
+    wait_until("bob is away", || {
+        ann.query("room", json!({"room": "b"})).expect("it is there")["userCount"] == 0
+    });
+    // Its place is taken, and it gets it back; the other room is no more.
+    ann.command("join", json!({"room": "a"})).expect("there is room");
+    ann.command("delete_room", json!({"room": "b"})).expect("it is ann's");
+    let (peer, _) = open_session(&place.server);
+    let mut back = Client { peer, pair, last: 0 };
+    back.peer.send_text(&back.pair.request(""));
+    assert_eq!(back.skip_to(|message| message["type"] == "session_restored")["userId"], "bob");
+    let lost = back.skip_to(|message| message["data"]["type"] == "unsubscription_confirm");
+    assert_eq!(
+        (&lost["data"]["channel"], &lost["data"]["reason"]),
+        (&json!("b"), &json!("room_lost"))
+    );
+    wait_until("bob is back", || {
+        ann.query("room", json!({"room": "a"})).expect("it is there")["users"]
+            == json!(["ann", "bob"])
+    });
+    assert_eq!(back.publish("a", "1")["type"], "ack");
+    assert_eq!(back.query("rooms", json!({})), Ok(json!({"rooms": ["a"]})));
+}
+
+#[test]
+fn the_other_encoding_says_the_same() {
+    let place = Place::new();
+    let mut ann = place.client("ann");
+    ann.command("create_room", json!({"room": "a"})).expect("it is new");
+    let mut peer = Peer::connect(&place.server);
+    peer.send(upgrade_request("/", "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n").as_bytes());
+    assert_eq!(peer.response().status, 101);
+    let receive = |peer: &mut Peer| {
+        let frame = peer.frame();
+        let envelope = Envelope::decode_length_delimited(&frame.payload[..]).expect("an envelope");
+        envelope.body.expect("it has a body")
+    };
+    let Body::Welcome(welcome) = receive(&mut peer) else { panic!("no welcome") };
+    let send = |peer: &mut Peer, action, target: &str| {
+        let payload = CommandPayload { action, target: target.to_owned() };
+        let chat = ChatMessage {
+            r#type: 3,
+            channel: "a".into(),
+            payload: Some(chat_message::Payload::Command(payload)),
+            ..Default::default()
+        };
+        let envelope =
+            Envelope { id: "x".into(), body: Some(Body::Chat(chat)), ..Default::default() };
+        peer.send(&frame(OpCode::BINARY, &envelope.encode_length_delimited_to_vec()));
+    };
+    send(&mut peer, 0, "");
+    let Body::Response(joined) = receive(&mut peer) else { panic!("no response") };
+    let view: Value = serde_json::from_slice(&joined.payload).expect("JSON");
+    assert_eq!(view["users"], json!([welcome.connection_id]));
+    send(&mut peer, 3, "ann");
+    let Body::Error(refused) = receive(&mut peer) else { panic!("no error") };
+    assert_eq!(refused.code, "forbidden");
+    ann.command("kick", json!({"room": "a", "target": welcome.connection_id}))
+        .expect("it is there");
+    let Body::Confirmation(told) = receive(&mut peer) else { panic!("not told") };
+    assert_eq!((&*told.channel, told.unsubscribed, &*told.reason), ("a", true, "kicked"));
+}
