@@ -22,9 +22,9 @@ use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
 use crate::admin::{Sidecar, Stage, Surroundings};
-use crate::bridge::{self, Handlers};
+use crate::bridge::{self, Bridge, Handlers};
 use crate::broker::home_of;
-use crate::config::{Config, RouteTable};
+use crate::config::Config;
 use crate::ids::ShardId;
 use crate::io::descriptors::Tables;
 use crate::io::epoll::Epoll;
@@ -60,7 +60,7 @@ pub struct Server {
     signals: Signals,
     log: Option<DurableLog>,
     admin: Option<Sidecar>,
-    handlers: Handlers,
+    bridge: Option<Bridge>,
     events: (Sender<Event>, Receiver<Event>),
     /// When the clock of all threads started.
     started: Instant,
@@ -118,8 +118,9 @@ impl Server {
         // The server API answers when clients have taken all that is theirs.
         let kept = config.admin.listen.map_or(0, |_| config.admin.max_connections as u64);
         let kept = kept.min(open_files / OPEN_FILES_FOR_ADMIN);
-        let targets = RouteTable::new(&config.routes).targets().len() as u64;
-        let bridged = if targets > 0 { targets + OPEN_FILES_FOR_BRIDGE } else { 0 };
+        let bridge = Bridge::prepare(&config, &handlers).map_err(StartError::Bridge)?;
+        let targets = bridge.as_ref().map(|bridge| bridge.targets() as u64);
+        let bridged = targets.map_or(0, |targets| targets + OPEN_FILES_FOR_BRIDGE);
         let capacity = Capacity::new(open_files.saturating_sub(kept + bridged), shards);
         let affordable = backends::affordable(&config, capacity);
         let connections_max = config.limits.max_connections.unwrap_or(affordable).min(affordable);
@@ -162,7 +163,7 @@ impl Server {
             signals,
             log,
             admin,
-            handlers,
+            bridge,
             events: unbounded(),
             started: clock,
         })
@@ -221,13 +222,18 @@ impl Server {
             Some(_) => Some(mesh::connect_admin().map_err(StartError::Thread)?),
             None => None,
         };
-        let bridge = connect_bridge(&settings.config).map_err(StartError::Thread)?;
+        let routed = match &self.bridge {
+            Some(bridge) => {
+                Some(connect_bridge(bridge, &settings.config).map_err(StartError::Thread)?)
+            }
+            None => None,
+        };
         let threads = Threads {
             settings: self.settings,
             cores: self.cores,
             events: events.clone(),
             admin: answers.as_ref().map(|(sender, _)| sender.clone()),
-            bridge: bridge.as_ref().map(|(sender, _)| sender.clone()),
+            bridge: routed.as_ref().map(|(sender, _)| sender.clone()),
         };
         let control = match self.backends {
             Backends::Epoll(backends) => {
@@ -253,9 +259,9 @@ impl Server {
             }
             None => None,
         };
-        let bridge = match bridge {
-            Some((_, inbox)) => {
-                Some(start_bridge(inbox, self.handlers, &settings, &control, events)?)
+        let bridge = match self.bridge.zip(routed) {
+            Some((bridge, (_, inbox))) => {
+                Some(start_bridge(bridge, inbox, &settings, &control, events)?)
             }
             None => None,
         };
@@ -317,21 +323,17 @@ fn start_admin(
     Ok(sender)
 }
 
-/// The way to the bridge, if something is routed outside.
-fn connect_bridge(config: &Config) -> io::Result<Option<(BridgeSender, BridgeInbox)>> {
-    let targets = RouteTable::new(&config.routes).targets().len();
-    if targets == 0 {
-        return Ok(None);
-    }
+/// The way to the bridge.
+fn connect_bridge(bridge: &Bridge, config: &Config) -> io::Result<(BridgeSender, BridgeInbox)> {
     // As much as may wait for a shard.
     let size = RoomSize { messages: config.webhooks.queue_size, bytes: config.limits.mesh_backlog };
-    mesh::connect_bridge(targets, size).map(Some)
+    mesh::connect_bridge(bridge.targets(), size)
 }
 
 /// Starts the thread of the bridge. It is told there when the shards have ended.
 fn start_bridge(
+    bridge: Bridge,
     inbox: BridgeInbox,
-    handlers: Handlers,
     settings: &Settings,
     control: &Control,
     events: Sender<Event>,
@@ -342,12 +344,11 @@ fn start_bridge(
         metrics: settings.metrics.clone(),
         mailer: control.mailer(settings.config.limits.mesh_backlog),
         inbox,
-        handlers,
         stage,
     };
     let run = move || {
         let ended =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bridge::run(surroundings)));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bridge.run(surroundings)));
         drop(events.send(Event::BridgeEnded(ended)));
     };
     let builder = thread::Builder::new().name("stentor-bridge".into());

@@ -29,6 +29,10 @@ const SECRET: &str = "a-secret-of-webhooks";
 
 /// A server with these routes and other keys, each `section.key=value`.
 fn start(keys: &[&str]) -> Server {
+    launch(keys).start()
+}
+
+fn launch(keys: &[&str]) -> Launch {
     let mut flags = vec!["--set", "webhooks.batch_timeout=10ms", "--set", "webhooks.timeout=20s"];
     for key in keys {
         let name = key.split_once('=').expect("`key=value`").0;
@@ -40,7 +44,7 @@ fn start(keys: &[&str]) -> Server {
         }
         flags.extend(["--set", key]);
     }
-    Server::start(&flags)
+    Launch::new(&flags)
 }
 
 fn to(hook: &Hook, kind: &str) -> String {
@@ -261,6 +265,37 @@ fn a_webhook_that_does_not_answer_in_time_is_asked_again() {
     let calls = [hook.call(), hook.call()];
     assert_eq!(calls.each_ref().map(ids), [[1], [1]]);
     expect_error(&mut peer, 1, "unavailable");
+}
+
+#[test]
+fn a_webhook_may_be_encrypted_and_must_prove_who_it_is() {
+    let hook = Hook::open_secure();
+    let trusted = authority();
+    let trusted = trusted.to_str().expect("text");
+    let keys = [&*to(&hook, "order"), "webhooks.retries=0"];
+    let server = launch(&keys).env("SSL_CERT_FILE", trusted).start();
+    let mut peer = Peer::open(&server);
+    for number in 1..=2 {
+        peer.send_text(&order(number));
+        let call = hook.call();
+        assert_eq!(ids(&call), [u64::from(number)]);
+        call.answer(200, "");
+        expect_ack(&mut peer, number);
+    }
+    // Trust in nobody who signed this certificate.
+    let stranger = trusted.replace("ca.pem", "cert.pem");
+    let server = launch(&keys).env("SSL_CERT_FILE", &stranger).start();
+    let mut peer = Peer::open(&server);
+    peer.send_text(&order(1));
+    expect_error(&mut peer, 1, "unavailable");
+    let failed = |line: &Value| line["message"] == "a route fails: its messages are given up";
+    let line = server.log.wait_for(0, failed);
+    assert!(line["reason"].as_str().is_some_and(|it| it.starts_with("no TLS: ")), "{line}");
+    assert!(hook.is_idle());
+    // Trust in nobody at all.
+    let output = launch(&keys).env("SSL_CERT_FILE", "/nonexistent").try_start().err();
+    let stderr = String::from_utf8(output.expect("it does not start").stderr).expect("text");
+    assert!(stderr.contains("no root certificates for https webhooks"), "{stderr}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection to one URL, kept from request to request.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,10 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Bytes of the head of a response.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -33,19 +37,35 @@ pub struct Client {
     name: String,
     /// From a request to its whole response.
     timeout: Duration,
+    /// With the name that the server must prove to have; `None`: nothing is encrypted.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
     /// Whose last response was read whole.
     idle: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
-    /// The URL has a host and is one of `http`: the configuration has checked that.
-    pub fn new(url: &Uri, timeout: Duration) -> Self {
+    /// The URL has a host: the configuration has checked that. `tls`: if it is one of `https`.
+    ///
+    /// # Errors
+    ///
+    /// Nobody can prove to be this host.
+    pub fn new(url: &Uri, timeout: Duration, tls: Option<&TlsConnector>) -> io::Result<Self> {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_string();
         let authority = url.authority().map(ToString::to_string).unwrap_or_default();
         let path = url.path_and_query().map_or("/", |path| path.as_str()).to_string();
-        let name = format!("http://{authority}{}", url.path());
-        let port = url.port_u16().unwrap_or(80);
-        Self { host, port, authority, path, name, timeout, idle: None }
+        let (scheme, port) = if tls.is_some() { ("https", 443) } else { ("http", 80) };
+        let name = format!("{scheme}://{authority}{}", url.path());
+        let port = url.port_u16().unwrap_or(port);
+        let tls = match tls {
+            Some(tls) => {
+                let host = ServerName::try_from(host.clone()).map_err(|error| {
+                    io::Error::other(format!("no certificate can be for `{host}`: {error}"))
+                })?;
+                Some((tls.clone(), host))
+            }
+            None => None,
+        };
+        Ok(Self { host, port, authority, path, name, timeout, tls, idle: None })
     }
 
     pub fn name(&self) -> &str {
@@ -101,13 +121,13 @@ impl Client {
         let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
         // Fails only on a socket that is no TCP socket.
         drop(stream.set_nodelay(true));
-        let mut http = http1::Builder::new();
-        http.max_buf_size(HEAD_BYTES_MAX);
-        let shaken = http.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(|error| text(&error))?;
-        // It ends with its sender.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        match &self.tls {
+            None => begin(stream).await,
+            Some((tls, host)) => {
+                let secured = tls.connect(host.clone(), stream).await;
+                begin(secured.map_err(|error| format!("no TLS: {error}"))?).await
+            }
+        }
     }
 
     async fn finish(
@@ -124,6 +144,20 @@ impl Client {
             Err(_) => (head.status, None),
         }
     }
+}
+
+/// HTTP on a stream.
+async fn begin<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.max_buf_size(HEAD_BYTES_MAX);
+    let shaken = http.handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.map_err(|error| text(&error))?;
+    // It ends with its sender.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
 }
 
 /// An error with its cause.

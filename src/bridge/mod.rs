@@ -5,7 +5,7 @@
 //! its own messages alone. Shards take a place in a target's room before they hand over a message
 //! ([`BridgePort`](crate::mesh::BridgePort)), so nothing here has to refuse one for want of room. Files:
 //! `target` (what a target is), `queue` (batches, retries), `answers` (the way back), `webhook` with
-//! `delivery` (what is said) and `http` (how), `handler` (functions).
+//! `delivery` (what is said), `http` (how) and `tls`, `handler` (functions).
 
 mod answers;
 mod delivery;
@@ -13,6 +13,7 @@ mod handler;
 mod http;
 mod queue;
 mod target;
+mod tls;
 mod webhook;
 
 use std::io;
@@ -55,22 +56,70 @@ pub struct Surroundings {
     pub mailer: Mailer,
     /// From the shards.
     pub inbox: BridgeInbox,
-    /// For the types that are routed to one.
-    pub handlers: Handlers,
     pub stage: watch::Receiver<Stage>,
+}
+
+/// The bridge before its thread runs: it knows how to reach its targets.
+pub struct Bridge {
+    /// By their number.
+    plans: Vec<Plan>,
+}
+
+/// A target that nobody serves yet.
+enum Plan {
+    Webhook(Webhook),
+    Handler(HandlerTarget),
 }
 
 type Queues = Vec<mpsc::Sender<Posted>>;
 
-/// Serves until [`Stage::Ending`], and then for as long as it says. An error: it cannot go on.
-pub fn run(surroundings: Surroundings) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let Surroundings { config, metrics, mailer, inbox, handlers, mut stage } = surroundings;
+impl Bridge {
+    /// `None`: nothing is routed outside. `handlers`: for the types that are routed to one.
+    ///
+    /// # Errors
+    ///
+    /// A target cannot be reached in any way.
+    pub fn prepare(config: &Config, handlers: &Handlers) -> io::Result<Option<Self>> {
+        let table = RouteTable::new(&config.routes);
+        let is_secure = |destination: &Destination| match destination {
+            Destination::Webhook(url) => url.scheme_str() == Some("https"),
+            Destination::Channel | Destination::Handler => false,
+        };
+        let needs_tls = table.targets().any(|(_, destination)| is_secure(destination));
+        let tls = if needs_tls { Some(tls::connector()?) } else { None };
+        let mut plans = Vec::new();
+        for (kind, destination) in table.targets() {
+            plans.push(match destination {
+                Destination::Webhook(url) => {
+                    let tls = tls.as_ref().filter(|_| is_secure(destination));
+                    Plan::Webhook(Webhook::new(url, &config.webhooks, tls)?)
+                }
+                Destination::Handler | Destination::Channel => {
+                    let none = || io::Error::other(format!("there is no handler of `{kind}`"));
+                    let handler = handlers.get(kind).ok_or_else(none)?;
+                    Plan::Handler(HandlerTarget::new(kind, Arc::clone(handler)))
+                }
+            });
+        }
+        Ok((!plans.is_empty()).then_some(Self { plans }))
+    }
+
+    pub fn targets(&self) -> usize {
+        self.plans.len()
+    }
+
+    /// Serves until [`Stage::Ending`], and then for as long as it says. An error: it cannot go on.
+    pub fn run(self, surroundings: Surroundings) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.serve(surroundings))
+    }
+
+    async fn serve(self, surroundings: Surroundings) -> io::Result<()> {
+        let Surroundings { config, metrics, mailer, inbox, mut stage } = surroundings;
         let answers = Arc::new(Answers::new(mailer));
         let flushing = tokio::spawn(Arc::clone(&answers).keep_flushing());
         let mut tasks = JoinSet::new();
-        let queues = start_queues(&config, &metrics, &answers, &handlers, &mut tasks);
+        let queues = self.start_queues(&config, &metrics, &answers, &mut tasks);
         let patience = tokio::select! {
             received = receive(&inbox, &queues, &answers) => return received,
             patience = ending(&mut stage) => patience,
@@ -89,40 +138,33 @@ pub fn run(surroundings: Surroundings) -> io::Result<()> {
         }
         flushing.abort();
         Ok(())
-    })
-}
-
-fn start_queues(
-    config: &Config,
-    metrics: &Metrics,
-    answers: &Arc<Answers>,
-    handlers: &Handlers,
-    tasks: &mut JoinSet<()>,
-) -> Queues {
-    let table = RouteTable::new(&config.routes);
-    let mut queues = Vec::new();
-    for (kind, destination) in table.targets() {
-        let (sender, receiver) = mpsc::channel(config.webhooks.queue_size);
-        queues.push(sender);
-        let (metrics, answers) = (metrics.clone(), Arc::clone(answers));
-        match destination {
-            Destination::Webhook(url) => {
-                let target = Webhook::new(url, &config.webhooks);
-                let manner = Manner::of(&config.webhooks);
-                tasks.spawn(Queue::new(target, receiver, manner, answers, metrics).serve());
-            }
-            Destination::Handler => {
-                // Whoever made the route has made its handler: the server looks.
-                let Some(handler) = handlers.get(kind) else { continue };
-                let target = HandlerTarget::new(kind, Arc::clone(handler));
-                let manner = Manner::eager(HANDLER_CALLS_MAX);
-                tasks.spawn(Queue::new(target, receiver, manner, answers, metrics).serve());
-            }
-            // It is no target.
-            Destination::Channel => {}
-        }
     }
-    queues
+
+    fn start_queues(
+        self,
+        config: &Config,
+        metrics: &Metrics,
+        answers: &Arc<Answers>,
+        tasks: &mut JoinSet<()>,
+    ) -> Queues {
+        let mut queues = Vec::new();
+        for plan in self.plans {
+            let (sender, receiver) = mpsc::channel(config.webhooks.queue_size);
+            queues.push(sender);
+            let (metrics, answers) = (metrics.clone(), Arc::clone(answers));
+            match plan {
+                Plan::Webhook(target) => {
+                    let manner = Manner::of(&config.webhooks);
+                    tasks.spawn(Queue::new(target, receiver, manner, answers, metrics).serve());
+                }
+                Plan::Handler(target) => {
+                    let manner = Manner::eager(HANDLER_CALLS_MAX);
+                    tasks.spawn(Queue::new(target, receiver, manner, answers, metrics).serve());
+                }
+            }
+        }
+        queues
+    }
 }
 
 /// Hands what comes from shards to the queues of its targets, for ever.

@@ -1,10 +1,13 @@
 //! Webhooks: a batch of messages in one signed POST.
 
+use std::io;
+
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::{StatusCode, Uri};
 use sha2::Sha256;
+use tokio_rustls::TlsConnector;
 
 use super::delivery;
 use super::http::Client;
@@ -19,8 +22,14 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    pub fn new(url: &Uri, webhooks: &Webhooks) -> Self {
-        Self { client: Client::new(url, webhooks.timeout), secret: webhooks.secret.clone() }
+    /// `tls`: if the URL is one of `https`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn new(url: &Uri, webhooks: &Webhooks, tls: Option<&TlsConnector>) -> io::Result<Self> {
+        let client = Client::new(url, webhooks.timeout, tls)?;
+        Ok(Self { client, secret: webhooks.secret.clone() })
     }
 }
 

@@ -40,14 +40,14 @@ const URL_BYTES_MAX: usize = 2048;
 
 /// What may be written for a route.
 const EXPECTED: &str =
-    "\"webhook:http://HOST:PORT/PATH\", or for text, image, file and event \"channel\"";
+    "\"webhook:https://HOST:PORT/PATH\", or for text, image, file and event \"channel\"";
 
 /// Where messages of a type go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// To the subscribers of the channel that the message names.
     Channel,
-    /// It is a URL with `http` and a host.
+    /// It is a URL with `http` or `https`, and a host.
     Webhook(Uri),
     /// To a function of the program that the server is a part of.
     Handler,
@@ -221,13 +221,8 @@ fn parse_url(text: &str) -> Result<Uri, String> {
     }
     let url: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
     match url.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err("https is not spoken in this build: name a proxy on this machine or in \
-                        its network with http"
-                .to_string());
-        }
-        _ => return Err("the URL does not begin with http://".to_string()),
+        Some("http" | "https") => {}
+        _ => return Err("the URL does not begin with http:// or https://".to_string()),
     }
     if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err("a user and a password cannot stand in the URL; requests are signed with \
@@ -311,7 +306,6 @@ mod tests {
             ("text", "webhook:a", "the URL does not begin with http://"),
             ("text", "webhook:/a", "the URL does not begin with http://"),
             ("text", "webhook:ftp://a", "the URL does not begin with http://"),
-            ("text", "webhook:https://a", "https is not spoken in this build"),
             ("text", "webhook:http://a:b@c/", "a user and a password cannot stand"),
             ("text", "webhook:http://:80/", "no"),
             ("text", "webhook:", "no URL"),

@@ -24,6 +24,8 @@ pub enum StartError {
         kind: String,
         reason: String,
     },
+    /// The target of a route.
+    Bridge(io::Error),
     Backend(io::Error),
     Thread(io::Error),
     Signals(io::Error),
@@ -60,6 +62,7 @@ impl fmt::Display for StartError {
             Self::Admin { address, error } => {
                 write!(f, "the server API cannot listen on {address}: {error}")
             }
+            Self::Bridge(error) => write!(f, "cannot route outside: {error}"),
             Self::Route { kind, reason } => {
                 write!(f, "a route for `{}`: {reason}", kind.escape_debug())
             }

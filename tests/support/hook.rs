@@ -1,10 +1,15 @@
 //! An HTTP server that a test holds in its hand: it sees each request, and says when and what is answered.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 use super::PATIENCE;
@@ -12,6 +17,7 @@ use super::PATIENCE;
 /// The end of a webhook.
 pub struct Hook {
     pub address: SocketAddr,
+    scheme: &'static str,
     calls: Receiver<Call>,
 }
 
@@ -25,21 +31,47 @@ pub struct Call {
 
 impl Hook {
     pub fn open() -> Self {
+        Self::accept(None)
+    }
+
+    /// Encrypted, with a certificate of [`authority`].
+    pub fn open_secure() -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let certificate =
+            CertificateDer::from_pem_file(tls_file("cert.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(tls_file("key.pem")).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("there are some")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("they belong together");
+        Self::accept(Some(Arc::new(config)))
+    }
+
+    fn accept(tls: Option<Arc<ServerConfig>>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it has one");
         let (sender, calls) = channel();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let sender = sender.clone();
-                thread::spawn(move || serve(stream, &sender));
+                let (sender, tls) = (sender.clone(), tls.clone());
+                thread::spawn(move || match tls {
+                    None => serve(stream, &sender),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).expect("it is configured");
+                        serve(StreamOwned::new(connection, stream), &sender);
+                    }
+                });
             }
         });
-        Self { address, calls }
+        Self { address, scheme, calls }
     }
 
     /// The value of a route that leads here.
     pub fn route(&self) -> String {
-        format!("webhook:http://{}/hook", self.address)
+        format!("webhook:{}://{}/hook", self.scheme, self.address)
     }
 
     #[track_caller]
@@ -72,8 +104,17 @@ impl Call {
     }
 }
 
+/// The file of those who sign the certificate of [`Hook::open_secure`].
+pub fn authority() -> PathBuf {
+    tls_file("ca.pem")
+}
+
+fn tls_file(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/support/tls", name].iter().collect()
+}
+
 /// The requests of one connection; without an answer it ends.
-fn serve(mut stream: TcpStream, calls: &Sender<Call>) {
+fn serve(mut stream: impl Read + Write, calls: &Sender<Call>) {
     while let Some((head, body)) = read_request(&mut stream) {
         let (answer, answers) = channel();
         if calls.send(Call { head, body, answer }).is_err() {
@@ -90,7 +131,7 @@ fn serve(mut stream: TcpStream, calls: &Sender<Call>) {
     }
 }
 
-fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
+fn read_request(stream: &mut impl Read) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {

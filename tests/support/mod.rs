@@ -17,7 +17,7 @@ mod wait;
 
 pub use forbid::forbid;
 pub use frame::{Frame, OpCode, close_payload, continuation, fragment, frame, header};
-pub use hook::{Call, Hook};
+pub use hook::{Call, Hook, authority};
 pub use http::{ACCEPT_KEY, KEY, Response, get, upgrade_request};
 pub use log::Log;
 pub use peer::{Peer, fresh_client_works};

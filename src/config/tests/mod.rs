@@ -282,15 +282,15 @@ fn everything_wrong_is_said_at_once_with_its_place() {
 #[test]
 fn a_route_that_is_none_is_told_with_its_place() {
     let written = file("[routes]\ndance = 'channel'\na.b = 'webhook:http://a'\nping = 7\nc = []\n")
-        .flag("routes.d", "webhook:https://a")
+        .flag("routes.d", "webhook:ftp://a")
         .environment("STENTOR_ROUTES_TEXT", "channel");
     let problems = written.problems();
     let expected = [
         "stentor.toml:2:9: routes.dance = 'channel': only text, image, file and event say",
         "stentor.toml:3:1: routes.a = a: a table; a type with a `.` is",
-        "stentor.toml:4:8: routes.ping = 7: unknown; expected \"webhook:http://HOST",
+        "stentor.toml:4:8: routes.ping = 7: unknown; expected \"webhook:https://HOST",
         "stentor.toml:5:5: routes.c = []: an array; expected a text",
-        "--set routes.d: routes.d = \"webhook:https://a\": https is not spoken in this build",
+        "--set routes.d: routes.d = \"webhook:ftp://a\": the URL does not begin with http://",
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:?}");
     for (problem, expected) in problems.iter().zip(expected) {
