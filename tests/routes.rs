@@ -8,6 +8,7 @@ mod envelope;
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
@@ -241,6 +242,45 @@ fn what_is_refused_is_given_up_at_once() {
 }
 
 #[test]
+fn a_webhook_that_answers_nonsense_has_the_messages_but_answers_no_query() {
+    let hook = Hook::open();
+    let server = start(&[&to(&hook, "default"), "webhooks.retries=0"]);
+    let mut peer = Peer::open(&server);
+    let query = r#"{"type":"query","id":2,"payload":{"resource":"weather"}}"#;
+    let large = format!(r#"{{"responses":[{{"payload":"{}"}}]}}"#, "x".repeat(1 << 20));
+    for body in ["ok", "[", r#"{"responses":[7]}"#, &large] {
+        peer.send_text(&order(1));
+        hook.call().answer(200, body);
+        expect_ack(&mut peer, 1);
+        peer.send_text(query);
+        hook.call().answer(200, body);
+        expect_error(&mut peer, 2, "unavailable");
+    }
+    // What fits comes whole, on one line.
+    let large = large
+        .replacen("x", "", 100)
+        .replace(r#""payload":"#, "\n\"payload\":[\n")
+        .replace("}]}", "]}]}");
+    peer.send_text(query);
+    hook.call().answer(200, &large);
+    let text = peer.text();
+    assert!(text.len() > (1 << 20) - 200 && !text.contains('\n'), "{} bytes", text.len());
+    // No HTTP at all.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it has one");
+    let babbler = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("it connects");
+        stream.write_all(b"220 smtp.example.org ready\r\n").expect("it is open");
+    });
+    let route = format!("routes.order=webhook:http://{address}");
+    let server = start(&[&route, "webhooks.retries=0"]);
+    let mut peer = Peer::open(&server);
+    peer.send_text(&order(1));
+    expect_error(&mut peer, 1, "unavailable");
+    babbler.join().expect("it does not panic");
+}
+
+#[test]
 fn a_dead_webhook_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it has one");
@@ -259,7 +299,7 @@ fn a_dead_webhook_is_unavailable() {
 #[test]
 fn a_webhook_that_does_not_answer_in_time_is_asked_again() {
     let hook = Hook::open();
-    let server = start(&[&to(&hook, "order"), "webhooks.timeout=50ms", "webhooks.retries=1"]);
+    let server = start(&[&to(&hook, "order"), "webhooks.timeout=500ms", "webhooks.retries=1"]);
     let mut peer = Peer::open(&server);
     peer.send_text(&order(1));
     let calls = [hook.call(), hook.call()];

@@ -72,7 +72,9 @@ impl<T: Target> Queue<T> {
         while let Some(batch) = self.gather().await {
             // The places are kept until the messages have been answered.
             let (messages, places): (Vec<_>, Vec<_>) = batch.into_iter().map(Posted::split).unzip();
-            let outcomes = self.deliver(&messages).await;
+            let mut outcomes = self.deliver(&messages).await;
+            debug_assert_eq!(outcomes.len(), messages.len());
+            outcomes.resize(messages.len(), BridgeOutcome::Unavailable);
             for (message, outcome) in messages.into_iter().zip(outcomes) {
                 self.count(match outcome {
                     BridgeOutcome::Taken | BridgeOutcome::Replied(_) => Counter::RouteTaken,

@@ -40,6 +40,9 @@ own, given in brackets. Sizes: 65536, \"64KiB\" (KiB = 1024), \"64KB\" (KB = 100
             section = key.section();
             let note = match section {
                 "channels" => "  # and [namespaces.NAME], for the channels NAME:…",
+                "webhooks" => {
+                    "  # of [routes]: TYPE = \"webhook:https://HOST/PATH\", or default = …"
+                }
                 _ => "",
             };
             let _ = writeln!(text, "\n[{section}]{note}");
