@@ -13,7 +13,7 @@
 //!   from the home, and nothing of the fan-out. The slice that reaches the head makes it live: what the
 //!   home sent before lies behind it, what comes behind it in the mailbox is newer.
 //!
-//! Files: `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
+//! Files: `subscribing` (how subscriptions begin and end), `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `filling` (what waits to hear from it), `behind`, `chunks` (what is read from it), `recall`
 //! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `rooms` (topics with members), `room` (what the home of one knows), `sessions` (those without a
@@ -47,6 +47,7 @@ mod roster;
 mod session_log;
 mod sessions;
 mod subscribers;
+mod subscribing;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -71,22 +72,21 @@ use foldhash::quality::SeedableRandomState;
 use hashbrown::HashMap;
 
 use crate::config::{ChannelOptions, Config};
-use crate::ids::{Epoch, INBOX_MARK, Moment, Position, ShardId, Token, TopicName};
+use crate::ids::{Epoch, INBOX_MARK, Moment, ShardId, Token, TopicName};
 use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
-use crate::proto::{Recovery, Standing, Start, Unavailable};
+use crate::proto::{Recovery, Unavailable};
 use acks::Acks;
 use behind::Questions;
 use chunks::Chunks;
-use cursors::{CursorState, Cursors};
+use cursors::Cursors;
 use fanout::{Fanout, Finished, Stamp};
 use history::History;
 use members::Members;
 use presence::{Attendance, Tidings};
 use resume::Resumption;
 use retention::Retention;
-use subscribers::Inserted;
-use topics::{Hold, Interest, Past, Record, TopicKey, Topics, Waiting};
+use topics::{Past, Record, TopicKey, Topics};
 use users::Users;
 use window::Terms;
 
@@ -321,133 +321,6 @@ impl Broker {
         std::mem::take(&mut self.tally)
     }
 
-    /// Subscribes a connection; [`Effect::Subscribed`] follows, now or when the home has answered.
-    /// Subscribing again is confirmed again, from where the subscription stands.
-    pub fn subscribe(
-        &mut self,
-        request: SubscribeRequest<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), SubscribeError> {
-        let SubscribeRequest { token, topic: name, begin, request_id } = request;
-        let hash = self.topics.hash(name);
-        let found = self.topics.find(hash, name);
-        if let Some(key) = found
-            && let Some(standing) = self.standing(key, token)
-        {
-            let topic = self.topics.topic(key).name.clone();
-            effects.push(Effect::Subscribed { token, topic, request_id, standing });
-            return Ok(());
-        }
-        let limit = self.limits.subscriptions_per_connection_max;
-        if self.members.subscriptions(token) >= limit as usize + self.inboxes_of(token) {
-            return Err(SubscribeError::TooMany { limit });
-        }
-        if let Some(key) = found
-            && self.is_under_way(key, token)
-        {
-            self.wait_behind(key, token, request_id);
-            return Ok(());
-        }
-        let home = self.topics.home(hash);
-        let asks = begin.start != Start::Now;
-        if (found.is_none() || asks) && self.congested.contains(&home) {
-            return Err(SubscribeError::Congested);
-        }
-        let key = match found {
-            Some(key) => key,
-            None => self
-                .insert_topic(hash, name)
-                .ok_or(SubscribeError::TableFull { limit: self.limits.topics_max })?,
-        };
-        let topic = self.topics.topic(key);
-        let last = topic.past.as_ref().is_some_and(|past| past.last);
-        // Until the log has told where the topic is, it is as one whose home has not answered.
-        let is_loading = self.is_loading(key);
-        if self.is_place_behind(key, begin.start) && !topic.is_waiting(token) {
-            self.ask_opening(key, token, begin, vec![request_id], effects);
-        } else if let Some(history) = topic.history().filter(|_| !is_loading) {
-            let opening = history.open(begin);
-            self.mark(key, effects);
-            self.enroll(key, token);
-            self.begin(key, token, request_id, &opening, effects);
-        } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {
-            self.ask_opening(key, token, begin, vec![request_id], effects);
-        } else if (topic.home == self.shard && !is_loading) || topic.interest == Interest::Held {
-            self.enroll(key, token);
-            self.admit(key, token);
-            let topic = self.topics.topic(key);
-            let standing = Standing {
-                position: topic.position(),
-                recovery: (asks && topic.past.is_none()).then_some(NO_HISTORY),
-            };
-            let topic = topic.name.clone();
-            effects.push(Effect::Subscribed { token, topic, request_id, standing });
-        } else {
-            let wants_history = asks && topic.past.is_none();
-            let waiting = Waiting { token, request_id, wants_history, hold: Hold::No };
-            self.ask_home(key, waiting, effects);
-        }
-        Ok(())
-    }
-
-    /// Ends a subscription, or the wait for it. `false`: there is none.
-    pub fn unsubscribe(&mut self, token: Token, name: &str, effects: &mut Vec<Effect>) -> bool {
-        self.leave_room(token, name, effects);
-        let Some(key) = self.topics.find(self.topics.hash(name), name) else { return false };
-        let withdrawn = self.withdraw_resumed(key, token, effects);
-        let topic = self.topics.topic_mut(key);
-        let mut found = topic.subscribers.remove(token.slot) || withdrawn;
-        // Somebody who waited is answered first, in the order of the requests.
-        let waiting = topic.waiting.extract_if(.., |waiting| waiting.token == token);
-        let mut unanswered: Vec<_> = waiting.map(|waiting| waiting.request_id).collect();
-        if topic.past.is_some()
-            && let Some(state) = self.remove_cursor(key, token)
-        {
-            found = true;
-            if let CursorState::Opening(opening) = state {
-                if opening.resumes {
-                    self.members.answered(token);
-                }
-                unanswered.extend(opening.request_ids);
-            }
-        }
-        if self.acks.remove(token, key) {
-            effects.push(Effect::Ready { token });
-        }
-        for request_id in unanswered {
-            found = true;
-            self.members.answered(token);
-            let topic = self.topics.topic(key).name.clone();
-            let standing = Standing::default();
-            effects.push(Effect::Subscribed { token, topic, request_id, standing });
-        }
-        self.members.remove(token, key);
-        self.note_presence(key, token);
-        self.lose_interest(key, effects);
-        if withdrawn {
-            self.finish_resumption(token, effects);
-        }
-        found
-    }
-
-    /// The connection is gone.
-    pub fn leave(&mut self, token: Token, effects: &mut Vec<Effect>) {
-        self.leave_user(token);
-        self.leave_rooms(token, effects);
-        self.forget_resumption(token);
-        self.acks.leave(token);
-        for key in self.members.leave(token) {
-            self.note_presence(key, token);
-            let topic = self.topics.topic_mut(key);
-            topic.subscribers.remove(token.slot);
-            topic.waiting.retain(|waiting| waiting.token != token);
-            if topic.past.is_some() {
-                self.remove_cursor(key, token);
-            }
-            self.lose_interest(key, effects);
-        }
-    }
-
     /// Every connection has left: what was kept by slot goes.
     pub fn forget_members(&mut self) {
         self.members = Members::default();
@@ -563,38 +436,5 @@ impl Broker {
                 Some(Box::new(Past { record, cursors: 0, last, is_inbox, terms, durable }));
         }
         key
-    }
-
-    /// Where the subscription of a connection stands, if it has one that is confirmed.
-    fn standing(&mut self, key: TopicKey, token: Token) -> Option<Standing> {
-        let topic = self.topics.topic(key);
-        if topic.subscribers.contains(token.slot) {
-            return Some(Standing { position: topic.position(), recovery: None });
-        }
-        let position = topic.past.as_ref().and_then(|_| topic.position());
-        match self.cursors.find(token, key)? {
-            CursorState::Reading { next } | CursorState::Held { next } => {
-                let offset = *next - 1;
-                let position = position.map(|Position { epoch, .. }| Position { epoch, offset });
-                Some(Standing { position, recovery: None })
-            }
-            CursorState::Opening(_) => None,
-        }
-    }
-
-    /// Makes a connection one of the topic's, which it must not be already.
-    fn enroll(&mut self, key: TopicKey, token: Token) {
-        self.members.insert(token, key);
-        self.note_presence(key, token);
-    }
-
-    /// Makes a connection a subscriber, from the next publication on.
-    fn admit(&mut self, key: TopicKey, token: Token) -> Inserted {
-        let topic = self.topics.topic_mut(key);
-        let inserted = topic.subscribers.insert(token.slot);
-        if let Some(fanout) = &mut topic.fanout {
-            fanout.subscribed(token.slot, inserted);
-        }
-        inserted
     }
 }

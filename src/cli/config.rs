@@ -3,7 +3,7 @@
 use super::print;
 use super::settings::Settings;
 use crate::config::Config;
-use crate::config::keys::{KEYS, Key};
+use crate::config::keys::{Key, keys};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -35,7 +35,7 @@ own, given in brackets. Sizes: 65536, \"64KiB\" (KiB = 1024), \"64KB\" (KB = 100
     );
     let defaults = Config::default();
     let mut section = "";
-    for key in &KEYS {
+    for key in keys() {
         if key.section() != section {
             section = key.section();
             let note = match section {

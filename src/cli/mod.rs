@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn every_key_is_in_the_help_of_config() {
         let help = config::help();
-        for key in &crate::config::keys::KEYS {
+        for key in crate::config::keys::keys() {
             assert!(help.contains(&format!("\n{} = ", key.name())), "{}", key.path);
         }
     }

@@ -1,7 +1,7 @@
 //! The flags of `serve` and `config`, made from the list of keys.
 
 use crate::config::field::Field;
-use crate::config::keys::{KEYS, Key};
+use crate::config::keys::{Key, keys};
 use crate::config::{Assignment, Config, ConfigError, Loaded, Sources};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ impl Args for Settings {
                     .value_parser(value_parser!(PathBuf))
                     .help("TOML file to start from [env: STENTOR_CONFIG] [default: none]"),
             )
-            .args(KEYS.iter().filter_map(|key| Some(argument(key, key.flag?))));
+            .args(keys().filter_map(|key| Some(argument(key, key.flag?))));
         command.arg(
             Arg::new("set")
                 .long("set")
@@ -78,7 +78,7 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut assignments = Vec::new();
-        for key in &KEYS {
+        for key in keys() {
             let Some(flag) = key.flag else { continue };
             if let Some(text) = matches.get_one::<String>(key.path) {
                 assignments.push(Assignment {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_key_with_a_flag_takes_its_own_default() {
-        for key in KEYS.iter().filter(|key| key.flag.is_some()) {
+        for key in keys().filter(|key| key.flag.is_some()) {
             let text = key.show(&Config::default());
             let argument = format!("--{}={}", key.flag.unwrap(), text.trim_matches('"'));
             assert_eq!(load(&[&argument]).config, Config::default(), "{argument}");

@@ -1,7 +1,7 @@
 //! What somebody may have meant by a name that is none of ours: the other half of an error's
 //! sentence.
 
-use super::keys::{self, ENVIRONMENT_PREFIX, KEYS, SECTIONS};
+use super::keys::{self, ENVIRONMENT_PREFIX, SECTIONS};
 use super::raw::CONFIG_VARIABLE;
 
 /// Names that other servers have for a key of ours.
@@ -51,7 +51,7 @@ pub fn for_variable(name: &str) -> String {
     if let Some(meant) = habit(&path).and_then(variable) {
         return format!("the variable for that is {meant}");
     }
-    match nearest(&path, KEYS.iter().map(|key| key.path)).and_then(variable) {
+    match nearest(&path, keys::keys().map(|key| key.path)).and_then(variable) {
         Some(nearest) => format!("the nearest valid name is {nearest}"),
         None => "`stentor config --help` lists the keys".to_string(),
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn key(path: &str) -> String {
-        let valid: Vec<_> = KEYS.iter().map(|key| key.path.to_string()).collect();
+        let valid: Vec<_> = keys::keys().map(|key| key.path.to_string()).collect();
         for_key(path, &valid)
     }
 

@@ -3,7 +3,7 @@
 
 use super::field::Field;
 use super::hint;
-use super::keys::{self, KEYS, Key, NAMESPACES, ROUTES, SECTIONS};
+use super::keys::{self, Key, NAMESPACES, ROUTES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
 use super::{ChannelOptions, Config, Keys, Namespace, values};
@@ -126,7 +126,7 @@ impl Merge {
             let result = set(key, &mut self.config, &entry);
             self.note(&entry, result);
         } else {
-            self.refuse_path(&entry, KEYS.iter().map(|key| key.path.to_string()));
+            self.refuse_path(&entry, keys::keys().map(|key| key.path.to_string()));
         }
     }
 
@@ -202,7 +202,7 @@ impl Merge {
             *options = scratch.channels;
             self.note(entry, result);
         } else {
-            let channel_keys = KEYS.iter().filter(|key| key.section() == "channels");
+            let channel_keys = keys::keys().filter(|key| key.section() == "channels");
             let paths = channel_keys.map(|key| format!("{}.{}", entry.section, key.name()));
             self.refuse_path(entry, paths);
         }

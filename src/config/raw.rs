@@ -4,7 +4,7 @@
 //! the concern of `load`.
 
 use super::hint;
-use super::keys::{ENVIRONMENT_PREFIX, KEYS, NAMESPACES, SECTIONS};
+use super::keys::{self, ENVIRONMENT_PREFIX, NAMESPACES, SECTIONS};
 use super::problem::{Origin, Problem};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -89,7 +89,8 @@ pub fn read_environment<'a>(
 ) -> (Vec<Entry>, Vec<Problem>) {
     let mut entries = Vec::new();
     let mut warnings = Vec::new();
-    let names: Vec<String> = KEYS.iter().map(|key| key.environment_name()).collect();
+    let known: Vec<_> = keys::keys().collect();
+    let names: Vec<String> = known.iter().map(|key| key.environment_name()).collect();
     for (name, text) in variables {
         let is_elsewhere = name == CONFIG_VARIABLE || name == TOKEN_VARIABLE;
         if !name.starts_with(ENVIRONMENT_PREFIX) || is_elsewhere || text.is_empty() {
@@ -97,7 +98,7 @@ pub fn read_environment<'a>(
         }
         let origin = Origin::Environment(name.to_string());
         if let Some(index) = names.iter().position(|known| known == name) {
-            entries.push(Entry::typed(KEYS[index].path, text, origin));
+            entries.push(Entry::typed(known[index].path, text, origin));
         } else if name.starts_with("STENTOR_NAMESPACES_") {
             let text = "ignored: namespaces are set in the file, or with --set";
             warnings.push(Problem { origin, text: text.to_string() });

@@ -1,7 +1,7 @@
 //! A loaded configuration as a file that would load the same, each line with its origin.
 
 use super::Loaded;
-use super::keys::{KEYS, NAMESPACES, ROUTES, SECTIONS};
+use super::keys::{NAMESPACES, ROUTES, SECTIONS, keys};
 use super::{ChannelOptions, Config};
 use std::fmt::Write;
 
@@ -31,7 +31,7 @@ impl Loaded {
 
     /// The keys of `key_section`, under the heading `section`.
     fn write_section(&self, text: &mut String, section: &str, key_section: &str, config: &Config) {
-        let keys = KEYS.iter().filter(|key| key.section() == key_section);
+        let keys = keys().filter(|key| key.section() == key_section);
         let lines: Vec<_> = keys
             .map(|key| {
                 let origin = self.origin(&format!("{section}.{}", key.name()));

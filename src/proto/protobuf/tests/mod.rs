@@ -4,6 +4,7 @@
 #[path = "../../../../tests/support/envelope.rs"]
 #[allow(clippy::all, dead_code)]
 pub mod envelope;
+mod asked;
 mod replies;
 mod requests;
 
