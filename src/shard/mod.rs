@@ -4,7 +4,8 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `rooms`, `traffic`
+//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `rooms`,
+//! `telling` (frames for many connections), `traffic`
 //! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
@@ -31,6 +32,7 @@ mod sending;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod simulation;
+mod telling;
 mod timers;
 mod traffic;
 mod typed;
@@ -160,6 +162,7 @@ impl<B: Backend> Shard<B> {
         self.state.advance_feeds();
         self.state.advance_keeping();
         self.state.advance_presence();
+        self.state.advance_tellings();
         let owed = self.state.broker.waits_for_log()
             || self.state.is_keeping()
             || self.state.bridge.as_ref().is_some_and(BridgePort::has_unsent);
@@ -271,7 +274,8 @@ struct State {
     accept_paused: Option<Moment>,
     shutdown: ending::Shutdown,
     outside: outside::Outside,
-    notices: presence::Notices,
+    /// Of who came and went.
+    notices: telling::Tellings,
     /// As many as have asked for that.
     entering: Vec<rooms::Entering>,
     peer_log: PeerLog,
@@ -334,7 +338,7 @@ impl State {
             accept_paused: None,
             shutdown: ending::Shutdown::default(),
             outside: outside::Outside::default(),
-            notices: presence::Notices::default(),
+            notices: telling::Tellings::default(),
             entering: Vec::new(),
             peer_log: PeerLog::new(id),
             settings,
@@ -379,7 +383,7 @@ impl State {
     fn timeout(&self) -> Duration {
         if self.broker.has_fanouts()
             || self.has_feeds()
-            || self.has_notices()
+            || self.has_tellings()
             || !self.dirty.is_empty()
             || self.shutdown.is_advancing()
         {

@@ -1,46 +1,19 @@
 //! Who is in a channel, as clients ask for it and hear of it.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::vec;
 
 use bytes::Bytes;
 
 use super::State;
-use super::connection::Phase;
 use super::dispatch::BACKLOG_FULL;
 use super::recall::UNREAD;
-use crate::config::SlowConsumer;
+use super::telling::{TOLD, Telling};
 use crate::ids::{ShardId, Token, TopicName};
-use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId};
 use crate::message::{PresenceMessage, ShardMessage};
 use crate::metrics::Counter;
 use crate::proto::{
-    Encoding, ErrorCode, Family, Presence, PresenceNotice, PresenceQuery, Rejection, RequestId,
-    protobuf,
+    ErrorCode, Family, Presence, PresenceNotice, PresenceQuery, Rejection, RequestId,
 };
-
-/// Connections that get a notice in one turn.
-const TOLD_MAX: usize = 1024;
-
-/// Not that of a topic: no publication takes the place of a notice.
-const NO_TOPIC: u32 = u32::MAX;
-
-/// Notices on their way to connections here.
-#[derive(Debug, Default)]
-pub(super) struct Notices {
-    /// In their order: what one topic says second comes second.
-    waiting: VecDeque<Telling>,
-}
-
-#[derive(Debug)]
-struct Telling {
-    json: FrameId,
-    /// Made when the first connection needs it.
-    protobuf: Option<FrameId>,
-    /// Who was subscribed when it came, and has not got it.
-    to: vec::IntoIter<Token>,
-}
 
 impl State {
     /// Tells the homes of topics and the subscribers of those at home here what is to be told now.
@@ -62,12 +35,6 @@ impl State {
             self.broker.tell_subscribers(&mut effects);
             self.apply(effects);
         }
-        self.advance_notices();
-    }
-
-    /// Whether the next turn has something to do for it.
-    pub(super) fn has_notices(&self) -> bool {
-        !self.notices.waiting.is_empty()
     }
 
     /// Somebody came or went in a topic at home here.
@@ -94,54 +61,8 @@ impl State {
         if to.is_empty() {
             return;
         }
-        let json = self.frames.insert(frame, NOTICE);
-        self.notices.waiting.push_back(Telling { json, protobuf: None, to: to.into_iter() });
-    }
-
-    /// Queues notices for a bounded number of connections.
-    fn advance_notices(&mut self) {
-        let mut left = TOLD_MAX;
-        while left > 0
-            && let Some(mut telling) = self.notices.waiting.pop_front()
-        {
-            while left > 0
-                && let Some(token) = telling.to.next()
-            {
-                left -= 1;
-                self.tell(token, &mut telling);
-            }
-            if telling.to.len() == 0 {
-                self.frames.release(telling.json);
-                if let Some(frame) = telling.protobuf {
-                    self.frames.release(frame);
-                }
-            } else {
-                self.notices.waiting.push_front(telling);
-            }
-        }
-    }
-
-    /// A connection that is too slow for it does not get it: the next one has the numbers by which it is
-    /// missed.
-    fn tell(&mut self, token: Token, telling: &mut Telling) {
-        let Some(connection) = self.connections.get(token.index()) else { return };
-        if connection.generation != token.generation || connection.phase != Phase::Open {
-            return;
-        }
-        let frame = match connection.encoding {
-            Encoding::Json => telling.json,
-            Encoding::Protobuf => *telling.protobuf.get_or_insert_with(|| {
-                let frame = protobuf::publication_frame(self.frames.bytes(telling.json));
-                self.frames.insert(frame, NOTICE)
-            }),
-        };
-        let cost = self.frames.bytes(frame).len() + FRAME_OVERHEAD_BYTES;
-        let limit = self.settings.config.limits.send_queue_size;
-        if connection.blocked && connection.queue.cost() + cost > limit {
-            self.count(Counter::PresenceDropped, 1);
-        } else {
-            self.queue(token, frame);
-        }
+        let telling = Telling::new(self.frames.insert(frame, TOLD), to);
+        self.notices.push(telling);
     }
 
     pub(super) fn query_presence(
@@ -190,7 +111,3 @@ impl State {
         }
     }
 }
-
-/// It makes room for newer ones where a reader is slow.
-const NOTICE: FrameClass =
-    FrameClass::Publication { topic: NO_TOPIC, policy: SlowConsumer::DropOldest };
