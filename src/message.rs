@@ -11,7 +11,8 @@ mod session_record;
 use bytes::Bytes;
 
 pub use admin::{
-    AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, ShardStats,
+    AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, Except,
+    ShardStats,
 };
 pub use bridge::{BridgeAnswer, BridgeMessage, BridgeOrigin, BridgeOutcome};
 pub use log::{

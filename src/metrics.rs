@@ -184,6 +184,10 @@ counters! {
     AdminRefused = "admin_refused",
     /// Calls of the server API that a shard has taken.
     AdminCalls = "admin_calls",
+    /// Messages of the server API queued for a connection that it names, or for one of all.
+    ApiDeliveries = "api_deliveries",
+    /// Such messages that a connection was too slow for.
+    ApiDropped = "api_dropped",
     /// Connections closed by the server API.
     Kicked = "kicked",
     /// Publications that the durable log has kept, as `store.sync` promises.

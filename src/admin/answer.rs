@@ -51,6 +51,12 @@ pub struct Broadcasted<'a> {
     pub responses: Vec<Envelope<'a>>,
 }
 
+/// How many connections it was done for.
+#[derive(Serialize)]
+pub struct Reached {
+    pub connections: u64,
+}
+
 #[derive(Serialize)]
 pub struct Replies<'a> {
     pub replies: Vec<Envelope<'a>>,

@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::target::{Send, User, Who, present};
 use crate::ids::{ConnectionId, TopicName, check_topic_name};
 use crate::proto::{HistoryQuery, PresenceQuery, Since};
 
@@ -29,6 +30,8 @@ pub enum Command {
     Publish(Publish),
     #[serde(deserialize_with = "object")]
     Broadcast(Broadcast),
+    #[serde(deserialize_with = "object")]
+    Send(Send),
     #[serde(deserialize_with = "object")]
     Subscribe(Subscription),
     #[serde(deserialize_with = "object")]
@@ -70,16 +73,20 @@ pub struct Broadcast {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subscription {
-    #[serde(alias = "connectionId")]
-    pub connection: Id,
+    #[serde(default, alias = "connectionId", deserialize_with = "present")]
+    connection: Option<Id>,
+    #[serde(default, deserialize_with = "present")]
+    user: Option<User>,
     pub channel: Channel,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disconnect {
-    #[serde(alias = "connectionId")]
-    pub connection: Id,
+    #[serde(default, alias = "connectionId", deserialize_with = "present")]
+    connection: Option<Id>,
+    #[serde(default, deserialize_with = "present")]
+    user: Option<User>,
     pub code: Option<Whole>,
     pub reason: Option<String>,
 }
@@ -166,6 +173,18 @@ fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
     deserializer.deserialize_map(Reader(PhantomData))
 }
 
+impl Subscription {
+    pub fn who(&self) -> Result<Who, ApiError> {
+        Who::of(self.connection, self.user.clone())
+    }
+}
+
+impl Disconnect {
+    pub fn who(&self) -> Result<Who, ApiError> {
+        Who::of(self.connection, self.user.clone())
+    }
+}
+
 impl History {
     pub fn query(&self) -> Result<HistoryQuery, ApiError> {
         let limit = check_limit(self.limit)?;
@@ -232,7 +251,7 @@ impl<'de> Deserialize<'de> for MessageId {
 }
 
 /// The id of a connection; what is none is that of no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id(Option<ConnectionId>);
 
 impl Id {

@@ -100,6 +100,10 @@ impl From<AdminRefusal> for ApiError {
                 let message = "the connection is not subscribed to the channel";
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::NotSubscribed.as_str(), message)
             }
+            AdminRefusal::NotAuthenticated => {
+                let message = "the connection has not authenticated, and `auth.required` is set";
+                Self::new(StatusCode::CONFLICT, ErrorCode::PermissionDenied.as_str(), message)
+            }
             AdminRefusal::TooManySubscriptions { limit } => {
                 let message = format!("a connection may have {limit} subscriptions");
                 let code = ErrorCode::TooManySubscriptions.as_str();

@@ -3,11 +3,13 @@
 //! It shares nothing with the shards: what it asks goes into their mailboxes, what they answer comes back
 //! through a channel, and counters are read where shards write them. A shard that stands still delays its
 //! own answers alone. Files: `serving` (connections), `routes` (requests and responses), `access` (who may),
-//! `command` (what can be asked), `running` (how it is done), `listing` (what takes many calls), `asking`
+//! `command` (what can be asked), `target` (for whom), `running` (how it is done), `addressing` (for whoever is
+//! named), `listing` (what takes many calls), `asking`
 //! (the way to the shards), `answer` (what is said), `error` (how it is refused), `health`, `exposition`
 //! (metrics), `openapi.json` (what clients are told of all this).
 
 mod access;
+mod addressing;
 mod answer;
 mod asking;
 mod command;
@@ -18,6 +20,7 @@ mod listing;
 mod routes;
 mod running;
 mod serving;
+mod target;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -20,6 +20,7 @@ use super::command::{
 };
 use super::error::ApiError;
 use super::running::parse;
+use super::target::Send;
 use super::{Context, access, exposition};
 use crate::metrics::Counter;
 
@@ -42,10 +43,11 @@ macro_rules! command {
 }
 
 /// Every path, with what it does. The document of the API has the same, see the tests.
-fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 17] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 18] {
     [
         ("/api/publish", command!(Publish => Publish)),
         ("/api/broadcast", command!(Broadcast => Broadcast)),
+        ("/api/send", command!(Send => Send)),
         ("/api/subscribe", command!(Subscription => Subscribe)),
         ("/api/unsubscribe", command!(Subscription => Unsubscribe)),
         ("/api/disconnect", command!(Disconnect => Disconnect)),

@@ -10,6 +10,7 @@ use super::command::{
     Subscription,
 };
 use super::error::ApiError;
+use super::target::Who;
 use super::{Context, Stage};
 use crate::ids::ConnectionId;
 use crate::message::{AdminAnswer, AdminCall};
@@ -40,6 +41,7 @@ impl Context {
         match command {
             Command::Publish(publish) => self.publish(&publish).finish().await,
             Command::Broadcast(broadcast) => self.broadcast(&broadcast).finish().await,
+            Command::Send(send) => self.send(send).await,
             Command::Subscribe(subscription) => self.subscribe(&subscription).await,
             Command::Unsubscribe(subscription) => self.unsubscribe(&subscription).await,
             Command::Disconnect(disconnect) => self.disconnect(disconnect).await,
@@ -115,7 +117,7 @@ impl Context {
     }
 
     /// A value that clients too might publish, without the body it stands in.
-    fn check_data(&self, data: &RawValue) -> Result<Bytes, ApiError> {
+    pub fn check_data(&self, data: &RawValue) -> Result<Bytes, ApiError> {
         let (text, limit) = (data.get(), self.config.limits.max_message_size);
         if text.len() > limit {
             return Err(ApiError::too_large("`data`", text.len(), limit));
@@ -131,24 +133,43 @@ impl Context {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Outcome {
-        let connection = subscription.connection.find()?;
         let topic = subscription.channel.check()?;
-        let call = AdminCall::Subscribe { connection, topic };
-        match self.ask_connection(connection, call).await? {
-            AdminAnswer::Subscribed(position) => json(&answer::Place::from(position)),
-            _ => Err(ApiError::unexpected()),
+        match subscription.who()? {
+            Who::Connection(id) => {
+                let connection = id.find()?;
+                let call = AdminCall::Subscribe { connection, topic };
+                match self.ask_connection(connection, call).await? {
+                    AdminAnswer::Subscribed(position) => json(&answer::Place::from(position)),
+                    _ => Err(ApiError::unexpected()),
+                }
+            }
+            Who::User(user) => {
+                let call = || AdminCall::SubscribeUser { user: user.clone(), topic: topic.clone() };
+                self.reach(call).await
+            }
         }
     }
 
     async fn unsubscribe(&self, subscription: &Subscription) -> Outcome {
-        let connection = subscription.connection.find()?;
         let topic = subscription.channel.check()?;
-        self.ask_connection(connection, AdminCall::Unsubscribe { connection, topic }).await?;
-        json(&answer::Done {})
+        match subscription.who()? {
+            Who::Connection(id) => {
+                let connection = id.find()?;
+                let call = AdminCall::Unsubscribe { connection, topic };
+                self.ask_connection(connection, call).await?;
+                json(&answer::Done {})
+            }
+            Who::User(user) => {
+                let call =
+                    || AdminCall::UnsubscribeUser { user: user.clone(), topic: topic.clone() };
+                self.reach(call).await
+            }
+        }
     }
 
     async fn disconnect(&self, disconnect: Disconnect) -> Outcome {
-        let Disconnect { connection, code, reason } = disconnect;
+        let who = disconnect.who()?;
+        let Disconnect { code, reason, .. } = disconnect;
         let code = code.map_or(Ok(u16::from(KICKED)), |code| u16::try_from(code.0));
         let Some(code) = code.ok().filter(|code| is_sendable_by_peer(*code)) else {
             return Err(ApiError::invalid(
@@ -162,11 +183,22 @@ impl Context {
                 reason.len()
             )));
         }
-        let connection = connection.find()?;
-        let (code, reason) = (CloseCode::from(code), reason.into());
-        let call = AdminCall::Disconnect { connection, code, reason };
-        self.ask_connection(connection, call).await?;
-        json(&answer::Done {})
+        let (code, reason): (_, Box<str>) = (CloseCode::from(code), reason.into());
+        match who {
+            Who::Connection(id) => {
+                let connection = id.find()?;
+                let call = AdminCall::Disconnect { connection, code, reason };
+                self.ask_connection(connection, call).await?;
+                json(&answer::Done {})
+            }
+            Who::User(user) => {
+                let call = || {
+                    let (user, reason) = (user.clone(), reason.clone());
+                    AdminCall::DisconnectUser { user, code, reason }
+                };
+                self.reach(call).await
+            }
+        }
     }
 
     async fn history(&self, history: &History) -> Outcome {
@@ -222,10 +254,14 @@ impl Context {
         id: ConnectionId,
         call: AdminCall,
     ) -> Result<AdminAnswer, ApiError> {
+        self.begin_asking(id, call)?.answer().await
+    }
+
+    pub fn begin_asking(&self, id: ConnectionId, call: AdminCall) -> Result<Asked, ApiError> {
         if self.shards.ids().all(|shard| shard != id.shard) {
             return Err(ApiError::no_connection());
         }
-        self.shards.ask(id.shard, call)?.answer().await
+        self.shards.ask(id.shard, call)
     }
 }
 

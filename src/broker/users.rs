@@ -203,16 +203,35 @@ impl Broker {
             self.respond(topic, publisher, PublishOutcome::BacklogFull, effects);
             return;
         }
-        let body: Bytes = if self.options(&topic).has_history() {
-            inbox::record(channel, data)
-        } else {
-            encoder::publication_frame(channel, data)
-        };
+        let body = self.inbox_body(&topic, channel, data);
         if home == self.shard {
             self.receive_publication(topic, body, publisher, frames, effects);
         } else {
             let message = ShardMessage::Publish { topic, body, publisher };
             effects.push(Effect::Send { to: home, message });
+        }
+    }
+
+    /// At home of the user's inbox: the server API sends a message to the user, see
+    /// [`Broker::publish_to`].
+    pub fn publish_to_from_outside(
+        &mut self,
+        inbox: TopicName,
+        channel: &str,
+        data: &[u8],
+        publisher: Publisher,
+        frames: &mut FramePool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let body = self.inbox_body(&inbox, channel, data);
+        self.receive_publication(inbox, body, publisher, frames, effects);
+    }
+
+    /// What an inbox gets of a message under this channel.
+    fn inbox_body(&self, inbox: &TopicName, channel: &str, data: &[u8]) -> Bytes {
+        match self.options(inbox).has_history() {
+            true => inbox::record(channel, data),
+            false => encoder::publication_frame(channel, data),
         }
     }
 

@@ -293,6 +293,17 @@ impl Config {
         self.store.backlog.saturating_mul(1 + usize::from(self.sessions.durable))
     }
 
+    /// The namespace whose inboxes take what is sent to users under this channel; `""` is that of channels
+    /// without one.
+    pub fn inbox_namespace(&self, channel: &str) -> Option<&str> {
+        let named = channel
+            .split_once(':')
+            .and_then(|(wanted, _)| self.namespaces.iter().find(|space| space.name == wanted));
+        let (name, options) =
+            named.map_or(("", &self.channels), |space| (space.name.as_str(), &space.options));
+        options.is_direct().then_some(name)
+    }
+
     /// For each namespace under which users may be sent messages: what the names of its inboxes have
     /// before their `:`, and their options.
     pub fn inboxes(&self) -> impl Iterator<Item = (String, ChannelOptions)> {

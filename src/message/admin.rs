@@ -1,11 +1,13 @@
 //! What the thread of the server API and the shards tell each other.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{Page, PublishOutcome};
-use crate::ids::{ConnectionId, Position, Token, TopicName};
+use crate::ids::{ConnectionId, Position, Token, TopicName, UserName};
 use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery};
 
 /// Names a request to the thread that asked; the answer has it again.
@@ -86,14 +88,59 @@ pub enum AdminCall {
         code: CloseCode,
         reason: Box<str>,
     },
+    /// To the home of a user's inbox: what is sent to the user under this channel.
+    SendToUser {
+        inbox: TopicName,
+        channel: TopicName,
+        data: Bytes,
+    },
+    /// To the connection's shard: a frame, of JSON.
+    SendToConnection {
+        connection: ConnectionId,
+        frame: Bytes,
+    },
+    /// This and the following to every shard. A frame, of JSON, for everybody there but those.
+    SendToEverybody {
+        frame: Bytes,
+        except: Arc<Except>,
+    },
+    /// All connections of the user there.
+    SubscribeUser {
+        user: UserName,
+        topic: TopicName,
+    },
+    UnsubscribeUser {
+        user: UserName,
+        topic: TopicName,
+    },
+    DisconnectUser {
+        user: UserName,
+        code: CloseCode,
+        reason: Box<str>,
+    },
     Stats,
+}
+
+/// Whom everybody does not include.
+#[derive(Debug, Default)]
+pub struct Except {
+    pub users: HashSet<UserName>,
+    pub connections: HashSet<ConnectionId>,
+}
+
+impl Except {
+    pub fn has(&self, connection: ConnectionId, user: Option<&UserName>) -> bool {
+        self.connections.contains(&connection) || user.is_some_and(|user| self.users.contains(user))
+    }
 }
 
 impl AdminRequest {
     /// Bytes that wait with it, beyond a small message.
     pub fn weight(&self) -> usize {
         match &self.call {
-            AdminCall::Publish { data, .. } => data.len(),
+            AdminCall::Publish { data, .. } | AdminCall::SendToUser { data, .. } => data.len(),
+            AdminCall::SendToConnection { frame, .. }
+            | AdminCall::SendToEverybody { frame, .. } => frame.len(),
             AdminCall::Subscribers { topics } => topics.len() * size_of::<TopicName>(),
             AdminCall::History { .. }
             | AdminCall::Presence { .. }
@@ -103,6 +150,9 @@ impl AdminRequest {
             | AdminCall::Subscribe { .. }
             | AdminCall::Unsubscribe { .. }
             | AdminCall::Disconnect { .. }
+            | AdminCall::SubscribeUser { .. }
+            | AdminCall::UnsubscribeUser { .. }
+            | AdminCall::DisconnectUser { .. }
             | AdminCall::Stats => 0,
         }
     }
@@ -129,6 +179,11 @@ pub enum AdminAnswer {
     /// The subscription is confirmed, and on a topic with history begins behind this.
     Subscribed(Option<Position>),
     Done,
+    /// How many connections it was done for. `refusal`: why not for another one.
+    Reached {
+        connections: u64,
+        refusal: Option<AdminRefusal>,
+    },
     Stats(ShardStats),
     Refused(AdminRefusal),
 }
@@ -139,6 +194,8 @@ pub enum AdminRefusal {
     /// There is none of that name, or no WebSocket that is open.
     NoConnection,
     NotSubscribed,
+    /// Nothing may come to the connection before it has authenticated.
+    NotAuthenticated,
     /// The connection has as many subscriptions as it may.
     TooManySubscriptions {
         limit: u32,

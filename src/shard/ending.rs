@@ -74,7 +74,8 @@ impl State {
             Shutdown::No | Shutdown::Leaving { .. } => {}
             Shutdown::Finishing { deadline } => {
                 backend.stop_accepting();
-                let idle = !self.broker.has_fanouts() && self.feeds.is_empty();
+                let idle =
+                    !self.broker.has_fanouts() && self.feeds.is_empty() && !self.has_tellings();
                 let delivered = quiet && self.outbox.is_empty() && idle;
                 if delivered || self.now >= deadline {
                     self.shutdown = Shutdown::Closing { deadline, next_slot: 0 };

@@ -4,12 +4,13 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `presence` (who is in a channel), `rooms`,
+//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `addressing` (whom it means), `presence` (who is in a channel), `rooms`,
 //! `telling` (frames for many connections), `traffic`
 //! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
 mod acks;
+mod addressing;
 mod connection;
 mod dispatch;
 mod ending;
@@ -278,6 +279,8 @@ struct State {
     notices: telling::Tellings,
     /// As many as have asked for that.
     entering: Vec<rooms::Entering>,
+    /// What the server API says to everybody.
+    announcements: telling::Tellings,
     peer_log: PeerLog,
 }
 
@@ -340,6 +343,7 @@ impl State {
             outside: outside::Outside::default(),
             notices: telling::Tellings::default(),
             entering: Vec::new(),
+            announcements: telling::Tellings::default(),
             peer_log: PeerLog::new(id),
             settings,
         }

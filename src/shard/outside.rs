@@ -4,10 +4,11 @@
 use bytes::Bytes;
 
 use super::State;
+use super::addressing::Crowd;
 use super::connection::{Aside, Connection, Phase};
 use super::traffic::{Carried, Flow};
 use crate::broker::{SubscribeError, SubscribeRequest};
-use crate::ids::{ConnectionId, Tick, Token, TopicName};
+use crate::ids::{ConnectionId, Position, Tick, Token, TopicName};
 use crate::message::{
     AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, Begin, ConnectionInfo, Page,
     PublishOutcome, Publisher, Receipt, ShardStats,
@@ -30,8 +31,10 @@ pub(super) struct Subscribing {
 #[derive(Debug, Default)]
 pub(super) struct Outside {
     pub answers: Vec<(AdminTicket, AdminAnswer)>,
-    /// As many as that thread has calls under way.
+    /// Of one connection for each call under way, or of all of a user.
     subscribing: Vec<Subscribing>,
+    /// As many as that thread has calls under way.
+    pub crowds: Vec<Crowd>,
 }
 
 impl State {
@@ -65,15 +68,31 @@ impl State {
             AdminCall::Disconnect { connection, code, reason } => {
                 self.disconnect(ticket, connection, code, &reason);
             }
+            AdminCall::SendToUser { inbox, channel, data } => {
+                self.send_to_user_outside(ticket, inbox, &channel, &data);
+            }
+            AdminCall::SendToConnection { connection, frame } => {
+                self.send_to_connection(ticket, connection, frame);
+            }
+            AdminCall::SendToEverybody { frame, except } => {
+                self.send_to_everybody(ticket, frame, except);
+            }
+            AdminCall::SubscribeUser { user, topic } => self.subscribe_user(ticket, &user, &topic),
+            AdminCall::UnsubscribeUser { user, topic } => {
+                self.unsubscribe_user(ticket, &user, &topic);
+            }
+            AdminCall::DisconnectUser { user, code, reason } => {
+                self.disconnect_user(ticket, &user, code, &reason);
+            }
             AdminCall::Stats => self.answer_outside(ticket, AdminAnswer::Stats(self.stats())),
         }
     }
 
-    fn answer_outside(&mut self, ticket: AdminTicket, answer: AdminAnswer) {
+    pub(super) fn answer_outside(&mut self, ticket: AdminTicket, answer: AdminAnswer) {
         self.outside.answers.push((ticket, answer));
     }
 
-    fn refuse_outside(&mut self, ticket: AdminTicket, refusal: AdminRefusal) {
+    pub(super) fn refuse_outside(&mut self, ticket: AdminTicket, refusal: AdminRefusal) {
         self.answer_outside(ticket, AdminAnswer::Refused(refusal));
     }
 
@@ -171,11 +190,18 @@ impl State {
     }
 
     fn subscribe_outside(&mut self, ticket: AdminTicket, id: ConnectionId, topic: TopicName) {
-        let found = self.find_connection(id).filter(|token| self.phase(*token) == Phase::Open);
-        let Some(token) = found else {
-            self.refuse_outside(ticket, AdminRefusal::NoConnection);
-            return;
-        };
+        match self.find_open(id) {
+            Some(token) => self.begin_subscribing(ticket, token, topic),
+            None => self.refuse_outside(ticket, AdminRefusal::NoConnection),
+        }
+    }
+
+    pub(super) fn begin_subscribing(
+        &mut self,
+        ticket: AdminTicket,
+        token: Token,
+        topic: TopicName,
+    ) {
         self.outside.subscribing.push(Subscribing { token, topic: topic.clone(), ticket });
         let begin = Begin { start: Start::Now, limit: None };
         let request = SubscribeRequest { token, topic: &topic, begin, request_id: None };
@@ -193,60 +219,81 @@ impl State {
             Err(SubscribeError::Congested) => (Counter::BacklogFull, AdminRefusal::BacklogFull),
         };
         self.count(counter, 1);
-        self.outside.subscribing.retain(|subscribing| subscribing.ticket != ticket);
-        self.refuse_outside(ticket, refusal);
+        self.outside
+            .subscribing
+            .retain(|subscribing| subscribing.ticket != ticket || subscribing.token != token);
+        self.end_subscribing(ticket, Err(refusal));
     }
 
     /// A subscription is confirmed, whoever asked for it.
     pub(super) fn confirmed_outside(&mut self, token: Token, topic: &str, standing: &Standing) {
-        let Outside { answers, subscribing } = &mut self.outside;
-        let confirmed = subscribing.extract_if(.., |subscribing| {
+        self.take_subscribing(Ok(standing.position), |subscribing| {
             subscribing.token == token && *subscribing.topic == *topic
         });
-        let position = standing.position;
-        answers.extend(confirmed.map(|one| (one.ticket, AdminAnswer::Subscribed(position))));
     }
 
     /// A connection has left the broker: it will not be confirmed any more.
     pub(super) fn left_outside(&mut self, token: Token) {
-        let Outside { answers, subscribing } = &mut self.outside;
-        let left = subscribing.extract_if(.., |subscribing| subscribing.token == token);
-        let refused =
-            |one: Subscribing| (one.ticket, AdminAnswer::Refused(AdminRefusal::NoConnection));
-        answers.extend(left.map(refused));
+        let refused = Err(AdminRefusal::NoConnection);
+        self.take_subscribing(refused, |subscribing| subscribing.token == token);
+    }
+
+    fn take_subscribing(
+        &mut self,
+        outcome: Result<Option<Position>, AdminRefusal>,
+        is_meant: impl Fn(&Subscribing) -> bool,
+    ) {
+        let subscribing = &mut self.outside.subscribing;
+        if subscribing.is_empty() {
+            return;
+        }
+        let ended: Vec<_> = subscribing.extract_if(.., |one| is_meant(one)).collect();
+        for one in ended {
+            self.end_subscribing(one.ticket, outcome);
+        }
     }
 
     fn unsubscribe_outside(&mut self, ticket: AdminTicket, id: ConnectionId, topic: &str) {
-        let found = self.find_connection(id).filter(|token| self.phase(*token) == Phase::Open);
-        let Some(token) = found else {
+        let Some(token) = self.find_open(id) else {
             self.refuse_outside(ticket, AdminRefusal::NoConnection);
             return;
         };
-        let mut effects = std::mem::take(&mut self.effects);
-        let was_subscribed = self.broker.unsubscribe(token, topic, &mut effects);
-        self.apply(effects);
-        if was_subscribed {
-            self.note_session(token);
-            // As if it had asked for that: it must not wait for more.
-            let (channel, id) = (topic, None);
-            self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });
+        if self.end_subscription(token, topic) {
             self.answer_outside(ticket, AdminAnswer::Done);
         } else {
             self.refuse_outside(ticket, AdminRefusal::NotSubscribed);
         }
     }
 
+    /// Ends a subscription as if the client had asked for that. `false`: there is none.
+    pub(super) fn end_subscription(&mut self, token: Token, topic: &str) -> bool {
+        let mut effects = std::mem::take(&mut self.effects);
+        let was_subscribed = self.broker.unsubscribe(token, topic, &mut effects);
+        self.apply(effects);
+        if was_subscribed {
+            self.note_session(token);
+            // It must not wait for more.
+            let (channel, id) = (topic, None);
+            self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });
+        }
+        was_subscribed
+    }
+
     fn disconnect(&mut self, ticket: AdminTicket, id: ConnectionId, code: CloseCode, reason: &str) {
         let is_open = |phase| matches!(phase, Phase::Open | Phase::Echo);
         match self.find_connection(id).filter(|token| is_open(self.phase(*token))) {
             Some(token) => {
-                self.count(Counter::Kicked, 1);
-                self.note(token, Counter::Kicked.name(), reason);
-                self.close(token, code, reason);
+                self.kick(token, code, reason);
                 self.answer_outside(ticket, AdminAnswer::Done);
             }
             None => self.refuse_outside(ticket, AdminRefusal::NoConnection),
         }
+    }
+
+    pub(super) fn kick(&mut self, token: Token, code: CloseCode, reason: &str) {
+        self.count(Counter::Kicked, 1);
+        self.note(token, Counter::Kicked.name(), reason);
+        self.close(token, code, reason);
     }
 
     fn stats(&self) -> ShardStats {
@@ -269,6 +316,11 @@ impl State {
             }
             _ => None,
         }
+    }
+
+    /// As [`State::find_connection`], if it is an open WebSocket.
+    pub(super) fn find_open(&self, id: ConnectionId) -> Option<Token> {
+        self.find_connection(id).filter(|token| self.phase(*token) == Phase::Open)
     }
 
     /// What is known of a connection that is, or was until now, an open WebSocket.

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::State;
 use super::dispatch::BACKLOG_FULL;
 use super::recall::UNREAD;
-use super::telling::{TOLD, Telling};
 use crate::ids::{ShardId, Token, TopicName};
 use crate::message::{PresenceMessage, ShardMessage};
 use crate::metrics::Counter;
@@ -61,8 +60,7 @@ impl State {
         if to.is_empty() {
             return;
         }
-        let telling = Telling::new(self.frames.insert(frame, TOLD), to);
-        self.notices.push(telling);
+        self.tell_listed(frame, to);
     }
 
     pub(super) fn query_presence(

@@ -2,13 +2,18 @@
 //! number of them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 use std::vec;
 
+use bytes::Bytes;
+
 use super::State;
-use super::connection::Phase;
+use super::connection::{Aside, Connection, Phase};
 use crate::config::SlowConsumer;
 use crate::ids::Token;
-use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId};
+use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
+use crate::message::{AdminAnswer, AdminTicket, Except};
 use crate::metrics::Counter;
 use crate::proto::{Encoding, protobuf};
 
@@ -19,13 +24,15 @@ const TOLD_MAX: usize = 1024;
 const NO_TOPIC: u32 = u32::MAX;
 
 /// It makes room for newer ones where a reader is slow.
-pub(super) const TOLD: FrameClass =
+const TOLD: FrameClass =
     FrameClass::Publication { topic: NO_TOPIC, policy: SlowConsumer::DropOldest };
 
 /// What is told one after the other: what comes second is heard second.
 #[derive(Debug, Default)]
 pub(super) struct Tellings {
     waiting: VecDeque<Telling>,
+    /// Bytes of their frames in JSON, and what each costs beside.
+    bytes: usize,
 }
 
 /// One frame, in the form of each encoding.
@@ -34,8 +41,22 @@ pub(super) struct Telling {
     json: FrameId,
     /// Made when the first connection needs it.
     protobuf: Option<FrameId>,
-    /// Who was there when it came, and has not heard it.
-    to: vec::IntoIter<Token>,
+    to: Audience,
+    /// Counts connections that are too slow for it.
+    dropped: Counter,
+    /// Connections that it was queued for.
+    reached: u64,
+    /// The request that is answered with how many those are.
+    ticket: Option<AdminTicket>,
+}
+
+/// Who has not heard it.
+#[derive(Debug)]
+enum Audience {
+    /// Who was there when it came.
+    Listed(vec::IntoIter<Token>),
+    /// Everybody in these slots.
+    Everybody(Range<usize>, Arc<Except>),
 }
 
 impl Tellings {
@@ -43,22 +64,22 @@ impl Tellings {
         self.waiting.is_empty()
     }
 
-    pub fn push(&mut self, telling: Telling) {
+    fn push(&mut self, telling: Telling, frames: &FramePool) {
+        self.bytes += telling.cost(frames);
         self.waiting.push_back(telling);
     }
 }
 
 impl Telling {
-    /// `json` is a frame that the telling releases.
-    pub fn new(json: FrameId, to: Vec<Token>) -> Self {
-        Self { json, protobuf: None, to: to.into_iter() }
+    fn cost(&self, frames: &FramePool) -> usize {
+        frames.bytes(self.json).len() + FRAME_OVERHEAD_BYTES
     }
 }
 
 impl State {
     /// Whether the next turn has somebody to tell.
     pub(super) fn has_tellings(&self) -> bool {
-        !self.notices.is_empty()
+        !self.notices.is_empty() || !self.announcements.is_empty()
     }
 
     /// Queues what is told for a bounded number of connections.
@@ -68,6 +89,48 @@ impl State {
             self.advance(&mut notices);
             self.notices = notices;
         }
+        if !self.announcements.is_empty() {
+            let mut announcements = std::mem::take(&mut self.announcements);
+            self.advance(&mut announcements);
+            self.announcements = announcements;
+        }
+    }
+
+    /// Tells these connections something that comes in JSON.
+    pub(super) fn tell_listed(&mut self, frame: Bytes, to: Vec<Token>) {
+        let telling = Telling {
+            json: self.frames.insert(frame, TOLD),
+            protobuf: None,
+            to: Audience::Listed(to.into_iter()),
+            dropped: Counter::PresenceDropped,
+            reached: 0,
+            ticket: None,
+        };
+        self.notices.push(telling, &self.frames);
+    }
+
+    /// The same for everybody but those; the request is answered when all have been told. `false`: too much
+    /// waits to be told already.
+    pub(super) fn tell_everybody(
+        &mut self,
+        ticket: AdminTicket,
+        frame: Bytes,
+        except: Arc<Except>,
+    ) -> bool {
+        let waiting = self.announcements.bytes + frame.len();
+        if !self.announcements.is_empty() && waiting > self.settings.config.limits.fanout_backlog {
+            return false;
+        }
+        let telling = Telling {
+            json: self.frames.insert(frame, TOLD),
+            protobuf: None,
+            to: Audience::Everybody(0..self.connections.capacity(), except),
+            dropped: Counter::ApiDropped,
+            reached: 0,
+            ticket: Some(ticket),
+        };
+        self.announcements.push(telling, &self.frames);
+        true
     }
 
     fn advance(&mut self, tellings: &mut Tellings) {
@@ -75,25 +138,67 @@ impl State {
         while left > 0
             && let Some(mut telling) = tellings.waiting.pop_front()
         {
-            while left > 0
-                && let Some(token) = telling.to.next()
-            {
-                left -= 1;
-                self.tell(token, &mut telling);
-            }
-            if telling.to.len() == 0 {
-                self.frames.release(telling.json);
-                if let Some(frame) = telling.protobuf {
-                    self.frames.release(frame);
-                }
+            if self.advance_telling(&mut telling, &mut left) {
+                tellings.bytes -= telling.cost(&self.frames);
+                self.end_telling(&telling);
             } else {
                 tellings.waiting.push_front(telling);
             }
         }
     }
 
-    /// A connection that is too slow for it does not get it: the next one has the numbers by which it is
-    /// missed.
+    /// Whether everybody has heard it. `left`: how many may hear it now.
+    fn advance_telling(&mut self, telling: &mut Telling, left: &mut usize) -> bool {
+        while *left > 0 {
+            let token = match &mut telling.to {
+                Audience::Listed(tokens) => match tokens.next() {
+                    Some(token) => Some(token),
+                    None => return true,
+                },
+                Audience::Everybody(slots, except) => match slots.next() {
+                    Some(slot) => self.called(slot, except),
+                    None => return true,
+                },
+            };
+            // An empty slot takes a look too.
+            *left -= 1;
+            if let Some(token) = token {
+                self.tell(token, telling);
+            }
+        }
+        false
+    }
+
+    /// Whoever is in this slot, if everybody includes it.
+    fn called(&self, slot: usize, except: &Except) -> Option<Token> {
+        let connection = self.connections.get(slot)?;
+        let named = match connection.aside.as_deref() {
+            Some(Aside::Identity(identity)) => {
+                except.has(identity.connection_id, identity.user.as_ref())
+            }
+            _ => false,
+        };
+        (!named && self.may_hear(connection)).then(|| connection.token(slot as u32))
+    }
+
+    /// Whether what nobody has subscribed to may come to this connection.
+    pub(super) fn may_hear(&self, connection: &Connection) -> bool {
+        connection.authenticated || !self.settings.config.auth.required
+    }
+
+    fn end_telling(&mut self, telling: &Telling) {
+        self.frames.release(telling.json);
+        if let Some(frame) = telling.protobuf {
+            self.frames.release(frame);
+        }
+        if let Some(ticket) = telling.ticket {
+            self.count(Counter::ApiDeliveries, telling.reached);
+            let answer = AdminAnswer::Reached { connections: telling.reached, refusal: None };
+            self.outside.answers.push((ticket, answer));
+        }
+    }
+
+    /// A connection that is too slow for it does not get it.
     fn tell(&mut self, token: Token, telling: &mut Telling) {
         let Some(connection) = self.connections.get(token.index()) else { return };
         if connection.generation != token.generation || connection.phase != Phase::Open {
@@ -106,12 +211,35 @@ impl State {
                 self.frames.insert(frame, TOLD)
             }),
         };
-        let cost = self.frames.bytes(frame).len() + FRAME_OVERHEAD_BYTES;
-        let limit = self.settings.config.limits.send_queue_size;
-        if connection.blocked && connection.queue.cost() + cost > limit {
-            self.count(Counter::PresenceDropped, 1);
+        if self.is_too_slow_for(connection, frame) {
+            self.count(telling.dropped, 1);
         } else {
+            telling.reached += 1;
             self.queue(token, frame);
         }
+    }
+
+    /// A frame for this connection alone, in JSON. `false`: it is too slow for it.
+    pub(super) fn tell_one(&mut self, token: Token, frame: Bytes) -> bool {
+        let Some(connection) = self.connection(token) else { return false };
+        let frame = match connection.encoding {
+            Encoding::Json => frame,
+            Encoding::Protobuf => protobuf::publication_frame(&frame),
+        };
+        let frame = self.frames.insert(frame, TOLD);
+        let slow =
+            self.connections.get(token.index()).is_none_or(|it| self.is_too_slow_for(it, frame));
+        if !slow {
+            self.queue(token, frame);
+        }
+        self.count(if slow { Counter::ApiDropped } else { Counter::ApiDeliveries }, 1);
+        self.frames.release(frame);
+        !slow
+    }
+
+    fn is_too_slow_for(&self, connection: &Connection, frame: FrameId) -> bool {
+        let cost = self.frames.bytes(frame).len() + FRAME_OVERHEAD_BYTES;
+        let limit = self.settings.config.limits.send_queue_size;
+        connection.blocked && connection.queue.cost() + cost > limit
     }
 }
