@@ -346,6 +346,30 @@ impl Deref for UserName {
     }
 }
 
+/// A named set of users; clones share the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupName(Arc<str>);
+
+/// Longest name of a group, in bytes of UTF-8.
+pub const GROUP_NAME_BYTES_MAX: usize = 64;
+
+impl GroupName {
+    /// The group of that name: 1 to [`GROUP_NAME_BYTES_MAX`] bytes without control characters.
+    pub fn parse(name: &str) -> Option<Self> {
+        let valid =
+            (1..=GROUP_NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
+        valid.then(|| Self(Arc::from(name)))
+    }
+}
+
+impl Deref for GroupName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,6 +425,16 @@ mod tests {
         }
         for name in ["", "a\n", "\u{1}", "a\u{85}b", &"é".repeat(65)] {
             assert_eq!(UserName::parse(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn group_names_follow_the_rules() {
+        for name in ["a", "on call", "ünï", &"x".repeat(64)] {
+            assert_eq!(GroupName::parse(name).as_deref(), Some(name));
+        }
+        for name in ["", "a\n", "\u{1}", &"é".repeat(33)] {
+            assert_eq!(GroupName::parse(name), None, "{name:?}");
         }
     }
 

@@ -1,14 +1,24 @@
 //! The server API over real sockets: every call, what is refused and how, and what clients see of it.
 
+#[rustfmt::skip]
+#[path = "support/envelope.rs"]
+#[allow(clippy::all, dead_code)]
+mod envelope;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prost::Message;
 use serde_json::{Value, json};
 use support::*;
+use tempfile::TempDir;
+
+use envelope::Envelope;
+use envelope::envelope::Body;
 
 const KEY: &str = "a-key-for-tests-only";
 
@@ -847,4 +857,340 @@ fn check_histograms(samples: &BTreeMap<String, f64>) {
         let count = format!("{}}}", labels.replace("_bucket", "_count"));
         assert_eq!((last.0, last.1), (f64::INFINITY, samples[&count]), "{count}");
     }
+}
+
+const ALICE: &str = "alice-0123456789abcdef";
+const BOB: &str = "bob-0123456789abcdef";
+
+/// A server that knows users, two of whom are in static groups.
+fn start_with_users(flags: &[&str]) -> (TempDir, Api) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let (keys, file, store) = (path("keys"), path("stentor.toml"), path("store"));
+    let lines = format!("alice {ALICE} groups=staff,on-call\nbob {BOB} groups=staff\n");
+    fs::write(&keys, lines).expect("it is ours");
+    let text = "[namespaces.chat]\ndirect = true\n[namespaces.mail]\noffline_queue = true\n";
+    fs::write(&file, text).expect("it is ours");
+    let named = ["--config", &file, "--auth-keys", &keys, "--store", &store];
+    let api = Api::start(&[&named, flags].concat());
+    (folder, api)
+}
+
+fn auth(token: &str) -> String {
+    format!(r#"{{"type":"auth","timestamp":1,"payload":{{"token":"{token}"}}}}"#)
+}
+
+/// Makes a connection a user's.
+#[track_caller]
+fn authenticate(peer: &mut Peer, token: &str) {
+    peer.send_text(&auth(token));
+    assert_eq!(peer.json()["type"], "response");
+}
+
+/// What comes next and is no ping.
+#[track_caller]
+fn message(peer: &mut Peer) -> Value {
+    loop {
+        let received = peer.frame();
+        if received.opcode != OpCode::PING {
+            return serde_json::from_str(received.text()).expect("JSON");
+        }
+    }
+}
+
+/// A client of the other subprotocol.
+fn open_protobuf(server: &Server) -> Peer {
+    let mut peer = Peer::connect(server);
+    let line = "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n";
+    peer.send(upgrade_request("/ws", line).as_bytes());
+    assert_eq!(peer.response().status, 101);
+    assert!(matches!(body(&mut peer), Body::Welcome(_)));
+    peer
+}
+
+#[track_caller]
+fn body(peer: &mut Peer) -> Body {
+    let received = peer.frame();
+    assert_eq!(received.opcode, OpCode::BINARY, "{received:?}");
+    let envelope = Envelope::decode_length_delimited(&received.payload[..]).expect("an envelope");
+    envelope.body.expect("a body")
+}
+
+#[test]
+fn a_message_reaches_users_through_their_inboxes() {
+    let (_folder, api) = start_with_users(&[]);
+    let mut alice = open_on_both_shards(&api.server).map(|(peer, _)| peer);
+    for peer in &mut alice {
+        authenticate(peer, ALICE);
+    }
+    let users = json!(["alice", "nobody"]);
+    let sent = api.call("send", &json!({"channel": "chat:x", "data": {"n": 1}, "users": users}));
+    assert_eq!(sent, json!({"responses": [{"result": {}}, {"result": {}}]}));
+    // Bob is away, and what queues waits for him.
+    let sent =
+        api.call("send", &json!({"channel": "mail:x", "data": 2, "users": ["bob", "alice"]}));
+    assert_eq!(sent["responses"].as_array().map(Vec::len), Some(2));
+    for peer in &mut alice {
+        peer.expect_text(r#"{"channel":"chat:x","data":{"n":1}}"#);
+        let queued = message(peer);
+        assert_eq!((&queued["channel"], &queued["data"]), (&json!("mail:x"), &json!(2)));
+    }
+    let mut bob = Peer::open(&api.server);
+    bob.send_text(&auth(BOB));
+    // Before the answer, or behind it.
+    let heard = [message(&mut bob), message(&mut bob)];
+    assert!(heard.iter().any(|message| message["data"] == 2), "{heard:?}");
+    let refused = api.refused("send", &json!({"channel": "x", "data": 1, "users": ["alice"]}));
+    assert_eq!(refused, (409, "permission_denied".to_owned()));
+}
+
+#[test]
+fn a_message_reaches_connections_that_are_not_subscribed() {
+    let api = Api::start(&[]);
+    let clients = open_on_both_shards(&api.server);
+    let ids: Vec<_> = clients.iter().map(|(_, id)| id.clone()).chain(["0".repeat(44)]).collect();
+    let body = format!(
+        r#"{{"channel":"news","data":{{ "a" : [1.0e1, "\u00e9"] }},"connections":{}}}"#,
+        json!(ids)
+    );
+    let (status, answer) = api.post("/api/send", &body);
+    assert_eq!(status, 200, "{answer}");
+    let responses = answer["result"]["responses"].as_array().expect("a list");
+    assert_eq!(responses[..2], [json!({"result": {}}), json!({"result": {}})]);
+    assert_eq!(responses[2]["error"]["code"], "connection_not_found");
+    for (mut peer, _) in clients {
+        peer.expect_text(r#"{"channel":"news","data":{ "a" : [1.0e1, "\u00e9"] }}"#);
+        peer.expect_idle();
+    }
+    assert_eq!(api.server.counter("api_deliveries"), 2);
+}
+
+#[test]
+fn a_message_reaches_everybody_but_those_who_are_excepted() {
+    let (_folder, api) = start_with_users(&["--echo", "/echo"]);
+    let [(mut first, _), (mut second, second_id)] = open_on_both_shards(&api.server);
+    let mut alice = Peer::open(&api.server);
+    authenticate(&mut alice, ALICE);
+    let mut other = open_protobuf(&api.server);
+    let mut echo = Peer::open_at(&api.server, "/echo");
+    api.server.wait_for_connections(5);
+    let publication = |data: &[u8]| {
+        let (channel, data) = ("news".to_owned(), data.to_vec());
+        Body::Publication(envelope::Publication { channel, data, ..Default::default() })
+    };
+    let all = json!({"channel": "news", "data": "all", "everybody": true});
+    assert_eq!(api.call("send", &all), json!({"connections": 4}));
+    for peer in [&mut first, &mut second, &mut alice] {
+        peer.expect_text(r#"{"channel":"news","data":"all"}"#);
+    }
+    assert_eq!(body(&mut other), publication(b"\"all\""));
+    let except = json!({"users": ["alice", "bob"], "connections": [second_id, "x"]});
+    let some = json!({"channel": "news", "data": 2, "everybody": true, "except": except});
+    let batch = api.call("batch", &json!({"commands": [{"send": some}]}));
+    assert_eq!(batch, json!({"replies": [{"result": {"connections": 2}}]}));
+    first.expect_text(r#"{"channel":"news","data":2}"#);
+    assert_eq!(body(&mut other), publication(b"2"));
+    for peer in [&mut first, &mut second, &mut alice] {
+        peer.expect_idle();
+    }
+    echo.send_text("mine");
+    echo.expect_text("mine");
+    for body in [
+        json!({"channel": "a", "data": 1}),
+        json!({"channel": "a", "data": 1, "everybody": false}),
+        json!({"channel": "a", "data": 1, "everybody": true, "users": ["a"]}),
+        json!({"channel": "a", "data": 1, "users": ["a", "a"]}),
+        json!({"channel": "a", "everybody": true}),
+    ] {
+        assert_eq!(api.refused("send", &body), (400, "invalid_message".to_owned()), "{body}");
+    }
+    let reserved = api.refused("send", &json!({"channel": "system", "data": 1, "everybody": true}));
+    assert_eq!(reserved, (400, "channel_reserved".to_owned()));
+}
+
+#[test]
+fn a_crowd_of_more_than_one_turn_is_told_once_each() {
+    const CROWD: usize = 2500;
+    let launch = Launch::new(&["--admin", "127.0.0.1:0"]).env("STENTOR_SERVER_SHARDS", "1");
+    let api = Api::launch(launch);
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| Peer::open(&api.server)).collect();
+    for data in 0..3 {
+        let all = json!({"channel": "news", "data": data, "everybody": true});
+        assert_eq!(api.call("send", &all), json!({ "connections": CROWD }));
+    }
+    for peer in &mut crowd {
+        for data in ["0", "1", "2"] {
+            peer.expect_publication("news", data);
+        }
+        peer.expect_idle();
+    }
+    assert_eq!(api.server.counter("api_deliveries"), 3 * CROWD as u64);
+}
+
+#[test]
+fn nothing_comes_to_those_who_must_authenticate_and_have_not() {
+    let (_folder, api) = start_with_users(&["--set", "auth.required=true"]);
+    let (mut stranger, stranger_id) = open_named(&api.server);
+    let (mut alice, alice_id) = open_named(&api.server);
+    authenticate(&mut alice, ALICE);
+    let all = json!({"channel": "news", "data": 1, "everybody": true});
+    assert_eq!(api.call("send", &all), json!({"connections": 1}));
+    let ids = json!([stranger_id, alice_id]);
+    let sent = api.call("send", &json!({"channel": "news", "data": 2, "connections": ids}));
+    assert_eq!(sent["responses"][0]["error"]["code"], "permission_denied");
+    assert_eq!(sent["responses"][1], json!({"result": {}}));
+    for data in [1, 2] {
+        assert_eq!(alice.json()["data"], data);
+    }
+    stranger.expect_idle();
+}
+
+#[test]
+fn all_connections_of_a_user_are_meant_by_its_name() {
+    let (_folder, api) = start_with_users(&["--set", "limits.max_subscriptions=1"]);
+    let mut found: [Option<(Peer, Pair)>; 2] = [None, None];
+    while found.iter().any(Option::is_none) {
+        let (peer, pair) = open_session(&api.server);
+        let shard = usize::from_str_radix(pair.shard(), 16).expect("a number");
+        found[shard] = Some((peer, pair));
+    }
+    let mut alice = found.map(|one| one.expect("both are there"));
+    for (peer, _) in &mut alice {
+        authenticate(peer, ALICE);
+    }
+    let two = json!({"connections": 2});
+    let (of_alice, of_bob) =
+        (json!({"user": "alice", "channel": "news"}), json!({"user": "bob", "channel": "news"}));
+    assert_eq!(api.call("subscribe", &of_alice), two);
+    assert_eq!(api.call("subscribe", &of_bob), json!({"connections": 0}));
+    let more = api.refused("subscribe", &json!({"user": "alice", "channel": "more"}));
+    assert_eq!(more, (409, "too_many_subscriptions".to_owned()));
+    api.call("publish", &json!({"channel": "news", "data": 1}));
+    assert_eq!(api.call("unsubscribe", &of_alice), two);
+    assert_eq!(api.call("unsubscribe", &of_alice), json!({"connections": 0}));
+    for (peer, _) in &mut alice {
+        assert_eq!(peer.json()["data"]["type"], "subscription_confirm");
+        peer.expect_publication("news", "1");
+        assert_eq!(peer.json()["data"]["type"], "unsubscription_confirm");
+    }
+    assert_eq!(api.call("disconnect", &json!({"user": "alice", "reason": "out"})), two);
+    for (peer, pair) in &mut alice {
+        peer.expect_close(4003, "out");
+        // Its session has ended too.
+        let mut again = Peer::open(&api.server);
+        authenticate(&mut again, ALICE);
+        again.send_text(&pair.request(""));
+        assert_eq!(again.json()["code"], "session_not_found");
+    }
+    for body in
+        [json!({"user": "alice", "connection": "0".repeat(44)}), json!({}), json!({"user": ""})]
+    {
+        assert_eq!(api.refused("disconnect", &body), (400, "invalid_message".to_owned()), "{body}");
+    }
+}
+
+#[test]
+fn a_message_reaches_the_users_of_groups_once() {
+    let (_folder, api) = start_with_users(&[]);
+    let clients = open_on_both_shards(&api.server);
+    let [mut alice, mut bob] = clients.map(|(peer, _)| peer);
+    authenticate(&mut alice, ALICE);
+    authenticate(&mut bob, BOB);
+    api.call("create_group", &json!({"group": "all", "users": ["alice", "bob", "carol"]}));
+    let groups = json!(["on-call", "all", "none", "staff"]);
+    let message = json!({"channel": "chat:x", "data": 1, "groups": groups});
+    let responses = api.call("send", &message)["responses"].clone();
+    assert_eq!(responses[0], json!({"result": {"users": 1}}));
+    assert_eq!(responses[1], json!({"result": {"users": 3}}));
+    assert_eq!(responses[2]["error"]["code"], "group_not_found");
+    assert_eq!(responses[3], json!({"result": {"users": 2}}));
+    // Neither is who has left.
+    api.call("group_remove", &json!({"group": "all", "users": ["bob"]}));
+    api.call("send", &json!({"channel": "chat:x", "data": 2, "groups": ["all"]}));
+    for (peer, last) in [(&mut alice, 2), (&mut bob, 1)] {
+        for data in 1..=last {
+            assert_eq!(peer.json(), json!({"channel": "chat:x", "data": data}));
+        }
+        peer.expect_idle();
+    }
+    let refused = api.refused("send", &json!({"channel": "x", "data": 1, "groups": ["all"]}));
+    assert_eq!(refused, (409, "permission_denied".to_owned()));
+}
+
+#[test]
+fn groups_are_made_changed_listed_and_deleted() {
+    let limits = ["--set", "admin.max_groups=5", "--set", "admin.max_group_users=9"];
+    let (_folder, api) = start_with_users(&limits);
+    let made = json!({"group": "x", "users": ["a", "b", "a"]});
+    assert_eq!(api.call("create_group", &made), json!({"users": 2}));
+    assert_eq!(api.refused("create_group", &made), (409, "group_exists".to_owned()));
+    let batch = json!({"commands": [
+        {"create_group": {"group": "y"}},
+        {"group_add": {"group": "y", "users": ["b", "c"]}},
+        {"group_remove": {"group": "y", "users": ["c", "d"]}},
+        {"group": {"group": "y"}},
+    ]});
+    let expected = json!({"replies": [
+        {"result": {"users": 0}},
+        {"result": {"users": 2}},
+        {"result": {"users": 1}},
+        {"result": {"group": "y", "users": ["b"]}},
+    ]});
+    assert_eq!(api.call("batch", &batch), expected);
+    let all = [("on-call", 1), ("staff", 2), ("x", 2), ("y", 1)];
+    let all = all.map(|(group, users)| json!({"group": group, "users": users}));
+    for limit in [1, 3, 1000] {
+        assert_eq!(api.list("groups", json!({ "limit": limit })), all, "{limit}");
+    }
+    assert_eq!(api.list("groups", json!({"pattern": "*a*"})).len(), 2);
+    let page = api.call("group", &json!({"group": "staff", "limit": 1}));
+    assert_eq!(page, json!({"group": "staff", "users": ["alice"], "cursor": "bob"}));
+    let page = api.call("group", &json!({"group": "staff", "cursor": page["cursor"]}));
+    assert_eq!(page, json!({"group": "staff", "users": ["bob"]}));
+    // What the keys file says stays, and can be added to.
+    let of_staff = |users: &[&str]| json!({"group": "staff", "users": users});
+    assert_eq!(api.call("group_add", &of_staff(&["carol"])), json!({"users": 3}));
+    for (name, body) in
+        [("group_remove", of_staff(&["carol", "bob"])), ("delete_group", json!({"group": "staff"}))]
+    {
+        assert_eq!(api.refused(name, &body), (409, "permission_denied".to_owned()));
+    }
+    assert_eq!(api.call("group_remove", &of_staff(&["carol"])), json!({"users": 2}));
+    // Six are in groups, and nine may be.
+    let four = api.refused("group_add", &json!({"group": "x", "users": ["1", "2", "3", "4"]}));
+    assert_eq!(four, (503, "unavailable".to_owned()));
+    assert_eq!(api.call("create_group", &json!({"group": "z"})), json!({"users": 0}));
+    assert_eq!(api.refused("create_group", &json!({"group": "more"})).0, 503);
+    assert_eq!(api.call("delete_group", &json!({"group": "x"})), json!({}));
+    for (name, body) in [
+        ("delete_group", json!({"group": "x"})),
+        ("group", json!({"group": "x"})),
+        ("group_add", json!({"group": "x", "users": ["a"]})),
+        ("group_remove", json!({"group": "x", "users": ["a"]})),
+    ] {
+        assert_eq!(api.refused(name, &body), (404, "group_not_found".to_owned()), "{name}");
+    }
+    for (name, body) in [
+        ("create_group", json!({"group": ""})),
+        ("create_group", json!({"group": "x".repeat(65)})),
+        ("create_group", json!({"group": "x", "users": [""]})),
+        ("group_add", json!({"group": "y", "users": []})),
+        ("group", json!({"group": "y", "limit": 0})),
+        ("groups", json!({"pattern": "x".repeat(65)})),
+    ] {
+        let (status, code) = api.refused(name, &body);
+        assert_eq!((status, &*code), (400, "invalid_message"), "{name} {body}");
+    }
+}
+
+#[test]
+fn more_groups_in_the_keys_file_than_may_be_are_refused_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("keys");
+    fs::write(&keys, format!("alice {ALICE} groups=a,b\n")).expect("it is ours");
+    let path = keys.to_str().expect("text");
+    let output = run(&["serve", "--auth-keys", path, "--set", "admin.max_groups=1"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("admin.max_groups = 1: the file of auth.keys_file has 2"), "{text}");
 }

@@ -1,5 +1,7 @@
 //! What is done for those who are named: messages to them, and what concerns all connections of a user.
 
+use std::collections::{BTreeSet, HashMap};
+
 use bytes::Bytes;
 
 use super::Context;
@@ -7,10 +9,14 @@ use super::answer::{self, Envelope, Outcome, json};
 use super::asking::Asked;
 use super::command::Id;
 use super::error::ApiError;
+use super::grouping::group_reached;
 use super::target::{Send, Target};
-use crate::ids::{TopicName, UserName};
+use crate::ids::{GroupName, TopicName, UserName};
 use crate::message::{AdminAnswer, AdminCall};
 use crate::proto::{ErrorCode, encoder};
+
+/// Users of groups to whom a message is under way at a time.
+const AT_ONCE_MAX: usize = 256;
 
 impl Context {
     pub async fn send(&self, mut send: Send) -> Outcome {
@@ -28,6 +34,7 @@ impl Context {
                 let frame = frame();
                 finish_list(ids.into_iter().map(|id| self.send_to(id, &frame)).collect()).await
             }
+            Target::Groups(groups) => self.send_to_groups(&groups, &topic, &data).await,
             Target::Everybody(except) => {
                 let frame = frame();
                 let call =
@@ -35,6 +42,45 @@ impl Context {
                 self.reach(call).await
             }
         }
+    }
+
+    /// Each user once, however many of the groups it is in; an answer for each group.
+    async fn send_to_groups(
+        &self,
+        groups: &[GroupName],
+        channel: &TopicName,
+        data: &Bytes,
+    ) -> Outcome {
+        let namespace = self.inbox_namespace(channel)?;
+        let members: Vec<_> = groups.iter().map(|group| self.groups().users(group)).collect();
+        let distinct: BTreeSet<_> = members.iter().flatten().flatten().collect();
+        let distinct: Vec<_> = distinct.into_iter().collect();
+        let mut failed = HashMap::new();
+        for users in distinct.chunks(AT_ONCE_MAX) {
+            let send = |user: &&UserName| self.send_to_user(namespace, user, channel, data);
+            let asked: Vec<_> = users.iter().map(send).collect();
+            for (user, asked) in users.iter().zip(asked) {
+                if let Err(error) = finish(asked).await {
+                    failed.insert(*user, error);
+                }
+            }
+        }
+        let outcome = |users: &Vec<UserName>| {
+            let errors: Vec<_> = users.iter().filter_map(|user| failed.get(user)).collect();
+            match errors.first() {
+                None => group_reached(users.len()),
+                Some(first) => {
+                    let (count, all) = (errors.len(), users.len());
+                    let message = format!("{count} of {all} users: {}", first.message);
+                    Err(ApiError::new(first.status, first.code, message))
+                }
+            }
+        };
+        let outcomes: Vec<Outcome> = members
+            .iter()
+            .map(|users| users.as_ref().map_err(|error| (*error).into()).and_then(outcome))
+            .collect();
+        json(&answer::Broadcasted { responses: outcomes.iter().map(Envelope::of).collect() })
     }
 
     /// The namespace whose inboxes take messages to users under this channel.

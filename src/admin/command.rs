@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
 use super::target::{Send, User, Who, present};
 use crate::ids::{ConnectionId, TopicName, check_topic_name};
 use crate::proto::{HistoryQuery, PresenceQuery, Since};
@@ -24,7 +25,7 @@ const MESSAGE_ID_BYTES_MAX: usize = 128;
 
 /// One command; in a batch `{"publish":{…}}`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     #[serde(deserialize_with = "object")]
     Publish(Publish),
@@ -48,6 +49,18 @@ pub enum Command {
     Connections(Connections),
     #[serde(deserialize_with = "object")]
     Connection(One),
+    #[serde(deserialize_with = "object")]
+    Groups(ListGroups),
+    #[serde(deserialize_with = "object")]
+    Group(OneGroup),
+    #[serde(deserialize_with = "object")]
+    CreateGroup(CreateGroup),
+    #[serde(deserialize_with = "object")]
+    DeleteGroup(DeleteGroup),
+    #[serde(deserialize_with = "object")]
+    GroupAdd(GroupUsers),
+    #[serde(deserialize_with = "object")]
+    GroupRemove(GroupUsers),
     #[serde(deserialize_with = "object")]
     Info(Info),
 }

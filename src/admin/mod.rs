@@ -4,7 +4,8 @@
 //! through a channel, and counters are read where shards write them. A shard that stands still delays its
 //! own answers alone. Files: `serving` (connections), `routes` (requests and responses), `access` (who may),
 //! `command` (what can be asked), `target` (for whom), `running` (how it is done), `addressing` (for whoever is
-//! named), `listing` (what takes many calls), `asking`
+//! named), `listing` (what takes many calls), `groups` (sets of users), `grouping`
+//! (what is asked about them), `asking`
 //! (the way to the shards), `answer` (what is said), `error` (how it is refused), `health`, `exposition`
 //! (metrics), `openapi.json` (what clients are told of all this).
 
@@ -15,6 +16,8 @@ mod asking;
 mod command;
 mod error;
 mod exposition;
+mod grouping;
+mod groups;
 mod health;
 mod listing;
 mod routes;
@@ -24,7 +27,7 @@ mod target;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
@@ -34,6 +37,7 @@ use crate::ids::{Moment, ShardId};
 use crate::mesh::{AdminInbox, Mailer};
 use crate::metrics::Metrics;
 use asking::Shards;
+use groups::Groups;
 
 /// Listings under way at a time: each call of one is a long piece of a shard's turn.
 const LISTINGS_MAX: usize = 2;
@@ -80,6 +84,8 @@ struct Context {
     unix_start: u64,
     stage: watch::Receiver<Stage>,
     listings: Semaphore,
+    /// Only this thread has them: the lock is never waited for.
+    groups: Mutex<Groups>,
 }
 
 impl Sidecar {
@@ -101,6 +107,8 @@ impl Sidecar {
         runtime.block_on(async {
             let Surroundings { config, metrics, mailer, inbox, home, started, unix_start, stage } =
                 surroundings;
+            let limits = (config.admin.max_groups, config.admin.max_group_users);
+            let groups = Groups::new(config.auth.keys.groups(), limits.0, limits.1);
             let context = Arc::new(Context {
                 shards: Shards::new(mailer, metrics.shards().len() as u16),
                 config,
@@ -110,6 +118,7 @@ impl Sidecar {
                 unix_start,
                 stage,
                 listings: Semaphore::new(LISTINGS_MAX),
+                groups: Mutex::new(groups),
             });
             serving::serve(tokio::net::TcpListener::from_std(self.listener)?, context, inbox).await
         })

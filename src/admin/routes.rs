@@ -19,6 +19,7 @@ use super::command::{
     Presence, Publish, Subscription,
 };
 use super::error::ApiError;
+use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
 use super::running::parse;
 use super::target::Send;
 use super::{Context, access, exposition};
@@ -43,7 +44,7 @@ macro_rules! command {
 }
 
 /// Every path, with what it does. The document of the API has the same, see the tests.
-fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 18] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 24] {
     [
         ("/api/publish", command!(Publish => Publish)),
         ("/api/broadcast", command!(Broadcast => Broadcast)),
@@ -56,6 +57,12 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 18] {
         ("/api/channels", command!(Channels => Channels)),
         ("/api/connections", command!(Connections => Connections)),
         ("/api/connection", command!(One => Connection)),
+        ("/api/groups", command!(ListGroups => Groups)),
+        ("/api/group", command!(OneGroup => Group)),
+        ("/api/create_group", command!(CreateGroup => CreateGroup)),
+        ("/api/delete_group", command!(DeleteGroup => DeleteGroup)),
+        ("/api/group_add", command!(GroupUsers => GroupAdd)),
+        ("/api/group_remove", command!(GroupUsers => GroupRemove)),
         ("/api/info", command!(Info => Info)),
         ("/api/batch", post(batch)),
         ("/api/openapi.json", get(openapi)),

@@ -50,6 +50,12 @@ impl Context {
             Command::Channels(channels) => self.channels(&channels).await,
             Command::Connections(connections) => self.connections(&connections).await,
             Command::Connection(one) => self.connection(one.connection.find()?).await,
+            Command::Groups(list) => self.list_groups(list),
+            Command::Group(one) => self.group(one),
+            Command::CreateGroup(create) => self.create_group(create),
+            Command::DeleteGroup(delete) => self.delete_group(&delete),
+            Command::GroupAdd(add) => self.group_add(add),
+            Command::GroupRemove(remove) => self.group_remove(remove),
             Command::Info(_) => self.info().await,
         }
     }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::command::{Channel, Id, MANY_MAX, check_count};
 use super::error::ApiError;
-use crate::ids::{USER_NAME_BYTES_MAX, UserName};
+use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
 use crate::message::Except;
 
 /// One connection, or all of a user.
@@ -41,6 +41,8 @@ pub struct Send {
     #[serde(default, deserialize_with = "present")]
     connections: Option<Vec<Id>>,
     #[serde(default, deserialize_with = "present")]
+    groups: Option<Vec<Group>>,
+    #[serde(default, deserialize_with = "present")]
     everybody: Option<bool>,
     #[serde(default, deserialize_with = "present")]
     except: Option<Excepted>,
@@ -60,6 +62,7 @@ struct Excepted {
 pub enum Target {
     Users(Vec<UserName>),
     Connections(Vec<Id>),
+    Groups(Vec<GroupName>),
     Everybody(Arc<Except>),
 }
 
@@ -72,22 +75,26 @@ impl Send {
         if self.except.is_some() && self.everybody.is_none() {
             return Err(ApiError::invalid("`except` is for `everybody`"));
         }
-        match (users, connections, self.everybody) {
-            (Some(users), None, None) => {
+        match (users, connections, self.groups.take(), self.everybody) {
+            (Some(users), None, None, None) => {
                 check_list(&users, "users")?;
                 Ok(Target::Users(users.into_iter().map(|user| user.0).collect()))
             }
-            (None, Some(connections), None) => {
+            (None, Some(connections), None, None) => {
                 check_list(&connections, "connections")?;
                 Ok(Target::Connections(connections))
             }
-            (None, None, Some(_)) => {
+            (None, None, Some(groups), None) => {
+                check_list(&groups, "groups")?;
+                Ok(Target::Groups(groups.into_iter().map(|group| group.0).collect()))
+            }
+            (None, None, None, Some(_)) => {
                 let except = self.except.take().unwrap_or_default();
                 except.check().map(|except| Target::Everybody(Arc::new(except)))
             }
             _ => {
-                let message = "it takes exactly one of `users`, `connections` and `everybody`";
-                Err(ApiError::invalid(message))
+                let names = "`users`, `connections`, `groups` and `everybody`";
+                Err(ApiError::invalid(format!("it takes exactly one of {names}")))
             }
         }
     }
@@ -133,6 +140,19 @@ impl<'de> Deserialize<'de> for User {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group(pub GroupName);
+
+impl<'de> Deserialize<'de> for Group {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        GroupName::parse(&text).map(Self).ok_or_else(|| {
+            let rule = "a group has 1 to";
+            Error::custom(format!("{rule} {GROUP_NAME_BYTES_MAX} bytes, none of them control"))
+        })
+    }
+}
+
 /// Of a field that may be left out and cannot be `null`.
 pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
@@ -159,6 +179,7 @@ mod tests {
         let Ok(Target::Users(users)) = target(r#","users":["a","b"]"#) else { panic!() };
         assert_eq!(users.iter().map(|user| &**user).collect::<Vec<_>>(), ["a", "b"]);
         assert!(matches!(target(r#","connections":["x"]"#), Ok(Target::Connections(_))));
+        assert!(matches!(target(r#","groups":["x"]"#), Ok(Target::Groups(_))));
         let except = r#","everybody":true,"except":{"users":["a"],"connections":["x"]}"#;
         let Ok(Target::Everybody(except)) = target(except) else { panic!() };
         assert_eq!((except.users.len(), except.connections.len()), (1, 0));
@@ -176,6 +197,9 @@ mod tests {
             (r#","users":["a","a"]"#, "`users` has an entry twice"),
             (r#","users":[""]"#, "a user has 1 to 128 bytes"),
             (r#","users":["\u0001"]"#, "a user has 1 to 128 bytes"),
+            (r#","groups":[""]"#, "a group has 1 to 64 bytes"),
+            (r#","groups":["a","b","a"]"#, "`groups` has an entry twice"),
+            (r#","groups":["a"],"users":["a"]"#, "exactly one of"),
             (&format!(r#","users":[{many}]"#), "1 to 1000"),
             (&format!(r#","everybody":true,"except":{{"users":[{many}]}}"#), "1000 entries"),
         ] {

@@ -1,6 +1,7 @@
-//! The static keys of users: which token stands for whom. Tokens are secrets: nothing here shows one.
+//! The static keys of users: which token stands for whom, and who is in which group. Tokens are secrets: nothing here shows one.
 
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::hash::BuildHasher;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use subtle::ConstantTimeEq;
 
-use crate::ids::{USER_NAME_BYTES_MAX, UserName};
+use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
 
 /// Shortest token, in bytes: 128 bits as 22 characters of base64 are well above, a password is below.
 pub const TOKEN_BYTES_MIN: usize = 16;
@@ -26,17 +27,25 @@ struct Key {
     user: UserName,
 }
 
+/// What the last word of a line begins with that names groups.
+const GROUPS: &str = "groups=";
+
+/// The users of each group; never none.
+pub type StaticGroups = BTreeMap<GroupName, BTreeSet<UserName>>;
+
 /// Who stands behind which token.
 #[derive(Default)]
 pub struct Keys {
     hasher: RandomState,
     /// In the order of their hashes.
     keys: Vec<Key>,
+    groups: StaticGroups,
 }
 
 impl Keys {
-    /// Reads a file with a line `USER TOKEN` for each key. The token is the last word of its line; a
-    /// user may have several lines; empty ones and those that begin with `#` are passed over.
+    /// Reads a file with a line `USER TOKEN` or `USER TOKEN groups=GROUP,GROUP` for each key. The token is
+    /// the last word of its line but for groups; a user may have several lines, and is in the groups of
+    /// all of them; empty ones and those that begin with `#` are passed over.
     ///
     /// # Errors
     ///
@@ -49,6 +58,7 @@ impl Keys {
     fn parse(text: &str) -> Result<Self, String> {
         let hasher = RandomState::new();
         let mut keys = Vec::new();
+        let mut groups = StaticGroups::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -57,8 +67,11 @@ impl Keys {
             if keys.len() == KEYS_MAX {
                 return Err(format!("more than {KEYS_MAX} keys"));
             }
-            let (user, token) =
+            let (user, token, own) =
                 parse_line(line).map_err(|reason| format!("line {}: {reason}", index + 1))?;
+            for group in own {
+                groups.entry(group).or_default().insert(user.clone());
+            }
             let hash = hasher.hash_one(token);
             keys.push(Key { hash, token: token.into(), user });
         }
@@ -69,7 +82,11 @@ impl Keys {
         if keys.windows(2).any(|pair| pair[0].token == pair[1].token) {
             return Err("two keys have the same token".to_string());
         }
-        Ok(Self { hasher, keys })
+        Ok(Self { hasher, keys, groups })
+    }
+
+    pub fn groups(&self) -> &StaticGroups {
+        &self.groups
     }
 
     /// The user of a token. How long it takes tells nothing about the tokens that there are: they are
@@ -90,7 +107,35 @@ impl Keys {
     }
 }
 
-fn parse_line(line: &str) -> Result<(UserName, &[u8]), String> {
+fn parse_line(line: &str) -> Result<(UserName, &[u8], Vec<GroupName>), String> {
+    let words = line.rsplit_once(|c: char| c.is_ascii_whitespace());
+    if let Some((key, last)) = words
+        && let Some(names) = last.strip_prefix(GROUPS)
+    {
+        return match parse_key(key.trim_end()) {
+            Ok((user, token)) => Ok((user, token, parse_groups(names)?)),
+            // A token may begin so too.
+            Err(reason) => match parse_key(line) {
+                Ok((user, token)) => Ok((user, token, Vec::new())),
+                Err(_) => Err(reason),
+            },
+        };
+    }
+    let (user, token) = parse_key(line)?;
+    Ok((user, token, Vec::new()))
+}
+
+fn parse_groups(names: &str) -> Result<Vec<GroupName>, String> {
+    let parse = |name| {
+        GroupName::parse(name).ok_or_else(|| {
+            let rule = "a group has 1 to";
+            format!("{rule} {GROUP_NAME_BYTES_MAX} bytes, none of them control: `{GROUPS}a,b`")
+        })
+    };
+    names.split(',').map(parse).collect()
+}
+
+fn parse_key(line: &str) -> Result<(UserName, &[u8]), String> {
     let (user, token) = line
         .rsplit_once(|c: char| c.is_ascii_whitespace())
         .ok_or("expected a user, a space and a token")?;
@@ -117,10 +162,11 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The same users with the same tokens; each reading has hashes of its own.
+/// The same users with the same tokens and groups; each reading has hashes of its own.
 impl PartialEq for Keys {
     fn eq(&self, other: &Self) -> bool {
-        self.keys.len() == other.keys.len()
+        self.groups == other.groups
+            && self.keys.len() == other.keys.len()
             && self.keys.iter().all(|key| other.user_of(&key.token) == Some(&key.user))
     }
 }
@@ -154,6 +200,36 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_name_groups_and_a_token_may_look_as_if() {
+        let look = "groups=0123456789abc";
+        let text = format!(
+            "alice {ALICE} groups=staff,on-call\nbob the second {BOB}\tgroups=staff\n\
+             alice {ALICE}x groups=staff,admins\ncarol {look}\ncarol {look}d groups=c\n"
+        );
+        let keys = Keys::parse(&text).unwrap();
+        assert_eq!(user(&keys, ALICE).as_deref(), Some("alice"));
+        assert_eq!(user(&keys, BOB).as_deref(), Some("bob the second"));
+        assert_eq!(user(&keys, look).as_deref(), Some("carol"));
+        let groups = keys.groups().iter();
+        let shown: Vec<_> = groups
+            .map(|(group, users)| {
+                let users: Vec<_> = users.iter().map(|user| &**user).collect();
+                (&**group, users.join("+"))
+            })
+            .collect();
+        let expected = [
+            ("admins", "alice".into()),
+            ("c", "carol".into()),
+            ("on-call", "alice".into()),
+            ("staff", "alice+bob the second".to_string()),
+        ];
+        assert_eq!(shown, expected);
+        let plain = Keys::parse(&format!("alice {ALICE}")).unwrap();
+        assert!(plain.groups().is_empty());
+        assert_ne!(plain, Keys::parse(&format!("alice {ALICE} groups=a")).unwrap());
+    }
+
+    #[test]
     fn what_is_wrong_is_told_without_the_token() {
         let long = "x".repeat(TOKEN_BYTES_MAX + 1);
         for (text, reason) in [
@@ -165,6 +241,10 @@ mod tests {
             (format!("alice {ALICE}é"), "printable ASCII"),
             (format!("{long} {ALICE}"), "line 1: a user has"),
             (format!("alice {ALICE}\nbob {ALICE}"), "two keys have the same token"),
+            (format!("a {BOB}\nalice {ALICE} groups="), "line 2: a group has 1 to 64 bytes"),
+            (format!("alice {ALICE} groups=a,,b"), "line 1: a group has 1 to 64 bytes"),
+            (format!("alice {ALICE} groups={}", "x".repeat(65)), "line 1: a group has"),
+            ("alice short groups=a".into(), "line 1: a token of 5 bytes"),
         ] {
             let error = Keys::parse(&text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

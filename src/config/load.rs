@@ -167,6 +167,7 @@ impl Merge {
         self.read_schemas();
         self.check_exposure();
         self.check_admin();
+        self.check_groups();
         self.check_sizes();
         self.check_levels();
         if self.problems.is_empty() {
@@ -235,6 +236,23 @@ impl Merge {
             format!("unknown key `{path}`; {}", hint::for_key(&path, &valid))
         };
         self.problems.push(Problem { origin: entry.key_at.clone(), text });
+    }
+
+    /// The server API holds the groups of the keys file too.
+    fn check_groups(&mut self) {
+        let groups = self.config.auth.keys.groups();
+        let (count, users) = (groups.len(), groups.values().map(|users| users.len()).sum());
+        let admin = &self.config.admin;
+        for (key, there, limit) in [
+            ("admin.max_groups", count, admin.max_groups),
+            ("admin.max_group_users", users, admin.max_group_users),
+        ] {
+            if there > limit {
+                let text = format!("{key} = {limit}: the file of auth.keys_file has {there}");
+                let origin = self.origins.get(key).cloned().unwrap_or_default();
+                self.problems.push(Problem { origin, text });
+            }
+        }
     }
 
     /// The users that can authenticate.

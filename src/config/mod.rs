@@ -15,7 +15,7 @@ mod routes;
 mod toml_text;
 pub mod values;
 
-pub use auth_keys::{Keys, TOKEN_BYTES_MAX};
+pub use auth_keys::{Keys, StaticGroups, TOKEN_BYTES_MAX};
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use routes::{DEFAULT_ROUTE, Destination, Route, RouteTable, Routes, Webhooks};
@@ -412,6 +412,10 @@ pub struct Admin {
     pub max_body_size: usize,
     /// Until a request is there whole, and from then until it is answered. Default 10 s.
     pub timeout: Duration,
+    /// Groups, those of the keys file included. Default 10,000.
+    pub max_groups: usize,
+    /// Memberships of all groups together. Default 100,000.
+    pub max_group_users: usize,
 }
 
 /// `[diagnostics]`
@@ -570,6 +574,8 @@ impl Default for Admin {
             max_connections: 256,
             max_body_size: 4 << 20,
             timeout: Duration::from_secs(10),
+            max_groups: 10_000,
+            max_group_users: 100_000,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::config::field::Field::{
 use std::time::Duration;
 
 /// In the order they are printed.
-pub static KEYS: [Key; 23] = [
+pub static KEYS: [Key; 25] = [
     Key {
         path: "webhooks.timeout",
         flag: None,
@@ -131,6 +131,18 @@ pub static KEYS: [Key; 23] = [
         flag: None,
         help: "For one request of the server API: to send it whole, and again to answer it",
         field: Time(|c| &mut c.admin.timeout, TIMEOUT),
+    },
+    Key {
+        path: "admin.max_groups",
+        flag: None,
+        help: "Groups of users, those of the keys file included",
+        field: Count(|c| &mut c.admin.max_groups, 1..=1_000_000),
+    },
+    Key {
+        path: "admin.max_group_users",
+        flag: None,
+        help: "Users of all groups together, each for every group it is in",
+        field: Count(|c| &mut c.admin.max_group_users, 1..=10_000_000),
     },
     Key {
         path: "diagnostics.echo",

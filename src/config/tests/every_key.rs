@@ -108,6 +108,8 @@ fn every_key_is_read_from_a_file() {
         max_connections = 28
         max_body_size = "29KiB"
         timeout = "30s"
+        max_groups = 31
+        max_group_users = 32
         [diagnostics]
         echo = "/echo"
         [log]
@@ -235,6 +237,8 @@ fn every_key_is_read_from_a_file() {
                 max_connections: 28,
                 max_body_size: 29 << 10,
                 timeout: Duration::from_secs(30),
+                max_groups: 31,
+                max_group_users: 32,
             },
             diagnostics: Diagnostics { echo: Some("/echo".to_string()) },
             log: Log { level: LogLevel::Debug, format: LogFormat::Json },

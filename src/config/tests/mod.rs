@@ -502,7 +502,13 @@ fn a_queue_for_users_needs_a_folder() {
     );
     let text = "[channels]\ndirect = true\n[namespaces.mail]\noffline_queue = true\n\
                 [namespaces.other]\ndirect = false\n[store]\ndirectory = \"x\"\n";
-    let inboxes: Vec<_> = file(text).load().config.inboxes().collect();
+    let config = file(text).load().config;
+    for (channel, namespace) in
+        [("a", Some("")), ("none:a", Some("")), ("mail:a", Some("mail")), ("other:a", None)]
+    {
+        assert_eq!(config.inbox_namespace(channel), namespace, "{channel}");
+    }
+    let inboxes: Vec<_> = config.inboxes().collect();
     let names: Vec<_> = inboxes.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["\u{1}", "\u{1}mail"]);
     assert!(!inboxes[0].1.has_history() && inboxes[1].1.is_durable());
