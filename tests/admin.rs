@@ -281,6 +281,68 @@ fn it_is_told_who_is_in_a_channel() {
 }
 
 #[test]
+fn rooms_are_made_listed_moderated_and_deleted() {
+    let api = Api::start(&["--set", "namespaces.none.rooms=false"]);
+    let names: Vec<_> = (0..7).map(|number| format!("r{number}")).collect();
+    for name in &names {
+        let made =
+            api.call("create_room", &json!({"room": name, "maxUsers": 5, "metadata": {"a": 1}}));
+        let nobody: [Value; 0] = [];
+        let expected = json!({"id": name, "name": format!("Room {name}"), "userCount": 0, "maxUsers": 5,
+            "users": nobody, "metadata": {"a": 1}});
+        assert_eq!(made, expected);
+        assert_eq!(api.call("room", &json!({"room": name})), expected);
+    }
+    let (mut listed, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let page = api.call("rooms", &json!({"limit": 3, "cursor": cursor}));
+        listed.extend(page["rooms"].as_array().expect("a list").clone());
+        cursor = page["cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!(json!(listed), json!(names));
+
+    let join =
+        r#"{"type":"command","id":1,"payload":{"action":"join","parameters":{"room":"r1"}}}"#;
+    let mut clients = open_on_both_shards(&api.server);
+    for (peer, _) in &mut clients {
+        peer.send_text(join);
+        assert_eq!(peer.json()["type"], "response");
+    }
+    let [(mut first, id), (mut second, _)] = clients;
+    assert_eq!(api.call("room_mute", &json!({"room": "r1", "user": id})), json!({}));
+    let publish = r#"{"action":"publish","id":2,"channel":"r1","data":1}"#;
+    first.send_text(publish);
+    assert_eq!(first.json()["data"]["code"], "forbidden");
+    api.call("room_unmute", &json!({"room": "r1", "user": id}));
+    // The server API may say something in any room.
+    api.call("publish", &json!({"channel": "r1", "data": 7}));
+    for peer in [&mut first, &mut second] {
+        peer.expect_publication("r1", "7");
+    }
+    api.call("room_kick", &json!({"room": "r1", "user": id}));
+    assert_eq!(first.json()["data"]["reason"], "kicked");
+    assert_eq!(api.call("delete_room", &json!({"room": "r1"})), json!({}));
+    assert_eq!(second.json()["data"]["reason"], "room_deleted");
+
+    for (call, body, expected) in [
+        ("create_room", json!({"room": "r2"}), (409, "room_exists")),
+        ("create_room", json!({"room": "none:a"}), (409, "forbidden")),
+        ("create_room", json!({"room": "x", "maxUsers": 0}), (400, "invalid_message")),
+        ("create_room", json!({"room": "x", "metadata": []}), (400, "invalid_message")),
+        ("create_room", json!({"room": "x", "name": ""}), (400, "invalid_message")),
+        ("delete_room", json!({"room": "r1"}), (404, "room_not_found")),
+        ("room", json!({"room": "r1"}), (404, "room_not_found")),
+        ("room_kick", json!({"room": "r2", "user": "ann"}), (404, "not_subscribed")),
+    ] {
+        let (status, code) = expected;
+        assert_eq!(api.refused(call, &body), (status, code.to_owned()), "{call} {body}");
+    }
+}
+
+#[test]
 fn a_history_is_read_in_pages() {
     let api = Api::start(&HISTORY);
     for number in 1..=5 {

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
+use super::rooms::{CreateRoom, ListRooms, OneRoom, RoomUser};
 use super::target::{Send, User, Who, present};
 use crate::ids::{ConnectionId, TopicName, check_topic_name};
 use crate::proto::{HistoryQuery, PresenceQuery, Since};
@@ -53,6 +54,20 @@ pub enum Command {
     Groups(ListGroups),
     #[serde(deserialize_with = "object")]
     Group(OneGroup),
+    #[serde(deserialize_with = "object")]
+    Rooms(ListRooms),
+    #[serde(deserialize_with = "object")]
+    Room(OneRoom),
+    #[serde(deserialize_with = "object")]
+    CreateRoom(CreateRoom),
+    #[serde(deserialize_with = "object")]
+    DeleteRoom(OneRoom),
+    #[serde(deserialize_with = "object")]
+    RoomMute(RoomUser),
+    #[serde(deserialize_with = "object")]
+    RoomUnmute(RoomUser),
+    #[serde(deserialize_with = "object")]
+    RoomKick(RoomUser),
     #[serde(deserialize_with = "object")]
     CreateGroup(CreateGroup),
     #[serde(deserialize_with = "object")]

@@ -122,6 +122,10 @@ impl From<AdminRefusal> for ApiError {
                 let message = "the channel keeps no presence";
                 Self::new(StatusCode::CONFLICT, ErrorCode::PermissionDenied.as_str(), message)
             }
+            AdminRefusal::NoRooms => {
+                let message = "channels of this namespace are no rooms";
+                Self::new(StatusCode::CONFLICT, ErrorCode::Forbidden.as_str(), message)
+            }
             AdminRefusal::ShuttingDown => Self::shutting_down(),
         }
     }

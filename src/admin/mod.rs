@@ -20,6 +20,7 @@ mod grouping;
 mod groups;
 mod health;
 mod listing;
+mod rooms;
 mod routes;
 mod running;
 mod serving;

@@ -20,6 +20,7 @@ use super::command::{
 };
 use super::error::ApiError;
 use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
+use super::rooms::{CreateRoom, ListRooms, OneRoom, RoomUser};
 use super::running::parse;
 use super::target::Send;
 use super::{Context, access, exposition};
@@ -44,7 +45,7 @@ macro_rules! command {
 }
 
 /// Every path, with what it does. The document of the API has the same, see the tests.
-fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 24] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 31] {
     [
         ("/api/publish", command!(Publish => Publish)),
         ("/api/broadcast", command!(Broadcast => Broadcast)),
@@ -57,6 +58,13 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 24] {
         ("/api/channels", command!(Channels => Channels)),
         ("/api/connections", command!(Connections => Connections)),
         ("/api/connection", command!(One => Connection)),
+        ("/api/rooms", command!(ListRooms => Rooms)),
+        ("/api/room", command!(OneRoom => Room)),
+        ("/api/create_room", command!(CreateRoom => CreateRoom)),
+        ("/api/delete_room", command!(OneRoom => DeleteRoom)),
+        ("/api/room_mute", command!(RoomUser => RoomMute)),
+        ("/api/room_unmute", command!(RoomUser => RoomUnmute)),
+        ("/api/room_kick", command!(RoomUser => RoomKick)),
         ("/api/groups", command!(ListGroups => Groups)),
         ("/api/group", command!(OneGroup => Group)),
         ("/api/create_group", command!(CreateGroup => CreateGroup)),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Page, PublishOutcome};
+use super::{Page, PublishOutcome, RoomOutcome};
 use crate::ids::{ConnectionId, Position, Token, TopicName, UserName};
-use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery};
+use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery, RoomAction};
 
 /// Names a request to the thread that asked; the answer has it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +60,16 @@ pub enum AdminCall {
     Presence {
         topic: TopicName,
         query: PresenceQuery,
+    },
+    /// To the topic's home. Nobody joins or leaves like this.
+    Room {
+        topic: TopicName,
+        action: RoomAction,
+    },
+    /// Rooms at home here behind that name, in their order.
+    Rooms {
+        after: Option<TopicName>,
+        limit: usize,
     },
     /// Those at home here, from this place in the table on.
     Topics {
@@ -144,6 +154,8 @@ impl AdminRequest {
             AdminCall::Subscribers { topics } => topics.len() * size_of::<TopicName>(),
             AdminCall::History { .. }
             | AdminCall::Presence { .. }
+            | AdminCall::Room { .. }
+            | AdminCall::Rooms { .. }
             | AdminCall::Topics { .. }
             | AdminCall::Connections { .. }
             | AdminCall::Connection(_)
@@ -164,6 +176,8 @@ pub enum AdminAnswer {
     Published(PublishOutcome),
     Page(Box<Page>),
     Presence(Box<Presence>),
+    Room(RoomOutcome),
+    Rooms(Vec<TopicName>),
     /// With their places. `next`: where to go on; `None`: these were the last.
     Topics {
         topics: Vec<(u32, TopicName)>,
@@ -207,6 +221,8 @@ pub enum AdminRefusal {
     BacklogFull,
     NoHistory,
     NoPresence,
+    /// Channels of the namespace are no rooms.
+    NoRooms,
     ShuttingDown,
 }
 

@@ -14,7 +14,9 @@ use crate::message::{
     PublishOutcome, Publisher, Receipt, ShardStats,
 };
 use crate::metrics::Counter;
-use crate::proto::{Answer, CloseCode, Family, HistoryQuery, PresenceQuery, Standing, Start};
+use crate::proto::{
+    Answer, CloseCode, Family, HistoryQuery, PresenceQuery, RoomAction, Standing, Start,
+};
 
 /// Slots that one listing looks at: each name of a connection that had none costs two system calls.
 const LISTED_MAX: usize = 256;
@@ -48,6 +50,11 @@ impl State {
             AdminCall::History { topic, query } => self.query_outside(ticket, &topic, &query),
             AdminCall::Presence { topic, query } => {
                 self.presence_query_outside(ticket, &topic, query);
+            }
+            AdminCall::Room { topic, action } => self.room_outside(ticket, &topic, action),
+            AdminCall::Rooms { after, limit } => {
+                let rooms = self.broker.list_rooms(after.as_ref(), limit);
+                self.answer_outside(ticket, AdminAnswer::Rooms(rooms));
             }
             AdminCall::Topics { from } => {
                 let (topics, next) = self.broker.list_topics(from);
@@ -162,6 +169,17 @@ impl State {
         }
         let presence = Box::new(self.broker.presence_of(topic, query));
         self.answer_outside(ticket, AdminAnswer::Presence(presence));
+    }
+
+    fn room_outside(&mut self, ticket: AdminTicket, topic: &TopicName, action: RoomAction) {
+        if !self.broker.may_be_room(topic) {
+            self.refuse_outside(ticket, AdminRefusal::NoRooms);
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        let outcome = self.broker.run_room(topic, None, action, &mut effects);
+        self.apply(effects);
+        self.answer_outside(ticket, AdminAnswer::Room(outcome));
     }
 
     fn list_connections(&mut self, ticket: AdminTicket, from: u32) {
