@@ -43,7 +43,7 @@ pub enum BridgeOutcome {
     /// The target says this: one JSON value.
     Replied(Box<str>),
     /// The target does not want it. `code` has
-    /// [`REFUSAL_CODE_BYTES_MAX`] bytes at most, all of them visible ASCII.
+    /// `REFUSAL_CODE_BYTES_MAX` bytes at most, all of them visible ASCII.
     Refused { code: Box<str>, text: Box<str> },
     /// The target could not be had, or did not take it, however often it was tried.
     Unavailable,
