@@ -15,6 +15,9 @@ max_errors = 1000
 
 [namespaces.kept]
 level = "history"
+
+[namespaces.open]
+presence = true
 "#;
 
 /// Whether a message is as expected; `"*"` fits anything.
@@ -81,4 +84,9 @@ fn actions_are_answered_as_the_examples_say() {
 #[test]
 fn types_are_answered_as_the_examples_say() {
     assert!(play("types.txt") > 25);
+}
+
+#[test]
+fn rooms_are_answered_as_the_examples_say() {
+    assert!(play("rooms.txt") > 20);
 }

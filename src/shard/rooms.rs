@@ -178,7 +178,7 @@ impl State {
 
     fn take_entering(&mut self, token: Token, room: &str) -> Option<Entering> {
         let is_it = |entering: &Entering| entering.token == token && *entering.room == *room;
-        let place = self.entering.iter().position(is_it)?;
+        let place = self.entering.iter().rposition(is_it)?;
         Some(self.entering.swap_remove(place))
     }
 
