@@ -295,8 +295,8 @@ impl State {
                     let (channel, standing, subscription_id) = (&topic, &standing, number);
                     let answer =
                         Answer::SubscriptionConfirm { channel, standing, subscription_id, id };
-                    let entered = self.entered_room(token, &topic);
                     // Who has joined need not be told of a subscription, but for its place in a history.
+                    let entered = id.is_none() && self.entered_room(token, &topic);
                     if !entered || told {
                         self.reply(token, &answer);
                     }

@@ -204,7 +204,12 @@ impl State {
         if self.phase(token) != Phase::Open {
             return;
         }
-        self.take_entering(token, room);
+        if let Some(Entering { request_id, .. }) = self.take_entering(token, room) {
+            // It was in for so short a time that it has not heard of it.
+            let id = request_id.as_deref().and_then(RequestId::parse);
+            let text = Cow::Borrowed("this connection was taken out of the room at once");
+            self.refuse_room(token, (ErrorCode::Forbidden, text), id);
+        }
         self.unsubscribe_from_room(token, room);
         self.count(Counter::RoomRemovals, 1);
         self.reply(token, &Answer::Removed { channel: room, reason: removal.as_str() });
