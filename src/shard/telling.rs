@@ -12,7 +12,7 @@ use super::State;
 use super::connection::{Aside, Connection, Phase};
 use crate::config::SlowConsumer;
 use crate::ids::Token;
-use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId, FramePool};
+use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId};
 use crate::message::{AdminAnswer, AdminTicket, Except};
 use crate::metrics::Counter;
 use crate::proto::{Encoding, protobuf};
@@ -31,7 +31,7 @@ const TOLD: FrameClass =
 #[derive(Debug, Default)]
 pub(super) struct Tellings {
     waiting: VecDeque<Telling>,
-    /// Bytes of their frames in JSON, and what each costs beside.
+    /// What they cost.
     bytes: usize,
 }
 
@@ -39,6 +39,8 @@ pub(super) struct Tellings {
 #[derive(Debug)]
 pub(super) struct Telling {
     json: FrameId,
+    /// Bytes of the frame in JSON, and what it and the list of its audience take beside.
+    cost: usize,
     /// Made when the first connection needs it.
     protobuf: Option<FrameId>,
     to: Audience,
@@ -64,15 +66,14 @@ impl Tellings {
         self.waiting.is_empty()
     }
 
-    fn push(&mut self, telling: Telling, frames: &FramePool) {
-        self.bytes += telling.cost(frames);
-        self.waiting.push_back(telling);
+    /// Whether something of that cost may wait as well. One always may.
+    fn has_room(&self, cost: usize, bytes_max: usize) -> bool {
+        self.waiting.is_empty() || self.bytes + cost <= bytes_max
     }
-}
 
-impl Telling {
-    fn cost(&self, frames: &FramePool) -> usize {
-        frames.bytes(self.json).len() + FRAME_OVERHEAD_BYTES
+    fn push(&mut self, telling: Telling) {
+        self.bytes += telling.cost;
+        self.waiting.push_back(telling);
     }
 }
 
@@ -96,17 +97,23 @@ impl State {
         }
     }
 
-    /// Tells these connections something that comes in JSON.
+    /// Tells these connections something that comes in JSON; none of them, if too much waits to be told.
     pub(super) fn tell_listed(&mut self, frame: Bytes, to: Vec<Token>) {
+        let cost = frame.len() + FRAME_OVERHEAD_BYTES + size_of_val(&*to);
+        if !self.notices.has_room(cost, self.settings.config.limits.fanout_backlog) {
+            self.count(Counter::PresenceDropped, to.len() as u64);
+            return;
+        }
         let telling = Telling {
             json: self.frames.insert(frame, TOLD),
+            cost,
             protobuf: None,
             to: Audience::Listed(to.into_iter()),
             dropped: Counter::PresenceDropped,
             reached: 0,
             ticket: None,
         };
-        self.notices.push(telling, &self.frames);
+        self.notices.push(telling);
     }
 
     /// The same for everybody but those; the request is answered when all have been told. `false`: too much
@@ -117,19 +124,20 @@ impl State {
         frame: Bytes,
         except: Arc<Except>,
     ) -> bool {
-        let waiting = self.announcements.bytes + frame.len();
-        if !self.announcements.is_empty() && waiting > self.settings.config.limits.fanout_backlog {
+        let cost = frame.len() + FRAME_OVERHEAD_BYTES;
+        if !self.announcements.has_room(cost, self.settings.config.limits.fanout_backlog) {
             return false;
         }
         let telling = Telling {
             json: self.frames.insert(frame, TOLD),
+            cost,
             protobuf: None,
             to: Audience::Everybody(0..self.connections.capacity(), except),
             dropped: Counter::ApiDropped,
             reached: 0,
             ticket: Some(ticket),
         };
-        self.announcements.push(telling, &self.frames);
+        self.announcements.push(telling);
         true
     }
 
@@ -139,7 +147,7 @@ impl State {
             && let Some(mut telling) = tellings.waiting.pop_front()
         {
             if self.advance_telling(&mut telling, &mut left) {
-                tellings.bytes -= telling.cost(&self.frames);
+                tellings.bytes -= telling.cost;
                 self.end_telling(&telling);
             } else {
                 tellings.waiting.push_front(telling);
