@@ -109,10 +109,18 @@ impl Event<'_> {
 }
 
 impl Chat<'_> {
+    /// The number of its type, if that is none we know: then it is no message of any.
+    pub fn unknown_type(&self) -> Option<u64> {
+        self.type_name().is_none().then_some(self.type_)
+    }
+
+    fn type_name(&self) -> Option<&'static str> {
+        TYPES.get(usize::try_from(self.type_).ok()?).copied()
+    }
+
     /// As [`Event::json`].
     pub fn json(&self, id: &str) -> String {
-        let type_ = usize::try_from(self.type_).ok().and_then(|type_| TYPES.get(type_));
-        let mut members = Members::new(type_.unwrap_or(&"unknown"), id);
+        let mut members = Members::new(self.type_name().unwrap_or_default(), id);
         members.text("version", self.version);
         members.text("messageId", self.message_id);
         members.number("timestamp", self.timestamp_ms);

@@ -97,6 +97,8 @@ impl<'a> Envelope<'a> {
         let channel = body.channel();
         let command = if let Some(name) = servers {
             Err(no_route(format!("no route for `{name}`")))
+        } else if let Some(number) = body.unknown_type() {
+            Err(no_route(format!("no route for type {number}")))
         } else if id.is_none() && !id_text.is_empty() {
             Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
         } else {
@@ -140,6 +142,14 @@ impl<'a> Envelope<'a> {
 }
 
 impl<'a> Body<'a> {
+    /// The number of the type of a chat message, if we do not know it.
+    fn unknown_type(&self) -> Option<u64> {
+        match self {
+            Self::Chat(chat) => chat.unknown_type(),
+            _ => None,
+        }
+    }
+
     /// For the answer to a refused request; absent if it is too long to repeat.
     fn channel(&self) -> Option<&'a str> {
         let channel = match *self {

@@ -437,6 +437,7 @@ fn frames_are_refused_with_a_reason() {
         (b"\x02\x00\x00", "invalid_protobuf: a field number is out of range"),
         (b"\x00", "invalid_message: an envelope needs a body"),
         (b"\x03\xe2\x01\x00", "no_route: no route for body 28"),
+        (b"\x05\xda\x01\x02\x18\x04", "no_route: no route for type 4"),
         (b"\x03\xaa\x01\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x02\x62\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x03\x9a\x01\x00", "no_route: no route for query ``"),
