@@ -24,7 +24,7 @@ use stentor::config::Config;
 use stentor::server::Server as InProcess;
 
 use envelope::envelope::Body;
-use envelope::{ChatMessage, CommandPayload, Envelope, Query, chat_message};
+use envelope::{Envelope, Query};
 
 const SECRET: &str = "a-secret-of-webhooks";
 
@@ -193,15 +193,6 @@ fn a_query_is_answered_by_its_webhook_in_both_encodings() {
     let sent = ask("q", Body::Query(query));
     let payload = json!({"resource": "weather", "parameters": {"at": 1}});
     assert_eq!(sent, json!({"type": "query", "id": "q", "payload": payload}));
-    let payload = CommandPayload { action: 2, target: "bob".into() };
-    let chat = ChatMessage {
-        r#type: 3,
-        message_id: "m".into(),
-        payload: Some(chat_message::Payload::Command(payload)),
-        ..Default::default()
-    };
-    let sent = ask("c", Body::Chat(chat));
-    assert_eq!(sent["payload"], json!({"action": "mute", "target": "bob"}));
 }
 
 #[test]
@@ -397,7 +388,7 @@ fn chats_go_to_their_route_instead_of_their_channel_and_the_rest_stays() {
     }
     for message in [
         r#"{"type":"dance","id":1}"#,
-        r#"{"type":"command","id":1,"payload":{"action":"mute"}}"#,
+        r#"{"type":"command","id":1,"payload":{"action":"dance"}}"#,
         r#"{"type":"query","id":1,"payload":{"resource":"weather"}}"#,
         r#"{"type":"default","id":1}"#,
     ] {
