@@ -123,6 +123,10 @@ impl Broker {
         action: RoomAction,
         effects: &mut Vec<Effect>,
     ) -> Result<RoomOutcome, RoomRefusal> {
+        if action == RoomAction::Leave {
+            // The message before this one has said so, and perhaps that was the end of the room.
+            return Ok(RoomOutcome::Done);
+        }
         let now = self.now;
         let name = who.as_ref().map(|(name, _, _)| name);
         match (&action, self.find_room(id).is_some()) {

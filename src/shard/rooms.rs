@@ -52,11 +52,21 @@ impl State {
             self.leave_room(token, &room, id);
             return;
         }
+        self.ask_home(token, &room, action, id);
+    }
+
+    fn ask_home(
+        &mut self,
+        token: Token,
+        room: &str,
+        action: RoomAction,
+        id: Option<RequestId<'_>>,
+    ) {
         let Some(name) = self.member_name(token) else { return };
         let request_id = id.map(|id| id.as_json().into());
         let mut effects = std::mem::take(&mut self.effects);
         let (who, what) = ((token, name), (action, false));
-        let asked = self.broker.ask_room(who, &room, what, request_id, &mut effects);
+        let asked = self.broker.ask_room(who, room, what, request_id, &mut effects);
         self.apply(effects);
         if asked.is_err() {
             // The server's want of room, not the client's mistake.
@@ -89,7 +99,8 @@ impl State {
             return;
         }
         self.unsubscribe_from_room(token, room);
-        self.respond(token, &room_left(room), id);
+        // Answered behind that by the home, so that whoever asks next does not see it there.
+        self.ask_home(token, room, RoomAction::Leave, id);
     }
 
     fn unsubscribe_from_room(&mut self, token: Token, room: &str) {
