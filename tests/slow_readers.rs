@@ -222,7 +222,8 @@ fn no_progress_is_slow_too_although_there_is_room() {
     }
     server.wait_for_counter("slow_consumer", 1);
     let took = start.elapsed();
-    assert!(took >= Duration::from_secs(1), "{took:?}");
+    // Time is kept in ticks of 64 ms: the last byte may have been taken at the end of one.
+    assert!(took >= Duration::from_millis(1000 - 64), "{took:?}");
     let line = server.log.wait_for(0, |line| line["reason"] == "slow_consumer");
     assert!(
         line["detail"].as_str().expect("a text").ends_with(" queued, none taken for 1s"),
