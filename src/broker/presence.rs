@@ -90,8 +90,8 @@ impl Broker {
         changed.map(|(topic, tokens)| (topic, tokens.into_iter().collect())).collect()
     }
 
-    /// Tells the home of a topic who of these is there and who is not. `names`: what they are called, in
-    /// the order of [`Broker::take_changed`]; `None`: the connection is gone.
+    /// Tells the home of a topic who of these is there and who is not. They come with what they are called;
+    /// `None`: the connection is gone.
     pub fn tell_home(
         &mut self,
         topic: TopicName,

@@ -128,7 +128,7 @@ impl State {
 
     pub(super) fn unsubscribe_user(&mut self, ticket: AdminTicket, user: &UserName, topic: &str) {
         let tokens = self.open_connections_of(user);
-        let ended = tokens.into_iter().filter(|token| self.end_subscription(*token, topic)).count();
+        let ended = tokens.into_iter().filter(|token| self.unsubscribe_for(*token, topic)).count();
         self.reached(ticket, ended as u64);
     }
 

@@ -203,16 +203,11 @@ impl State {
                 topic.as_deref().map(Cow::Borrowed)
             }
         };
-        if let Some(channel) = &channel {
-            self.forget_place(token, channel);
-            let mut effects = std::mem::take(&mut self.effects);
-            let found = self.broker.unsubscribe(token, channel, &mut effects);
-            self.apply(effects);
-            if found {
-                self.note_session(token);
-                self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });
-                return;
-            }
+        if let Some(channel) = &channel
+            && self.end_subscription(token, channel)
+        {
+            self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });
+            return;
         }
         let message = match channel {
             Some(_) => "this connection is not subscribed to the channel",
@@ -226,6 +221,18 @@ impl State {
             id,
         };
         self.reject(token, &refused, 1);
+    }
+
+    /// Ends a subscription, and with it what the session and the room know of it. `false`: there is none.
+    pub(super) fn end_subscription(&mut self, token: Token, channel: &str) -> bool {
+        self.forget_place(token, channel);
+        let mut effects = std::mem::take(&mut self.effects);
+        let found = self.broker.unsubscribe(token, channel, &mut effects);
+        self.apply(effects);
+        if found {
+            self.note_session(token);
+        }
+        found
     }
 
     pub(super) fn admit_publication(

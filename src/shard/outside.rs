@@ -276,7 +276,7 @@ impl State {
             self.refuse_outside(ticket, AdminRefusal::NoConnection);
             return;
         };
-        if self.end_subscription(token, topic) {
+        if self.unsubscribe_for(token, topic) {
             self.answer_outside(ticket, AdminAnswer::Done);
         } else {
             self.refuse_outside(ticket, AdminRefusal::NotSubscribed);
@@ -284,12 +284,9 @@ impl State {
     }
 
     /// Ends a subscription as if the client had asked for that. `false`: there is none.
-    pub(super) fn end_subscription(&mut self, token: Token, topic: &str) -> bool {
-        let mut effects = std::mem::take(&mut self.effects);
-        let was_subscribed = self.broker.unsubscribe(token, topic, &mut effects);
-        self.apply(effects);
+    pub(super) fn unsubscribe_for(&mut self, token: Token, topic: &str) -> bool {
+        let was_subscribed = self.end_subscription(token, topic);
         if was_subscribed {
-            self.note_session(token);
             // It must not wait for more.
             let (channel, id) = (topic, None);
             self.reply(token, &Answer::UnsubscriptionConfirm { channel, id });

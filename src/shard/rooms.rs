@@ -98,18 +98,9 @@ impl State {
             self.refuse_by(token, RoomRefusal::NotMember, id);
             return;
         }
-        self.unsubscribe_from_room(token, room);
+        self.end_subscription(token, room);
         // Answered behind that by the home, so that whoever asks next does not see it there.
         self.ask_home(token, room, RoomAction::Leave, id);
-    }
-
-    fn unsubscribe_from_room(&mut self, token: Token, room: &str) {
-        self.forget_place(token, room);
-        let mut effects = std::mem::take(&mut self.effects);
-        self.broker.leave_room(token, room, &mut effects);
-        self.broker.unsubscribe(token, room, &mut effects);
-        self.apply(effects);
-        self.note_session(token);
     }
 
     /// The home of a room has answered a client.
@@ -221,7 +212,7 @@ impl State {
             let text = Cow::Borrowed("this connection was taken out of the room at once");
             self.refuse_room(token, (ErrorCode::Forbidden, text), id);
         }
-        self.unsubscribe_from_room(token, room);
+        self.end_subscription(token, room);
         self.count(Counter::RoomRemovals, 1);
         self.reply(token, &Answer::Removed { channel: room, reason: removal.as_str() });
         if removal == Removal::Kicked && self.broker.kick_closes(room) {
