@@ -5,9 +5,9 @@
 //! batch at the end. It never waits: a batch that finds the channel full stays in the outbox, and
 //! [`Port::has_room`] tells the shard to refuse new publications for that destination.
 
-mod admin_port;
 mod bridge_port;
 mod log_port;
+mod sidecar_port;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,11 +18,16 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::ids::ShardId;
 use crate::io::Waker;
-use crate::message::ShardMessage;
+use crate::message::{AdminAnswer, AdminTicket, ShardMessage};
 
-pub use admin_port::{AdminInbox, AdminPort, AdminSender, connect_admin};
 pub use bridge_port::{BridgeInbox, BridgePort, BridgeSender, Posted, RoomSize, connect_bridge};
 pub use log_port::{LogInbox, LogPort, LogSender, connect_log};
+pub use sidecar_port::{SidecarInbox, SidecarPort, SidecarSender, connect_sidecar};
+
+/// To the thread of the server API go the shards' answers, which what it has asked bounds.
+pub type AdminPort = SidecarPort<(AdminTicket, AdminAnswer)>;
+pub type AdminSender = SidecarSender<(AdminTicket, AdminAnswer)>;
+pub type AdminInbox = SidecarInbox<(AdminTicket, AdminAnswer)>;
 
 /// Batches that wait for one shard, from all others together.
 const BATCHES_MAX: usize = 1024;

@@ -219,7 +219,7 @@ impl Server {
         let (sender, inbox) = mesh::connect_log(settings.config.log_backlog());
         let log = self.log.is_some().then_some(&sender);
         let answers = match &self.admin {
-            Some(_) => Some(mesh::connect_admin().map_err(StartError::Thread)?),
+            Some(_) => Some(mesh::connect_sidecar().map_err(StartError::Thread)?),
             None => None,
         };
         let routed = match &self.bridge {

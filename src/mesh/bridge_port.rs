@@ -5,20 +5,14 @@
 //! a place in the target's room before it is posted, and gives it back when it is dropped. So a target
 //! that takes nothing fills its own room alone.
 
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
+use super::sidecar_port::{SidecarInbox, SidecarPort, SidecarSender, connect_sidecar};
 use crate::ids::TargetId;
 use crate::message::BridgeMessage;
-
-/// Batches that wait for the thread, from all shards together.
-const BATCHES_MAX: usize = 1024;
-
-type Batch = Vec<Posted>;
 
 /// What may wait for one target.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +52,7 @@ impl Posted {
 
 /// One shard's way to the thread of the bridge.
 pub struct BridgePort {
-    sender: Sender<Batch>,
-    outbox: Batch,
-    wake: Arc<PipeWriter>,
+    port: SidecarPort<Posted>,
     rooms: Arc<[Room]>,
     size: RoomSize,
 }
@@ -68,28 +60,23 @@ pub struct BridgePort {
 /// Makes ports, one for each shard.
 #[derive(Clone)]
 pub struct BridgeSender {
-    sender: Sender<Batch>,
-    wake: Arc<PipeWriter>,
+    sender: SidecarSender<Posted>,
     rooms: Arc<[Room]>,
     size: RoomSize,
 }
 
 /// What the thread takes the messages from.
 pub struct BridgeInbox {
-    receiver: Receiver<Batch>,
-    /// Readable when something may have come.
-    wakes: PipeReader,
+    inbox: SidecarInbox<Posted>,
     rooms: Arc<[Room]>,
 }
 
 /// The way to a thread that serves so many targets.
 pub fn connect_bridge(targets: usize, size: RoomSize) -> io::Result<(BridgeSender, BridgeInbox)> {
-    let (wakes, wake) = io::pipe()?;
-    rustix::io::ioctl_fionbio(&wake, true)?;
-    let (sender, receiver) = bounded(BATCHES_MAX);
+    let (sender, inbox) = connect_sidecar()?;
     let rooms: Arc<[Room]> = (0..targets).map(|_| Room::default()).collect();
-    let inbox = BridgeInbox { receiver, wakes, rooms: Arc::clone(&rooms) };
-    Ok((BridgeSender { sender, wake: Arc::new(wake), rooms, size }, inbox))
+    let inbox = BridgeInbox { inbox, rooms: Arc::clone(&rooms) };
+    Ok((BridgeSender { sender, rooms, size }, inbox))
 }
 
 impl Place {
@@ -118,13 +105,7 @@ impl Drop for Place {
 
 impl BridgeSender {
     pub fn port(&self) -> BridgePort {
-        BridgePort {
-            sender: self.sender.clone(),
-            outbox: Vec::new(),
-            wake: Arc::clone(&self.wake),
-            rooms: Arc::clone(&self.rooms),
-            size: self.size,
-        }
+        BridgePort { port: self.sender.port(), rooms: Arc::clone(&self.rooms), size: self.size }
     }
 }
 
@@ -136,39 +117,30 @@ impl BridgePort {
         let Some(place) = Place::take(&self.rooms, target, bytes, self.size) else {
             return false;
         };
-        self.outbox.push(Posted { message, place });
+        self.port.post(Posted { message, place });
         true
     }
 
-    /// Hands over what is in the outbox, if the channel takes it.
+    /// As [`SidecarPort::flush`].
     pub fn flush(&mut self) {
-        if self.outbox.is_empty() {
-            return;
-        }
-        match self.sender.try_send(std::mem::take(&mut self.outbox)) {
-            // Fails only when thousands of wake-ups are unread: it is awake then.
-            Ok(()) => drop((&*self.wake).write(&[0])),
-            Err(TrySendError::Full(batch)) => self.outbox = batch,
-            // The thread has ended, and the server is about to.
-            Err(TrySendError::Disconnected(_)) => {}
-        }
+        self.port.flush();
     }
 
-    /// Whether something waits for room in the channel: it must be offered again soon.
+    /// As [`SidecarPort::has_unsent`].
     pub fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty()
+        self.port.has_unsent()
     }
 }
 
 impl BridgeInbox {
-    /// The next messages. `None`: look again when the descriptor is readable.
-    pub fn receive(&self) -> Option<Batch> {
-        self.receiver.try_recv().ok()
+    /// As [`SidecarInbox::receive`].
+    pub fn receive(&self) -> Option<Vec<Posted>> {
+        self.inbox.receive()
     }
 
-    /// The reading end of a pipe: there is a byte in it for each batch. Read it first, then receive.
+    /// As [`SidecarInbox::wakes`].
     pub fn wakes(&self) -> io::Result<OwnedFd> {
-        Ok(self.wakes.try_clone()?.into())
+        self.inbox.wakes()
     }
 
     /// Messages that wait for all targets, those on their way included.
@@ -227,25 +199,5 @@ mod tests {
         port.flush();
         drop(inbox.receive());
         assert!(port.post(message(0, "")));
-    }
-
-    #[test]
-    fn a_full_channel_keeps_what_it_cannot_take() {
-        let size = RoomSize { messages: 1 << 20, bytes: 1 << 30 };
-        let (sender, inbox) = connect_bridge(1, size).expect("descriptors");
-        let mut port = sender.port();
-        for _ in 0..BATCHES_MAX + 5 {
-            assert!(port.post(message(0, "x")));
-            port.flush();
-        }
-        assert!(port.has_unsent());
-        let received = std::iter::from_fn(|| inbox.receive()).flatten().count();
-        port.flush();
-        assert!(!port.has_unsent());
-        assert_eq!(received + inbox.receive().map_or(0, |batch| batch.len()), BATCHES_MAX + 5);
-        drop(inbox);
-        assert!(port.post(message(0, "x")));
-        port.flush();
-        assert!(!port.has_unsent(), "nobody takes it any more");
     }
 }

@@ -185,8 +185,8 @@ impl<B: Backend> Shard<B> {
 
     fn flush_admin(&mut self) {
         let Some(admin) = &mut self.admin else { return };
-        for (ticket, answer) in self.state.outside.answers.drain(..) {
-            admin.post(ticket, answer);
+        for answer in self.state.outside.answers.drain(..) {
+            admin.post(answer);
         }
         admin.flush();
     }

@@ -125,7 +125,7 @@ impl World {
             .collect();
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, settings.config.limits.mesh_backlog);
-        let (answers, inbox) = mesh::connect_admin().expect("descriptors");
+        let (answers, inbox) = mesh::connect_sidecar().expect("descriptors");
         let outsider = Outsider::new(control.mailer(settings.config.limits.mesh_backlog), inbox);
         let shards: Vec<_> = backends
             .into_iter()

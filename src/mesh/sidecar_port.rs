@@ -1,5 +1,5 @@
-//! The way of the shards' answers to the thread of the server API: a batch each turn, and never a wait.
-//! Its questions come through a [`Mailer`](super::Mailer).
+//! The way from the shards to a thread beside them, of the server API or of the bridge: a batch each turn,
+//! and never a wait. What comes back takes a [`Mailer`](super::Mailer).
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
@@ -7,52 +7,57 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::message::{AdminAnswer, AdminTicket};
-
 /// Batches that wait for the thread, from all shards together.
-const BATCHES_MAX: usize = 1024;
+pub(super) const BATCHES_MAX: usize = 1024;
 
-type Batch = Vec<(AdminTicket, AdminAnswer)>;
-
-/// One shard's way to the thread of the server API. What waits in it is bounded by what that thread
-/// has asked.
-pub struct AdminPort {
-    sender: Sender<Batch>,
-    outbox: Batch,
+/// One shard's way to the thread. What waits in it is for its user to bound.
+pub struct SidecarPort<T> {
+    sender: Sender<Vec<T>>,
+    outbox: Vec<T>,
     wake: Arc<PipeWriter>,
 }
 
 /// Makes ports, one for each shard.
-#[derive(Clone)]
-pub struct AdminSender {
-    sender: Sender<Batch>,
+pub struct SidecarSender<T> {
+    sender: Sender<Vec<T>>,
     wake: Arc<PipeWriter>,
 }
 
-/// What the thread takes the answers from.
-pub struct AdminInbox {
-    receiver: Receiver<Batch>,
+/// What the thread takes from the shards.
+pub struct SidecarInbox<T> {
+    receiver: Receiver<Vec<T>>,
     /// Readable when something may have come.
     wakes: PipeReader,
 }
 
-/// The way to a thread of the server API.
-pub fn connect_admin() -> io::Result<(AdminSender, AdminInbox)> {
+/// The way to a thread.
+pub fn connect_sidecar<T>() -> io::Result<(SidecarSender<T>, SidecarInbox<T>)> {
     let (wakes, wake) = io::pipe()?;
     rustix::io::ioctl_fionbio(&wake, true)?;
     let (sender, receiver) = bounded(BATCHES_MAX);
-    Ok((AdminSender { sender, wake: Arc::new(wake) }, AdminInbox { receiver, wakes }))
+    Ok((SidecarSender { sender, wake: Arc::new(wake) }, SidecarInbox { receiver, wakes }))
 }
 
-impl AdminSender {
-    pub fn port(&self) -> AdminPort {
-        AdminPort { sender: self.sender.clone(), outbox: Vec::new(), wake: Arc::clone(&self.wake) }
+impl<T> SidecarSender<T> {
+    pub fn port(&self) -> SidecarPort<T> {
+        SidecarPort {
+            sender: self.sender.clone(),
+            outbox: Vec::new(),
+            wake: Arc::clone(&self.wake),
+        }
     }
 }
 
-impl AdminPort {
-    pub fn post(&mut self, ticket: AdminTicket, answer: AdminAnswer) {
-        self.outbox.push((ticket, answer));
+impl<T> Clone for SidecarSender<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), wake: Arc::clone(&self.wake) }
+    }
+}
+
+impl<T> SidecarPort<T> {
+    /// Puts it into the outbox.
+    pub fn post(&mut self, item: T) {
+        self.outbox.push(item);
     }
 
     /// Hands over what is in the outbox, if the channel takes it.
@@ -64,7 +69,7 @@ impl AdminPort {
             // Fails only when thousands of wake-ups are unread: it is awake then.
             Ok(()) => drop((&*self.wake).write(&[0])),
             Err(TrySendError::Full(batch)) => self.outbox = batch,
-            // The thread has ended, and with it whoever asked.
+            // The thread has ended: nobody asks any more, or the server is about to end.
             Err(TrySendError::Disconnected(_)) => {}
         }
     }
@@ -75,9 +80,9 @@ impl AdminPort {
     }
 }
 
-impl AdminInbox {
-    /// The next answers. `None`: look again when the descriptor is readable.
-    pub fn receive(&self) -> Option<Batch> {
+impl<T> SidecarInbox<T> {
+    /// The next batch. `None`: look again when the descriptor is readable.
+    pub fn receive(&self) -> Option<Vec<T>> {
         self.receiver.try_recv().ok()
     }
 
@@ -92,32 +97,28 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    fn tickets(batch: Option<Batch>) -> Vec<AdminTicket> {
-        batch.unwrap_or_default().into_iter().map(|(ticket, _)| ticket).collect()
-    }
-
     #[test]
     fn a_batch_wakes_once_and_an_empty_one_does_not() {
-        let (sender, mut inbox) = connect_admin().expect("descriptors");
+        let (sender, mut inbox) = connect_sidecar().expect("descriptors");
         rustix::io::ioctl_fionbio(&inbox.wakes, true).expect("a pipe");
         let mut wakes = || inbox.wakes.read(&mut [0; 8]).unwrap_or(0);
         let mut port = sender.port();
         port.flush();
         assert_eq!(wakes(), 0);
-        port.post(AdminTicket::new(1), AdminAnswer::Done);
-        port.post(AdminTicket::new(2), AdminAnswer::Done);
+        port.post(1);
+        port.post(2);
         assert!(inbox.receiver.is_empty());
         port.flush();
         assert_eq!(wakes(), 1);
-        assert_eq!(tickets(inbox.receive()), [AdminTicket::new(1), AdminTicket::new(2)]);
+        assert_eq!(inbox.receive(), Some(vec![1, 2]));
     }
 
     #[test]
     fn a_full_channel_keeps_what_it_cannot_take() {
-        let (sender, inbox) = connect_admin().expect("descriptors");
+        let (sender, inbox) = connect_sidecar().expect("descriptors");
         let mut port = sender.port();
-        for number in 0..BATCHES_MAX as u64 + 5 {
-            port.post(AdminTicket::new(number), AdminAnswer::Done);
+        for number in 0..BATCHES_MAX + 5 {
+            port.post(number);
             port.flush();
         }
         assert!(port.has_unsent());
@@ -125,11 +126,10 @@ mod tests {
         port.flush();
         assert!(!port.has_unsent());
         received.extend(inbox.receive().into_iter().flatten());
-        let numbers = (0..BATCHES_MAX as u64 + 5).map(AdminTicket::new).collect::<Vec<_>>();
-        assert_eq!(tickets(Some(received)), numbers);
+        assert_eq!(received, (0..BATCHES_MAX + 5).collect::<Vec<_>>());
         drop(inbox);
-        port.post(AdminTicket::new(1), AdminAnswer::Done);
+        port.post(1);
         port.flush();
-        assert!(!port.has_unsent(), "nobody asks any more");
+        assert!(!port.has_unsent(), "nobody takes it any more");
     }
 }
