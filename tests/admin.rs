@@ -100,10 +100,7 @@ impl Api {
 
 /// A client that knows its id.
 fn open_named(server: &Server) -> (Peer, String) {
-    let mut peer = Peer::connect(server);
-    let line = "Sec-WebSocket-Protocol: stentor.v1.json\r\n";
-    peer.send(upgrade_request("/ws", line).as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let mut peer = Peer::speaking(server, "stentor.v1.json");
     let welcome = peer.json();
     let id = welcome["connectionId"].as_str().expect("an id").to_owned();
     (peer, id)
@@ -962,10 +959,7 @@ fn message(peer: &mut Peer) -> Value {
 
 /// A client of the other subprotocol.
 fn open_protobuf(server: &Server) -> Peer {
-    let mut peer = Peer::connect(server);
-    let line = "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n";
-    peer.send(upgrade_request("/ws", line).as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let mut peer = Peer::speaking(server, "stentor.v1.protobuf");
     assert!(matches!(body(&mut peer), Body::Welcome(_)));
     peer
 }

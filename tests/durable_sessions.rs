@@ -215,10 +215,7 @@ fn a_session_is_restored_in_protobuf_too() {
     wait_until_kept(&mut peer, &server);
     end(server, Signal::KILL);
     let server = launch(folder.path(), 1);
-    let mut peer = Peer::connect(&server);
-    let line = "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n";
-    peer.send(upgrade_request("/ws", line).as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let mut peer = Peer::speaking(&server, "stentor.v1.protobuf");
     peer.frame();
     let restore = RestoreSession {
         session_id: pair.session.clone(),

@@ -8,17 +8,13 @@ mod envelope;
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use prost::Message;
 use serde_json::{Value, json};
 use support::*;
-use tempfile::TempDir;
 
 use envelope::envelope::Body;
 use envelope::{Envelope, Query, Subscribe};
-
-const ALICE: &str = "alice-0123456789abcdef";
 
 const CONFIGURATION: &str = r#"
 [server]
@@ -39,24 +35,11 @@ level = "history"
 presence = true
 "#;
 
-struct Place {
-    server: Server,
-    #[allow(dead_code, reason = "the server reads it")]
-    folder: TempDir,
+fn place() -> Place {
+    Place::new(CONFIGURATION, &["alice"])
 }
 
 impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name| folder.path().join(name);
-        fs::write(path("stentor.toml"), CONFIGURATION).expect("it is ours");
-        fs::write(path("keys"), format!("alice {ALICE}\n")).expect("it is ours");
-        let text = |name| path(name).to_str().expect("text").to_owned();
-        let (config, keys) = (text("stentor.toml"), text("keys"));
-        let server = Server::start(&["--config", &config, "--auth-keys", &keys]);
-        Self { server, folder }
-    }
-
     fn client(&self, channel: &str) -> Client {
         let (peer, pair) = open_session(&self.server);
         let mut client = Client { peer, pair, heard: BTreeMap::new(), count: 0 };
@@ -145,7 +128,7 @@ fn named(member: &Value) -> (String, String) {
 #[test]
 fn subscribers_hear_who_comes_and_goes_however_that_happens() {
     for channel in ["room:a", "kept:a"] {
-        let place = Place::new();
+        let place = place();
         let mut first = place.client(channel);
         first.expect_count(1);
         assert_eq!(first.heard, BTreeMap::from([(first.pair.connection.clone(), String::new())]));
@@ -157,7 +140,10 @@ fn subscribers_hear_who_comes_and_goes_however_that_happens() {
 
         // One who authenticates is somebody else.
         let late = &mut others[0];
-        late.peer.send_text(&format!(r#"{{"type":"auth","payload":{{"token":"{ALICE}"}}}}"#));
+        late.peer.send_text(&format!(
+            r#"{{"type":"auth","payload":{{"token":"{}"}}}}"#,
+            key_of("alice")
+        ));
         late.skip_to(|message| message["type"] == "response");
         let name = late.pair.connection.clone();
         while first.heard[&name] != "alice" {
@@ -194,7 +180,7 @@ fn subscribers_hear_who_comes_and_goes_however_that_happens() {
 #[test]
 fn a_crowd_ends_with_one_list_and_few_notices() {
     const CROWD: usize = 300;
-    let place = Place::new();
+    let place = place();
     let mut clients: Vec<_> = (0..CROWD).map(|_| place.client("room:crowd")).collect();
     let expected: BTreeMap<_, _> =
         clients.iter().map(|client| (client.pair.connection.clone(), String::new())).collect();
@@ -212,7 +198,7 @@ fn a_crowd_ends_with_one_list_and_few_notices() {
 
 #[test]
 fn who_may_not_ask_is_told_why() {
-    let place = Place::new();
+    let place = place();
     let mut client = place.client("quiet:a");
     let answer = client.query(&json!({"channel": "quiet:a", "limit": 0}));
     let nobody: [Value; 0] = [];
@@ -245,10 +231,8 @@ fn who_may_not_ask_is_told_why() {
 
 #[test]
 fn notices_and_answers_reach_the_other_encoding() {
-    let place = Place::new();
-    let mut peer = Peer::connect(&place.server);
-    peer.send(upgrade_request("/", "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n").as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let place = place();
+    let mut peer = Peer::speaking(&place.server, "stentor.v1.protobuf");
     let receive = |peer: &mut Peer| {
         let frame = peer.frame();
         let envelope = Envelope::decode_length_delimited(&frame.payload[..]).expect("an envelope");
@@ -270,7 +254,9 @@ fn notices_and_answers_reach_the_other_encoding() {
     let mut other = place.client("room:p");
     let Body::Presence(joined) = receive(&mut peer) else { panic!("no notice") };
     assert_eq!((joined.clients, &joined.joined[0].connection_id), (2, &other.pair.connection));
-    other.peer.send_text(&format!(r#"{{"type":"auth","payload":{{"token":"{ALICE}"}}}}"#));
+    other
+        .peer
+        .send_text(&format!(r#"{{"type":"auth","payload":{{"token":"{}"}}}}"#, key_of("alice")));
     let Body::Presence(known) = receive(&mut peer) else { panic!("no notice") };
     assert_eq!((known.users, known.left.len(), known.left[0].user_id.as_deref()), (1, 1, None));
     assert_eq!(known.joined[0].user_id.as_deref(), Some("alice"));

@@ -7,12 +7,9 @@
 mod envelope;
 mod support;
 
-use std::fs;
-
 use prost::Message;
 use serde_json::{Value, json};
 use support::*;
-use tempfile::TempDir;
 
 use envelope::envelope::Body;
 use envelope::{ChatMessage, CommandPayload, Envelope, chat_message};
@@ -41,39 +38,21 @@ level = "history"
 rooms = false
 "#;
 
-struct Place {
-    server: Server,
-    #[allow(dead_code, reason = "the server reads it")]
-    folder: TempDir,
+fn place() -> Place {
+    Place::new(CONFIGURATION, &["ann", "bob", "eve"])
 }
 
 impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name| folder.path().join(name);
-        let keys = ["ann", "bob", "eve"].map(|name| format!("{name} {}\n", token(name)));
-        fs::write(path("stentor.toml"), CONFIGURATION).expect("it is ours");
-        fs::write(path("keys"), keys.concat()).expect("it is ours");
-        let text = |name| path(name).to_str().expect("text").to_owned();
-        let (config, keys) = (text("stentor.toml"), text("keys"));
-        let server = Server::start(&["--config", &config, "--auth-keys", &keys]);
-        Self { server, folder }
-    }
-
     /// A connection of that user; empty: of nobody.
     fn client(&self, user: &str) -> Client {
         let (mut peer, pair) = open_session(&self.server);
         if !user.is_empty() {
-            let payload = json!({"token": token(user)});
+            let payload = json!({"token": key_of(user)});
             peer.send_text(&json!({"type": "auth", "payload": payload}).to_string());
             assert_eq!(peer.json()["payload"]["userId"], user);
         }
         Client { peer, pair, last: 0 }
     }
-}
-
-fn token(user: &str) -> String {
-    format!("{user}-0123456789abcdef")
 }
 
 struct Client {
@@ -138,7 +117,7 @@ fn error(code: &str) -> Result<Value, String> {
 
 #[test]
 fn a_room_is_made_joined_and_left() {
-    let place = Place::new();
+    let place = place();
     let [mut ann, mut bob, mut nobody] = ["ann", "bob", ""].map(|user| place.client(user));
     let nobody_is = nobody.pair.connection.clone();
     for room in ["a", "b", "c", "kept:d"] {
@@ -196,7 +175,7 @@ fn a_room_is_made_joined_and_left() {
 
 #[test]
 fn its_owner_moderates_a_room() {
-    let place = Place::new();
+    let place = place();
     let [mut ann, mut bob, mut eve] = ["ann", "bob", "eve"].map(|user| place.client(user));
     for room in ["a", "b", "c"] {
         let aim = |target: &str| json!({"room": room, "target": target});
@@ -241,7 +220,7 @@ fn its_owner_moderates_a_room() {
 
 #[test]
 fn rooms_obey_their_namespace() {
-    let place = Place::new();
+    let place = place();
     let [mut ann, mut bob] = ["ann", "bob"].map(|user| place.client(user));
     assert_eq!(ann.command("create_room", json!({"room": "none:a"})), error("forbidden"));
     // From the first one who joins until the last one leaves.
@@ -261,7 +240,7 @@ fn rooms_obey_their_namespace() {
 
 #[test]
 fn there_are_so_many_rooms_and_an_old_empty_one_makes_room() {
-    let place = Place::new();
+    let place = place();
     let mut ann = place.client("ann");
     let mut made = 0;
     let full = loop {
@@ -279,7 +258,7 @@ fn there_are_so_many_rooms_and_an_old_empty_one_makes_room() {
 
 #[test]
 fn a_session_that_comes_back_is_in_its_rooms() {
-    let place = Place::new();
+    let place = place();
     let [mut ann, mut bob] = ["ann", "bob"].map(|user| place.client(user));
     ann.command("create_room", json!({"room": "a", "maxUsers": 1})).expect("it is new");
     ann.command("create_room", json!({"room": "b"})).expect("it is new");
@@ -313,12 +292,10 @@ fn a_session_that_comes_back_is_in_its_rooms() {
 
 #[test]
 fn the_other_encoding_says_the_same() {
-    let place = Place::new();
+    let place = place();
     let mut ann = place.client("ann");
     ann.command("create_room", json!({"room": "a"})).expect("it is new");
-    let mut peer = Peer::connect(&place.server);
-    peer.send(upgrade_request("/", "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n").as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let mut peer = Peer::speaking(&place.server, "stentor.v1.protobuf");
     let receive = |peer: &mut Peer| {
         let frame = peer.frame();
         let envelope = Envelope::decode_length_delimited(&frame.payload[..]).expect("an envelope");

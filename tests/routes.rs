@@ -171,10 +171,7 @@ fn a_query_is_answered_by_its_webhook_in_both_encodings() {
     assert_eq!(answer(&mut peer)["type"], "response");
     assert!(hook.is_idle());
 
-    let mut client = Peer::connect(&server);
-    client
-        .send(upgrade_request("/ws", "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n").as_bytes());
-    assert_eq!(client.response().status, 101);
+    let mut client = Peer::speaking(&server, "stentor.v1.protobuf");
     client.frame();
     let mut ask = |id: &str, body: Body| {
         let envelope = Envelope { id: id.into(), body: Some(body), ..Default::default() };

@@ -287,9 +287,7 @@ fn a_message_of_odd_form_reaches_the_other_encoding_too() {
 
 /// A client of the binary subprotocol, welcomed.
 fn binary(server: &Server) -> Peer {
-    let mut peer = Peer::connect(server);
-    peer.send(upgrade_request("/", "Sec-WebSocket-Protocol: stentor.v1.protobuf\r\n").as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let mut peer = Peer::speaking(server, "stentor.v1.protobuf");
     assert!(matches!(receive(&mut peer).body, Some(Body::Welcome(_))));
     peer
 }

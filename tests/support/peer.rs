@@ -74,6 +74,16 @@ impl Peer {
         peer
     }
 
+    /// The same with a subprotocol; the welcome has not been read.
+    #[track_caller]
+    pub fn speaking(server: &Server, subprotocol: &str) -> Self {
+        let mut peer = Self::connect(server);
+        let line = format!("Sec-WebSocket-Protocol: {subprotocol}\r\n");
+        peer.send(upgrade_request("/ws", &line).as_bytes());
+        assert_eq!(peer.response().status, 101);
+        peer
+    }
+
     /// The opening handshake, which must succeed.
     #[track_caller]
     pub fn upgrade(&mut self, path: &str) {

@@ -34,10 +34,7 @@ impl Pair {
 /// A client that is told its ids at once.
 #[track_caller]
 pub fn open_session(server: &Server) -> (Peer, Pair) {
-    let mut peer = Peer::connect(server);
-    let line = "Sec-WebSocket-Protocol: stentor.v1.json\r\n";
-    peer.send(upgrade_request("/ws", line).as_bytes());
-    assert_eq!(peer.response().status, 101);
+    let mut peer = Peer::speaking(server, "stentor.v1.json");
     let welcome = peer.json();
     assert_eq!(welcome["type"], "welcome");
     let pair = Pair::of(&welcome);

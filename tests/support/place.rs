@@ -1,0 +1,33 @@
+//! A server with a configuration and keys of its own, in a folder that lives as long as it.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::Server;
+
+pub struct Place {
+    pub server: Server,
+    _folder: TempDir,
+}
+
+impl Place {
+    /// `users`: each has the key that [`key_of`] says.
+    #[track_caller]
+    pub fn new(configuration: &str, users: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name| folder.path().join(name);
+        let keys: String = users.iter().map(|user| format!("{user} {}\n", key_of(user))).collect();
+        fs::write(path("stentor.toml"), configuration).expect("it is ours");
+        fs::write(path("keys"), keys).expect("it is ours");
+        let text = |name| path(name).to_str().expect("text").to_owned();
+        let (config, keys) = (text("stentor.toml"), text("keys"));
+        let server = Server::start(&["--config", &config, "--auth-keys", &keys]);
+        Self { server, _folder: folder }
+    }
+}
+
+/// The token of a user.
+pub fn key_of(user: &str) -> String {
+    format!("{user}-0123456789abcdef")
+}
