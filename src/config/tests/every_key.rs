@@ -1,6 +1,7 @@
 //! Every key there is, from a file into its place.
 
 use super::*;
+use crate::schema::SchemaSource;
 
 #[test]
 fn every_key_is_read_from_a_file() {
