@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use super::State;
 use super::connection::{Connection, Phase};
 use super::heartbeat::is_probe_due;
 use super::sending::may_wait;
-use super::{EXPIRED_MAX, State};
 use crate::config::{Auth, Config};
 use crate::ids::{Tick, Token};
 use crate::metrics::Counter;
@@ -15,6 +15,10 @@ use crate::proto::{CloseCode, close};
 
 /// Longest silence, in heartbeat intervals, of a peer that a busy shard may merely not have heard.
 const UNHEARD_INTERVALS_MAX: u32 = 4;
+
+/// Deadlines looked at per turn: no more than the events that a backend takes, so that a crowd of pings
+/// does not keep a shard from reading the answers.
+const EXPIRED_MAX: usize = 64;
 
 impl State {
     pub(super) fn expire_timers(&mut self) {

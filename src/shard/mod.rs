@@ -1,6 +1,6 @@
 //! One event loop: its connections, its part of the topic table, its timers.
 //!
-//! Handlers change state and mark connections dirty; the loop acts at the end of a turn. Files:
+//! Handlers change the `state` and mark connections dirty; the loop acts at the end of a turn. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
@@ -33,6 +33,7 @@ mod sending;
 mod sessions;
 #[cfg(test)]
 pub(crate) mod simulation;
+mod state;
 mod telling;
 mod timers;
 mod traffic;
@@ -41,47 +42,22 @@ mod user_sessions;
 mod users;
 mod validation;
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
-use slab::Slab;
 
-use crate::broker::{Broker, Effect, Origin, Sessions};
-use crate::config::{Config, RouteTable};
-use crate::ids::{Moment, ShardId, Tick, Token};
-use crate::io::{Backend, FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
+use crate::config::Config;
+use crate::io::Backend;
 use crate::mesh::{AdminPort, BridgePort, LogPort, Port};
-use crate::message::{LogMessage, ShardMessage};
-use crate::metrics::{Counter, Metrics, ShardMetrics};
-use crate::proto::http::HeadLimits;
-use crate::proto::{Answer, DecoderLimits, Encoding, encoder};
-use connection::{Connection, Phase};
-use pace::Pace;
-use peer_log::PeerLog;
-use timers::TimerWheel;
-use traffic::Flow;
+use crate::metrics::Metrics;
+use state::State;
 
 /// Messages of other shards taken in per turn.
 const MESSAGES_MAX: usize = 1024;
-/// Deadlines looked at per turn: no more than the events that a backend takes, so that a crowd of pings
-/// does not keep a shard from reading the answers.
-const EXPIRED_MAX: usize = 64;
-/// Longest wait: a shard turns at least this often, so that a stalled one can be told.
-const WAIT_MAX: Duration = Duration::from_secs(1);
-/// What expires in histories is collected for so long.
-const EXPIRY_PAUSE: Duration = Duration::from_millis(20);
-/// Without another pause for this long, accepting goes on.
-const ACCEPT_PAUSE_OVER: Duration = Duration::from_secs(1);
 /// Connections above the limit that are still listened to, in order to tell them why not.
 pub const TURNED_AWAY_MAX: usize = 64;
-
-/// Frames that a shard holds as long as it runs: [`State::ping`], [`State::probe`] and [`State::pong`].
-const FRAMES_FOR_GOOD: usize = 3;
 
 /// What all shards of a server share.
 pub struct Settings {
@@ -89,7 +65,7 @@ pub struct Settings {
     pub metrics: Metrics,
     /// Connections of the whole server.
     pub connections_max: usize,
-    /// Unix time of [`Moment`] zero, in milliseconds.
+    /// Unix time of [`Moment`](crate::ids::Moment) zero, in milliseconds.
     pub unix_start: u64,
     /// The same for all shards: decides where a topic is at home.
     pub hasher: SeedableRandomState,
@@ -212,366 +188,5 @@ impl<B: Backend> Shard<B> {
     #[cfg(test)]
     fn state_mut(&mut self) -> &mut State {
         &mut self.state
-    }
-}
-
-/// Everything of a shard but its sockets and its mesh.
-struct State {
-    id: ShardId,
-    settings: Arc<Settings>,
-    decoder_limits: DecoderLimits,
-    head_limits: HeadLimits,
-    now: Moment,
-    /// When everything that peers had sent was last known to have been read.
-    caught_up: Moment,
-    /// When the turn began, until it ends.
-    woken: Option<Duration>,
-    pace: Pace,
-    connections: Slab<Connection>,
-    last_generation: u32,
-    timers: TimerWheel,
-    broker: Broker,
-    /// At home here.
-    sessions: Sessions,
-    /// `None`: sessions end with the server.
-    keeping: Option<Box<keeping::Keeping>>,
-    frames: FramePool,
-    /// Connections to flush at the end of the turn.
-    dirty: Vec<u32>,
-    /// Those of the flush under way whose send is done, and from which something follows.
-    submitted: Vec<Token>,
-    /// Bytes that sockets took in the flush under way.
-    sent_bytes: u64,
-    /// Connections that a publication did not fit into, see [`Connection::overflowed`].
-    overflowed: Vec<Token>,
-    /// Connections whose cursors have their turn, see [`Feed`](connection::Feed).
-    feeds: VecDeque<Token>,
-    outbox: Vec<(ShardId, ShardMessage)>,
-    /// The way to the durable log, if there is one.
-    log: Option<LogPort>,
-    routes: RouteTable,
-    /// The way to the bridge, if something is routed outside.
-    bridge: Option<BridgePort>,
-    /// Reused: what the broker asked for in the last call.
-    effects: Vec<Effect>,
-    /// Reused: frames in the other encoding, see `sending`.
-    twins: Vec<FrameId>,
-    /// Reused: slots whose deadline has come.
-    expired: Vec<u32>,
-    /// The heartbeat ping, shared by all connections.
-    ping: FrameId,
-    /// The ping that asks what a client has got, shared likewise.
-    probe: FrameId,
-    /// The answer to a bare `{"type":"ping"}`, shared likewise.
-    pong: FrameId,
-    /// Of the next message of the `type` family.
-    next_message_id: u64,
-    /// Connections that authenticate and whose inboxes are not all open.
-    joining: users::Joining,
-    gatherings: user_sessions::Gatherings,
-    receipts: receipts::Receipts,
-    /// When accepting last paused, as long as that is news: the log says once that it pauses, and
-    /// once that it goes on.
-    accept_paused: Option<Moment>,
-    shutdown: ending::Shutdown,
-    outside: outside::Outside,
-    /// Of who came and went.
-    notices: telling::Tellings,
-    /// As many as have asked for that.
-    entering: Vec<rooms::Entering>,
-    /// What the server API says to everybody.
-    announcements: telling::Tellings,
-    peer_log: PeerLog,
-}
-
-impl State {
-    fn new(id: ShardId, log: Option<LogPort>, settings: Arc<Settings>, now: Moment) -> Self {
-        let config = &settings.config;
-        let shards = settings.metrics.shards().len() as u16;
-        let origin = Origin { identity: (settings.identity)(), unix_start: settings.unix_start };
-        let broker = Broker::new(id, shards, settings.hasher.clone(), origin, config);
-        // From now on it is told if it stands still.
-        settings.metrics.shards()[id.index()].note_turn(now.0);
-        let mut frames = FramePool::default();
-        let ping = frames.insert(encoder::ping_frame(&[]), FrameClass::Control);
-        let pong = Answer::Pong { id: None, timestamp: None }.frame(Encoding::Json);
-        let pong = frames.insert(pong, FrameClass::Reply);
-        let probe = encoder::ping_frame(heartbeat::PROBE);
-        let probe = frames.insert(probe, FrameClass::Control);
-        Self {
-            id,
-            decoder_limits: DecoderLimits {
-                message_bytes_max: config.limits.max_message_size,
-                empty_fragments_max: config.limits.max_empty_fragments,
-            },
-            head_limits: HeadLimits {
-                bytes_max: config.limits.max_head_size,
-                fields_max: config.limits.max_head_fields,
-            },
-            now,
-            caught_up: now,
-            woken: None,
-            pace: Pace::default(),
-            connections: Slab::new(),
-            last_generation: 0,
-            timers: TimerWheel::new(now),
-            broker,
-            sessions: Sessions::new(config.sessions.clone()),
-            keeping: keeping::Keeping::new(id, shards, settings.session_shards, config),
-            frames,
-            dirty: Vec::new(),
-            submitted: Vec::new(),
-            sent_bytes: 0,
-            overflowed: Vec::new(),
-            feeds: VecDeque::new(),
-            outbox: Vec::new(),
-            log,
-            routes: RouteTable::new(&config.routes),
-            bridge: None,
-            effects: Vec::new(),
-            twins: Vec::new(),
-            expired: Vec::new(),
-            ping,
-            probe,
-            pong,
-            next_message_id: 0,
-            joining: users::Joining::default(),
-            gatherings: user_sessions::Gatherings::default(),
-            receipts: receipts::Receipts::default(),
-            accept_paused: None,
-            shutdown: ending::Shutdown::default(),
-            outside: outside::Outside::default(),
-            notices: telling::Tellings::default(),
-            entering: Vec::new(),
-            announcements: telling::Tellings::default(),
-            peer_log: PeerLog::new(id),
-            settings,
-        }
-    }
-
-    /// Hands a message to the log, with others; at the latest at the end of the turn.
-    fn post_log(&mut self, message: LogMessage) {
-        // Without a log no channel is durable.
-        let Some(log) = &mut self.log else { return };
-        // The broker counts what waits, with less room than the port has.
-        let posted = log.post(message);
-        debug_assert!(posted.is_ok(), "{posted:?}");
-    }
-
-    fn flush_log(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.flush();
-        }
-    }
-
-    fn begin_turn(&mut self, now: Moment) {
-        self.now = now;
-        self.broker.begin_turn(now);
-        self.metrics().note_turn(now.0);
-        if self.peer_log.begin_second(now) {
-            self.frames.shrink();
-        }
-        if self.accept_paused.is_some_and(|paused| now.since(paused) > ACCEPT_PAUSE_OVER) {
-            self.accept_paused = None;
-            tracing::info!(shard = self.id.0, "accepting connections again");
-        }
-    }
-
-    /// The end of a turn.
-    fn note_frames(&self) {
-        self.metrics().note_frames(self.frames.len() - FRAMES_FOR_GOOD);
-        self.metrics().note_topics(self.broker.topics());
-    }
-
-    /// How long the shard may wait for something to happen.
-    fn timeout(&self) -> Duration {
-        if self.broker.has_fanouts()
-            || self.has_feeds()
-            || self.has_tellings()
-            || !self.dirty.is_empty()
-            || self.shutdown.is_advancing()
-        {
-            return Duration::ZERO;
-        }
-        let longest = self.shutdown.time_left(self.now).map_or(WAIT_MAX, |left| left.min(WAIT_MAX));
-        let longest = self.broker.next_expiry().map_or(longest, |due| {
-            // What expires may be a moment late, so that many come together.
-            due.after(EXPIRY_PAUSE).since(self.now).min(longest)
-        });
-        let due = self.next_keeping();
-        let longest = due.map_or(longest, |due| due.since(self.now).min(longest));
-        let notice = self.broker.next_notice();
-        let longest = notice.map_or(longest, |due| due.since(self.now).min(longest));
-        let overdue = self.broker.next_overdue();
-        let longest = overdue.map_or(longest, |due| due.since(self.now).min(longest));
-        self.timers.next(self.now, longest)
-    }
-
-    fn receive_message(&mut self, message: ShardMessage) {
-        let message = match message {
-            ShardMessage::Admin(request) => return self.serve_outside(*request),
-            ShardMessage::Bridge(answer) => return self.answer_routed(*answer),
-            ShardMessage::Log(answer) if answer.topic().is_sessions() => {
-                return self.session_log_answered(answer);
-            }
-            message => message,
-        };
-        let mut effects = std::mem::take(&mut self.effects);
-        self.broker.receive(message, &mut self.frames, &mut effects);
-        self.apply(effects);
-    }
-
-    fn metrics(&self) -> &ShardMetrics {
-        &self.settings.metrics.shards()[self.id.index()]
-    }
-
-    fn count(&self, counter: Counter, count: u64) {
-        self.metrics().add(counter, count);
-    }
-
-    fn tick(&self) -> Tick {
-        Tick::at(self.now)
-    }
-
-    fn connection(&mut self, token: Token) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(token.index())
-            .filter(|connection| connection.generation == token.generation)
-    }
-
-    fn phase(&self, token: Token) -> Phase {
-        self.connections
-            .get(token.index())
-            .filter(|connection| connection.generation == token.generation)
-            .map_or(Phase::Gone, |connection| connection.phase)
-    }
-
-    /// Queues a message for this connection alone, in its encoding.
-    fn reply(&mut self, token: Token, answer: &Answer<'_>) {
-        let frame = answer.frame(self.encoding(token));
-        self.queue_bytes(token, frame, FrameClass::Reply);
-    }
-
-    /// Of one that is gone, any.
-    fn encoding(&self, token: Token) -> Encoding {
-        self.connections.get(token.index()).map_or(Encoding::Json, |connection| connection.encoding)
-    }
-
-    fn queue_bytes(&mut self, token: Token, bytes: Bytes, class: FrameClass) {
-        let frame = self.frames.insert(bytes, class);
-        self.queue(token, frame);
-        self.frames.release(frame);
-    }
-}
-
-impl Handler for State {
-    fn waits(&mut self, elapsed: Duration) {
-        if let Some(woken) = self.woken.take() {
-            let length = elapsed.saturating_sub(woken);
-            self.pace.note_turn(length);
-            self.metrics().note_turn_length(length);
-        }
-        // What has left in the turn that ends now; the time is read once for all of it.
-        let now = elapsed.as_micros() as u32;
-        let metrics = &self.settings.metrics.shards()[self.id.index()];
-        for (taken, count) in self.broker.finished() {
-            metrics.fanout().record(u64::from(now.wrapping_sub(taken)), u64::from(count));
-        }
-    }
-
-    fn woke(&mut self, elapsed: Duration) {
-        self.now = Moment::at(elapsed);
-        self.woken = Some(elapsed);
-        self.broker.note_time(elapsed.as_micros() as u32);
-    }
-
-    fn caught_up(&mut self) {
-        self.caught_up = self.now;
-    }
-
-    fn accepted(&mut self, peer: SocketAddr) -> Option<Token> {
-        let most = self.settings.connections_max.saturating_add(TURNED_AWAY_MAX);
-        if self.settings.metrics.connections() as usize >= most {
-            self.count(Counter::ConnectionLimit, 1);
-            return None;
-        }
-        self.count(Counter::ConnectionsAccepted, 1);
-        // 0 is nobody's: a zeroed slot elsewhere must not match a token.
-        self.last_generation = self.last_generation.checked_add(1).unwrap_or(1);
-        let connection = Connection::new(peer, self.last_generation, self.tick());
-        let slot = self.connections.insert(connection) as u32;
-        let token = Token { slot, generation: self.last_generation };
-        self.rearm(token);
-        Some(token)
-    }
-
-    fn accept_paused(&mut self, error: &io::Error) {
-        self.count(Counter::AcceptPaused, 1);
-        if self.accept_paused.replace(self.now).is_none() {
-            let connections = self.connections.len();
-            tracing::warn!(shard = self.id.0, %error, connections, "accepting pauses");
-        }
-    }
-
-    fn received(&mut self, token: Token, bytes: &mut [u8]) -> Receive {
-        let tick = self.tick();
-        let Some(connection) = self.connection(token) else { return Receive::More };
-        if bytes.is_empty() {
-            self.peer_ended(token);
-            return Receive::More;
-        }
-        connection.last_received = tick;
-        let answered_ping = connection.note_heard();
-        let is_over = connection.traffic.add(Flow::BytesReceived, bytes.len());
-        let phase = connection.phase;
-        if is_over {
-            self.carry(token, Flow::BytesReceived);
-        }
-        if answered_ping {
-            // The next ping is due by this connection's own time again, not by the last deadline.
-            self.rearm(token);
-        }
-        self.count(Counter::BytesReceived, bytes.len() as u64);
-        match phase {
-            Phase::Head => self.read_head(token, bytes),
-            Phase::Open | Phase::Echo | Phase::Closing => self.read_frames(token, bytes),
-            Phase::Draining | Phase::Gone => {}
-        }
-        self.throttle(token)
-    }
-
-    fn receive_starved(&mut self) {
-        self.count(Counter::ReceiveBuffersEmpty, 1);
-    }
-
-    fn sent(&mut self, token: Token, count: usize) {
-        let tick = self.tick();
-        let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        if connection.generation != token.generation || !connection.blocked {
-            return;
-        }
-        if count > 0 {
-            connection.queue.advance(&mut self.frames, count);
-        }
-        // Room means that the peer acknowledged something: it is alive and reads.
-        connection.blocked = false;
-        connection.progress = tick;
-        connection.last_received = tick;
-        let parked = connection.feed == connection::Feed::Parked;
-        self.mark_dirty(token.slot);
-        if parked {
-            self.list_feed(token);
-        }
-    }
-
-    fn submitted(&mut self, token: Token, count: usize) -> SendStatus {
-        self.finish_send(token, count)
-    }
-
-    fn closed(&mut self, token: Token, reason: io::Result<()>) {
-        if let Err(error) = &reason {
-            tracing::debug!(shard = self.id.0, slot = token.slot, %error, "connection lost");
-        }
-        self.forget(token);
     }
 }

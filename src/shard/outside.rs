@@ -315,7 +315,7 @@ impl State {
         ShardStats {
             connections: self.connections.len(),
             topics: self.broker.topics(),
-            frames: self.frames.len() - super::FRAMES_FOR_GOOD,
+            frames: self.frames.len() - super::state::FRAMES_FOR_GOOD,
             fanout_bytes: self.broker.fanout_bytes(),
             history_bytes: self.broker.history_bytes(),
             log_bytes: self.broker.log_bytes(),

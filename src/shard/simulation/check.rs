@@ -4,7 +4,7 @@ use super::client::Client;
 use super::{ACKED, FIRST_KEPT, Outcome, TOPICS, World};
 use crate::ids::Moment;
 use crate::metrics::Counter;
-use crate::shard::FRAMES_FOR_GOOD;
+use crate::shard::state::FRAMES_FOR_GOOD;
 
 /// Bytes that may gather for one connection in the turn in which it meets its bound: a sweep of every
 /// topic, and answers to one receive.
