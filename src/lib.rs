@@ -61,6 +61,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod filter;
 pub mod ids;
 pub mod io;
 pub mod log;

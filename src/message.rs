@@ -8,6 +8,8 @@ mod room;
 mod session;
 mod session_record;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub use admin::{
@@ -27,6 +29,7 @@ pub use session::{
 };
 pub use session_record::{KeptSession, RecordFlaw, SessionRecord};
 
+use crate::filter::Filter;
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::proto::{Family, HistoryQuery, Recovery, Start, Unavailable};
 
@@ -45,6 +48,8 @@ pub enum ShardMessage {
     Publish { topic: TopicName, body: Bytes, publisher: Publisher },
     /// From a topic's home, in the topic's total order. `offset` is 0 without a history.
     Deliver { topic: TopicName, frame: Bytes, except: Option<Token>, offset: u64 },
+    /// The same of a publication that is for some of the subscribers only; without a history.
+    DeliverSome { topic: TopicName, frame: Bytes, except: Option<Token>, filter: Arc<Filter> },
     /// From a topic's home to the publisher's shard.
     Published { topic: TopicName, publisher: Publisher, outcome: PublishOutcome },
     /// To the home of a topic with history, behind `Interest`: where does a subscription begin?
@@ -75,13 +80,22 @@ pub enum ShardMessage {
     Bridge(Box<BridgeAnswer>),
 }
 
+impl Publisher {
+    /// Which of the subscribers its publication is for.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.receipt.as_ref()?.filter.as_ref()
+    }
+}
+
 impl ShardMessage {
     /// Bytes that wait with this message, for the bound of the mesh. An estimate for the small ones.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 128;
         let bytes = |frames: &[Bytes]| frames.iter().map(Bytes::len).sum::<usize>();
         match self {
-            Self::Publish { body: frame, .. } | Self::Deliver { frame, .. } => SMALL + frame.len(),
+            Self::Publish { body: frame, .. }
+            | Self::Deliver { frame, .. }
+            | Self::DeliverSome { frame, .. } => SMALL + frame.len(),
             Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),
@@ -170,11 +184,12 @@ pub struct Publisher {
     pub token: Token,
     /// Whether the publisher, if subscribed, receives its own publication.
     pub echo: bool,
-    /// `None`: it is told of a refusal only.
+    /// `None`, or without an id: it is told of a refusal only.
     pub receipt: Option<Box<Receipt>>,
 }
 
-/// What an acknowledgement repeats, as raw JSON of the client.
+/// What is seldom said of a publication: what an acknowledgement repeats, as raw JSON of the client, and that
+/// it is not for everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     pub request_id: Option<Box<str>>,
@@ -183,6 +198,8 @@ pub struct Receipt {
     pub channel: Option<Box<str>>,
     /// What a refusal is told in.
     pub family: Family,
+    /// Which of the subscribers it is for, see [`Filter`]; `None`: all of them.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// What the home of a topic did with a publication.

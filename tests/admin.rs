@@ -8,7 +8,6 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,101 +20,6 @@ use envelope::Envelope;
 use envelope::envelope::Body;
 
 const KEY: &str = "a-key-for-tests-only";
-
-/// A server with its API, without a key unless one is set.
-struct Api {
-    server: Server,
-    address: SocketAddr,
-}
-
-impl Api {
-    fn start(flags: &[&str]) -> Self {
-        Self::launch(Launch::new(&[&["--admin", "127.0.0.1:0"], flags].concat()))
-    }
-
-    fn launch(launch: Launch) -> Self {
-        let mut server = launch.start();
-        let address = server.admin_address();
-        Self { server, address }
-    }
-
-    fn connect(&self) -> Peer {
-        Peer::try_connect(self.address).expect("the server API accepts")
-    }
-
-    /// One request on a connection of its own.
-    #[track_caller]
-    fn request(&self, head: &str, body: &str) -> Response {
-        let mut peer = self.connect();
-        let length = body.len();
-        peer.send(
-            format!("{head}Host: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
-        );
-        peer.response()
-    }
-
-    #[track_caller]
-    fn post(&self, path: &str, body: &str) -> (u16, Value) {
-        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
-        let response = self.request(&head, body);
-        assert_eq!(response.field("content-type"), Some("application/json"), "{response:?}");
-        (response.status, serde_json::from_str(&response.body).expect("JSON"))
-    }
-
-    /// A call that must succeed; its result.
-    #[track_caller]
-    fn call(&self, name: &str, body: &Value) -> Value {
-        let (status, answer) = self.post(&format!("/api/{name}"), &body.to_string());
-        assert_eq!(status, 200, "{name} {body}: {answer}");
-        answer["result"].clone()
-    }
-
-    /// A call that must be refused; its status and code.
-    #[track_caller]
-    fn refused(&self, name: &str, body: &Value) -> (u16, String) {
-        let (status, answer) = self.post(&format!("/api/{name}"), &body.to_string());
-        let error = &answer["error"];
-        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
-        assert_eq!(answer.as_object().map(|answer| answer.len()), Some(1), "{answer}");
-        (status, error["code"].as_str().expect("a code").to_owned())
-    }
-
-    fn get(&self, path: &str) -> Response {
-        self.request(&format!("GET {path} HTTP/1.1\r\n"), "")
-    }
-
-    /// All pages of a listing.
-    fn list(&self, name: &str, mut body: Value) -> Vec<Value> {
-        let mut found = Vec::new();
-        loop {
-            let page = self.call(name, &body);
-            found.extend(page[name].as_array().expect("a list").iter().cloned());
-            match page.get("cursor") {
-                Some(cursor) => body["cursor"] = cursor.clone(),
-                None => return found,
-            }
-        }
-    }
-}
-
-/// A client that knows its id.
-fn open_named(server: &Server) -> (Peer, String) {
-    let mut peer = Peer::speaking(server, "stentor.v1.json");
-    let welcome = peer.json();
-    let id = welcome["connectionId"].as_str().expect("an id").to_owned();
-    (peer, id)
-}
-
-/// One client on each of two shards: the kernel spreads them by their ports.
-fn open_on_both_shards(server: &Server) -> [(Peer, String); 2] {
-    let mut found: [Option<(Peer, String)>; 2] = [None, None];
-    while found.iter().any(Option::is_none) {
-        let (peer, id) = open_named(server);
-        let shard = usize::from_str_radix(&id[..4], 16).expect("a number");
-        found[shard] = Some((peer, id));
-    }
-    found.map(|one| one.expect("both are there"))
-}
 
 const HISTORY: [&str; 2] = ["--set", "namespaces.kept.level=history"];
 
@@ -1251,5 +1155,5 @@ fn more_groups_in_the_keys_file_than_may_be_are_refused_at_the_start() {
     let output = run(&["serve", "--auth-keys", path, "--set", "admin.max_groups=1"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("admin.max_groups = 1: the file of auth.keys_file has 2"), "{text}");
+    assert!(text.contains("admin.max_groups = 1: auth.keys_file and [groups] make 2"), "{text}");
 }

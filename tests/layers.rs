@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. What stands on one line does not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["ids", "schema"],
+    &["ids", "schema", "filter"],
     &["config", "metrics"],
     &["proto", "io"],
     &["message", "client"],

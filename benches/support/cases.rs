@@ -9,6 +9,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use stentor::broker::{Broker, Deliver, Origin, PublishRequest, SubscribeRequest};
 use stentor::config::Config;
+use stentor::filter::{Attributes, Filter, Interner};
 use stentor::ids::{ShardId, Token, TopicName};
 use stentor::io::{FrameId, FramePool, Waker};
 use stentor::mesh;
@@ -25,7 +26,7 @@ pub type Case = Box<dyn FnMut()>;
 pub type Prepare = fn() -> Case;
 
 /// Every case by name.
-pub const CASES: [(&str, Prepare); 19] = [
+pub const CASES: [(&str, Prepare); 20] = [
     ("decode-text-64B", || decode(client_frame(1, &[b'x'; 64]))),
     ("decode-text-1KiB", || decode(client_frame(1, &[b'x'; 1024]))),
     ("unmask-16KiB", || decode(masked(&[b'x'; 16 << 10]))),
@@ -40,6 +41,7 @@ pub const CASES: [(&str, Prepare); 19] = [
     ("broker-publish-to-1", || broker_publish(1)),
     ("broker-publish-to-100", || broker_publish(100)),
     ("broker-publish-to-10000", || broker_publish(10_000)),
+    ("filter-10000-receivers", filter_receivers),
     ("mesh-hop", mesh_hop),
     ("shard-publish-to-1", || shard_publish(1)),
     ("shard-publish-to-100", || shard_publish(100)),
@@ -179,6 +181,25 @@ fn broker_publish(subscribers: u32) -> Case {
             deliveries += broker.advance(256, &mut frames, &mut effects, &mut Nobody);
         }
         assert_eq!(deliveries, subscribers as usize);
+    })
+}
+
+/// One filter asked of 10,000 receivers, no two of whom have the same attributes.
+fn filter_receivers() -> Case {
+    let filter = r#"plan == "pro" && region in ["eu", "us"] && level >= 100"#;
+    let filter = Filter::parse(filter).expect("it is one");
+    let mut interner = Interner::default();
+    let receivers: Vec<_> = (0..10_000)
+        .map(|number| {
+            let plan = ["free", "pro", "team"][number % 3];
+            let region = ["eu", "us", "asia", "africa"][number % 4];
+            let text = format!("level={number},plan={plan},region={region}");
+            Arc::new(Attributes::parse(&text, &mut interner).expect("they are attributes"))
+        })
+        .collect();
+    Box::new(move || {
+        let taken = receivers.iter().filter(|receiver| filter.matches(black_box(receiver)));
+        black_box(taken.count());
     })
 }
 

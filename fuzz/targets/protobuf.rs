@@ -73,9 +73,10 @@ fn check_request(
 
 fn check_command(command: &Command<'_>, envelope: &Envelope) {
     match (command, envelope.body.as_ref().expect("a command has one")) {
-        (Command::Publish { channel, data, echo, id, message_id }, Body::Publish(publish)) => {
-            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user } =
+        (Command::Publish { channel, data, echo, id, message_id, filter: compiled }, Body::Publish(publish)) => {
+            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user, filter } =
                 publish;
+            assert_eq!(compiled.is_some(), !filter.is_empty());
             assert_eq!((&**channel, *echo, to_user), (&**name, !no_echo, &None));
             assert_eq!(
                 (id.is_some(), message_id.is_some()),

@@ -1,6 +1,7 @@
 //! What is done for those who are named: messages to them, and what concerns all connections of a user.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -10,7 +11,9 @@ use super::asking::Asked;
 use super::command::Id;
 use super::error::ApiError;
 use super::grouping::group_reached;
+use super::groups::GroupError;
 use super::target::{Send, Target};
+use crate::filter::Filter;
 use crate::ids::{GroupName, TopicName, UserName};
 use crate::message::{AdminAnswer, AdminCall};
 use crate::proto::{ErrorCode, encoder};
@@ -20,6 +23,7 @@ const AT_ONCE_MAX: usize = 256;
 
 impl Context {
     pub async fn send(&self, mut send: Send) -> Outcome {
+        let filter = send.filter.as_ref().map(|filter| filter.0.clone());
         let target = send.target()?;
         let topic = send.channel.check()?;
         let data = self.check_data(&send.data)?;
@@ -27,14 +31,21 @@ impl Context {
         match target {
             Target::Users(users) => {
                 let namespace = self.inbox_namespace(&topic)?;
-                let send = |user| self.send_to_user(namespace, user, &topic, &data);
-                finish_list(users.iter().map(send).collect()).await
+                let mut asked = Vec::with_capacity(users.len());
+                for user in &users {
+                    let is_meant = self.is_meant(user, filter.as_deref());
+                    asked.push(is_meant.then(|| self.send_to_user(namespace, user, &topic, &data)));
+                }
+                finish_list(asked).await
             }
             Target::Connections(ids) => {
                 let frame = frame();
-                finish_list(ids.into_iter().map(|id| self.send_to(id, &frame)).collect()).await
+                let send = |id| Some(self.send_to(id, &frame, filter.as_ref()));
+                finish_list(ids.into_iter().map(send).collect()).await
             }
-            Target::Groups(groups) => self.send_to_groups(&groups, &topic, &data).await,
+            Target::Groups(groups) => {
+                self.send_to_groups(&groups, &topic, &data, filter.as_deref()).await
+            }
             Target::Everybody(except) => {
                 let frame = frame();
                 let call =
@@ -50,9 +61,15 @@ impl Context {
         groups: &[GroupName],
         channel: &TopicName,
         data: &Bytes,
+        filter: Option<&Filter>,
     ) -> Outcome {
         let namespace = self.inbox_namespace(channel)?;
-        let members: Vec<_> = groups.iter().map(|group| self.groups().users(group)).collect();
+        let members = groups.iter().map(|group| {
+            let mut users = self.groups().users(group)?;
+            users.retain(|user| self.is_meant(user, filter));
+            Ok(users)
+        });
+        let members: Vec<Result<_, GroupError>> = members.collect();
         let distinct: BTreeSet<_> = members.iter().flatten().flatten().collect();
         let distinct: Vec<_> = distinct.into_iter().collect();
         let mut failed = HashMap::new();
@@ -93,6 +110,11 @@ impl Context {
         })
     }
 
+    fn is_meant(&self, user: &UserName, filter: Option<&Filter>) -> bool {
+        let attributes = self.config.auth.keys.attributes_of(user);
+        filter.is_none_or(|filter| filter.matches(attributes))
+    }
+
     fn send_to_user(
         &self,
         namespace: &str,
@@ -105,9 +127,14 @@ impl Context {
         self.shards.ask(home, AdminCall::SendToUser { inbox, channel, data })
     }
 
-    fn send_to(&self, id: Id, frame: &Bytes) -> Result<Asked, ApiError> {
-        let connection = id.find()?;
-        let call = AdminCall::SendToConnection { connection, frame: frame.clone() };
+    fn send_to(
+        &self,
+        id: Id,
+        frame: &Bytes,
+        filter: Option<&Arc<Filter>>,
+    ) -> Result<Asked, ApiError> {
+        let (connection, frame, filter) = (id.find()?, frame.clone(), filter.cloned());
+        let call = AdminCall::SendToConnection { connection, frame, filter };
         self.begin_asking(connection, call)
     }
 
@@ -131,11 +158,15 @@ impl Context {
     }
 }
 
-/// An answer for each, in their order.
-async fn finish_list(asked: Vec<Result<Asked, ApiError>>) -> Outcome {
+/// An answer for each, in their order. `None`: it is not for this one.
+async fn finish_list(asked: Vec<Option<Result<Asked, ApiError>>>) -> Outcome {
     let mut outcomes = Vec::with_capacity(asked.len());
     for asked in asked {
-        outcomes.push(finish(asked).await.and_then(|()| json(&answer::Done {})));
+        let sent = match asked {
+            Some(asked) => finish(asked).await,
+            None => Ok(()),
+        };
+        outcomes.push(sent.and_then(|()| json(&answer::Done {})));
     }
     let responses = outcomes.iter().map(Envelope::of).collect();
     json(&answer::Broadcasted { responses })

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
 use super::rooms::{CreateRoom, ListRooms, OneRoom, RoomUser};
-use super::target::{Send, User, Who, present};
+use super::target::{Compiled, Send, User, Who, present};
 use crate::ids::{ConnectionId, TopicName, check_topic_name};
 use crate::proto::{HistoryQuery, PresenceQuery, Since};
 
@@ -87,6 +87,8 @@ pub struct Publish {
     pub data: Box<RawValue>,
     #[serde(default, alias = "idempotency_key", alias = "idempotencyKey")]
     pub message_id: Option<MessageId>,
+    #[serde(default, deserialize_with = "present")]
+    pub filter: Option<Compiled>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -96,6 +98,8 @@ pub struct Broadcast {
     pub data: Box<RawValue>,
     #[serde(default, alias = "idempotency_key", alias = "idempotencyKey")]
     pub message_id: Option<MessageId>,
+    #[serde(default, deserialize_with = "present")]
+    pub filter: Option<Compiled>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -55,6 +55,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "connection_not_found", message)
     }
 
+    /// A publication for some of the subscribers where everybody can have it later.
+    pub fn filtered_history() -> Self {
+        let message = "`filter`: the channel has a history, which is for everybody";
+        Self::new(StatusCode::CONFLICT, ErrorCode::InvalidMessage.as_str(), message)
+    }
+
     /// A shard has answered something else than it was asked: a bug.
     pub fn unexpected() -> Self {
         let message = "an event loop gave the wrong answer; this is a bug";

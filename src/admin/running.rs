@@ -10,7 +10,7 @@ use super::command::{
     Subscription,
 };
 use super::error::ApiError;
-use super::target::Who;
+use super::target::{Compiled, Who};
 use super::{Context, Stage};
 use crate::ids::ConnectionId;
 use crate::message::{AdminAnswer, AdminCall};
@@ -101,17 +101,19 @@ impl Context {
     }
 
     fn publish(&self, publish: &Publish) -> Begun {
-        let Publish { channel, data, message_id } = publish;
-        let begin = || self.post(channel, self.check_data(data)?, message_id.as_ref());
+        let Publish { channel, data, message_id, filter } = publish;
+        let rest = (message_id.as_ref(), filter.as_ref());
+        let begin = || self.post(channel, self.check_data(data)?, rest);
         Begun::Publish(begin())
     }
 
     fn broadcast(&self, broadcast: &Broadcast) -> Begun {
-        let Broadcast { channels, data, message_id } = broadcast;
+        let Broadcast { channels, data, message_id, filter } = broadcast;
+        let rest = (message_id.as_ref(), filter.as_ref());
         let begin = || {
             command::check_count(channels.len(), "channels")?;
             let data = self.check_data(data)?;
-            let post = |channel| self.post(channel, data.clone(), message_id.as_ref());
+            let post = |channel| self.post(channel, data.clone(), rest);
             Ok(channels.iter().map(post).collect())
         };
         Begun::Broadcast(begin())
@@ -121,12 +123,16 @@ impl Context {
         &self,
         channel: &Channel,
         data: Bytes,
-        message_id: Option<&MessageId>,
+        (message_id, filter): (Option<&MessageId>, Option<&Compiled>),
     ) -> Result<Asked, ApiError> {
         let topic = channel.check()?;
+        if filter.is_some() && self.config.options_of(&topic).has_history() {
+            return Err(ApiError::filtered_history());
+        }
         let message_id = message_id.map(|id| quote(&id.0).into());
+        let filter = filter.map(|filter| filter.0.clone());
         let home = (self.home)(&topic);
-        self.shards.ask(home, AdminCall::Publish { topic, data, message_id })
+        self.shards.ask(home, AdminCall::Publish { topic, data, message_id, filter })
     }
 
     /// A value that clients too might publish, without the body it stands in.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::command::{Channel, Id, MANY_MAX, check_count};
 use super::error::ApiError;
+use crate::filter::Filter;
 use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
 use crate::message::Except;
 
@@ -46,6 +47,8 @@ pub struct Send {
     everybody: Option<bool>,
     #[serde(default, deserialize_with = "present")]
     except: Option<Excepted>,
+    #[serde(default, deserialize_with = "present")]
+    pub filter: Option<Compiled>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -90,7 +93,9 @@ impl Send {
             }
             (None, None, None, Some(_)) => {
                 let except = self.except.take().unwrap_or_default();
-                except.check().map(|except| Target::Everybody(Arc::new(except)))
+                let filter = self.filter.take().map(|filter| filter.0);
+                let except = Except { filter, ..except.check()? };
+                Ok(Target::Everybody(Arc::new(except)))
             }
             _ => {
                 let names = "`users`, `connections`, `groups` and `everybody`";
@@ -113,6 +118,7 @@ impl Excepted {
             users: self.users.into_iter().map(|user| user.0).collect(),
             // What names no connection excepts none.
             connections: self.connections.into_iter().filter_map(|id| id.find().ok()).collect(),
+            filter: None,
         })
     }
 }
@@ -150,6 +156,20 @@ impl<'de> Deserialize<'de> for Group {
             let rule = "a group has 1 to";
             Error::custom(format!("{rule} {GROUP_NAME_BYTES_MAX} bytes, none of them control"))
         })
+    }
+}
+
+/// Which of the receivers it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled(pub Arc<Filter>);
+
+impl<'de> Deserialize<'de> for Compiled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let filter = Filter::parse(&text);
+        filter
+            .map(|filter| Self(Arc::new(filter)))
+            .map_err(|error| Error::custom(format!("`filter`: {error}")))
     }
 }
 
@@ -200,6 +220,9 @@ mod tests {
             (r#","groups":[""]"#, "a group has 1 to 64 bytes"),
             (r#","groups":["a","b","a"]"#, "`groups` has an entry twice"),
             (r#","groups":["a"],"users":["a"]"#, "exactly one of"),
+            (r#","everybody":true,"filter":7"#, "invalid type"),
+            (r#","everybody":true,"filter":null"#, "invalid type"),
+            (r#","everybody":true,"filter":"a =="}"#, "`filter`: expected a value"),
             (&format!(r#","users":[{many}]"#), "1 to 1000"),
             (&format!(r#","everybody":true,"except":{{"users":[{many}]}}"#), "1000 entries"),
         ] {

@@ -5,8 +5,11 @@
 //! the busier a topic, the larger its batches.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use super::receivers::Receivers;
 use super::subscribers::{Inserted, Subscribers};
+use crate::filter::Filter;
 use crate::io::{FrameId, FramePool};
 
 /// Publications of one sweep.
@@ -15,6 +18,8 @@ const SWEEP_PUBLICATIONS_MAX: usize = 64;
 const SWEEP_BYTES_MAX: usize = 32 << 10;
 /// What a visit costs on top of its bytes, as bytes: a system call against copying.
 const VISIT_BYTES: usize = 4096;
+/// The same of what filters compare with.
+const VISIT_VALUES: usize = 256;
 
 /// A slice's bound: visits, where one with much to send counts for several.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +42,8 @@ struct Publication {
     number: u64,
     /// The slot that does not want it: its publisher's.
     except: Option<u32>,
+    /// Which of the others want it.
+    filter: Option<Arc<Filter>>,
     /// When this shard took it.
     taken: Stamp,
 }
@@ -59,6 +66,8 @@ pub struct Fanout {
     /// The frames of `batch`.
     batch_frames: Vec<FrameId>,
     batch_bytes: usize,
+    /// What the filters in `batch` compare with for each receiver.
+    batch_values: usize,
     /// The next place to visit.
     cursor: usize,
     /// In slot order.
@@ -84,19 +93,20 @@ impl Fanout {
         self.pending.capacity() <= CAPACITY_MAX && self.newcomers.capacity() <= CAPACITY_MAX
     }
 
-    /// Takes over the caller's hold on `frame`. `offset`: that of a topic with history, which takes
+    /// Takes over the caller's hold on `frame`. For all subscribers but that slot, and of those for whom the
+    /// filter is. `offset`: that of a topic with history, which takes
     /// the place of our own numbers; else 0.
     pub fn push(
         &mut self,
         frame: FrameId,
         bytes: usize,
-        except: Option<u32>,
+        (except, filter): (Option<u32>, Option<Arc<Filter>>),
         offset: u64,
         taken: Stamp,
     ) {
         let number = if offset == 0 { self.next_number } else { offset };
         self.next_number = number + 1;
-        self.pending.push_back(Publication { frame, bytes, number, except, taken });
+        self.pending.push_back(Publication { frame, bytes, number, except, filter, taken });
     }
 
     /// `slot` subscribed: it wants nothing of what waits now.
@@ -123,7 +133,7 @@ impl Fanout {
     /// those were taken goes to `finished`.
     pub fn advance(
         &mut self,
-        subscribers: &mut Subscribers,
+        (subscribers, known): (&mut Subscribers, &Receivers),
         frames: &mut FramePool,
         budget: &mut Budget,
         (behind, finished): (&mut Vec<(u32, u64)>, &mut Finished),
@@ -135,15 +145,18 @@ impl Fanout {
             self.begin_sweep();
         }
         let filtered = !self.newcomers.is_empty()
-            || self.batch.iter().any(|publication| publication.except.is_some());
-        let cost = 1 + self.batch_bytes / VISIT_BYTES;
+            || self
+                .batch
+                .iter()
+                .any(|publication| publication.except.is_some() || publication.filter.is_some());
+        let cost = 1 + self.batch_bytes / VISIT_BYTES + self.batch_values / VISIT_VALUES;
         let mut wanted = std::mem::take(&mut self.wanted);
         while budget.visits > 0 && self.cursor < subscribers.places() {
             let slot = subscribers.at(self.cursor);
             self.cursor += 1;
             let Some(slot) = slot else { continue };
             let ids = if filtered {
-                self.filter(slot, &mut wanted);
+                self.filter(slot, known, &mut wanted);
                 &wanted
             } else {
                 &self.batch_frames
@@ -193,6 +206,7 @@ impl Fanout {
                     && self.batch_bytes + publication.bytes <= SWEEP_BYTES_MAX
         }) {
             self.batch_bytes += publication.bytes;
+            self.batch_values += publication.filter.as_ref().map_or(0, |filter| filter.cost());
             self.batch_frames.push(publication.frame);
             self.batch.push(publication);
         }
@@ -207,13 +221,14 @@ impl Fanout {
         }
         self.batch_frames.clear();
         self.cursor = 0;
+        self.batch_values = 0;
         if self.pending.is_empty() {
             self.newcomers.clear();
         }
         std::mem::take(&mut self.batch_bytes)
     }
 
-    fn filter(&self, slot: u32, wanted: &mut Vec<FrameId>) {
+    fn filter(&self, slot: u32, known: &Receivers, wanted: &mut Vec<FrameId>) {
         let since = self
             .newcomers
             .binary_search_by_key(&slot, |newcomer| newcomer.slot)
@@ -223,7 +238,12 @@ impl Fanout {
             self.batch
                 .iter()
                 .filter(|publication| {
-                    publication.number >= since && publication.except != Some(slot)
+                    publication.number >= since
+                        && publication.except != Some(slot)
+                        && publication
+                            .filter
+                            .as_ref()
+                            .is_none_or(|filter| filter.matches(known.attributes(slot)))
                 })
                 .map(|publication| publication.frame),
         );

@@ -15,7 +15,7 @@
 //!
 //! Files: `subscribing` (how subscriptions begin and end), `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `filling` (what waits to hear from it), `behind`, `chunks` (what is read from it), `recall`
-//! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `resume`
+//! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `receivers` (what filters know of them), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `rooms` (topics with members), `room` (what the home of one knows), `sessions` (those without a
 //! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
 //! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
@@ -39,6 +39,7 @@ mod places;
 mod presence;
 mod publishing;
 mod recall;
+mod receivers;
 mod resume;
 mod retention;
 mod room;
@@ -345,7 +346,12 @@ impl Broker {
             ShardMessage::Deliver { topic, frame, except, offset } => {
                 if let Some(key) = self.find(&topic) {
                     self.note_offset(key, offset);
-                    self.enqueue(key, frame, except, offset, frames);
+                    self.enqueue(key, frame, (except, None), offset, frames);
+                }
+            }
+            ShardMessage::DeliverSome { topic, frame, except, filter } => {
+                if let Some(key) = self.find(&topic) {
+                    self.enqueue(key, frame, (except, Some(filter)), 0, frames);
                 }
             }
             ShardMessage::Received { topic, upto } => self.note_received(&topic, upto, effects),

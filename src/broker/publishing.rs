@@ -1,5 +1,7 @@
 //! Publications: their place in the topic's order, and their way to the subscribers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::effect::{Deliver, Effect, PublishRequest};
@@ -7,6 +9,7 @@ use super::fanout::Budget;
 use super::idempotency::Fingerprint;
 use super::topics::{Record, TopicKey};
 use super::{Broker, SPARE_FANOUTS_MAX};
+use crate::filter::Filter;
 use crate::ids::{Position, Token, TopicName};
 use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FramePool};
 use crate::message::{PublishOutcome, Publisher, ShardMessage};
@@ -119,7 +122,7 @@ impl Broker {
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
-                let subscribers = &mut topic.subscribers;
+                let subscribers = (&mut topic.subscribers, self.users.receivers());
                 let told = (&mut self.behind, &mut self.finished);
                 let advanced = if topic.past.as_ref().is_some_and(|past| past.is_inbox) {
                     let handed = &mut self.handed;
@@ -309,18 +312,23 @@ impl Broker {
             |shard| (!publisher.echo && publisher.shard == shard).then_some(publisher.token);
         for &to in &topic.interested {
             let (topic, frame) = (topic.name.clone(), frame.clone());
-            let message = ShardMessage::Deliver { topic, frame, except: except_at(to), offset };
+            let except = except_at(to);
+            let message = match publisher.filter().cloned() {
+                None => ShardMessage::Deliver { topic, frame, except, offset },
+                Some(filter) => ShardMessage::DeliverSome { topic, frame, except, filter },
+            };
             effects.push(Effect::Send { to, message });
         }
-        self.enqueue(key, frame, except_at(self.shard), offset, frames);
+        let some = (except_at(self.shard), publisher.filter().cloned());
+        self.enqueue(key, frame, some, offset, frames);
     }
 
-    /// Puts a publication before the local subscribers.
+    /// Puts a publication before the local subscribers, or some of them.
     pub(super) fn enqueue(
         &mut self,
         key: TopicKey,
         frame: Bytes,
-        except: Option<Token>,
+        (except, filter): (Option<Token>, Option<Arc<Filter>>),
         offset: u64,
         frames: &mut FramePool,
     ) {
@@ -338,7 +346,7 @@ impl Broker {
         let frame = frames.insert(frame, class);
         let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let was_idle = fanout.is_idle();
-        fanout.push(frame, bytes, except, offset, self.stamp);
+        fanout.push(frame, bytes, (except, filter), offset, self.stamp);
         self.backlog_bytes += bytes;
         if was_idle {
             self.round.push_back(key);

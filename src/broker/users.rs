@@ -5,11 +5,15 @@
 //! the shards to send them to, as with every topic. An inbox that queues is a durable topic; what the
 //! user has received of it is in `inbox`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::Broker;
 use super::effect::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
+use super::receivers::Receivers;
+use crate::filter::Attributes;
 use crate::ids::{Token, TopicName, UserName};
 use crate::io::FramePool;
 use crate::message::{Begin, PublishOutcome, Publisher, ShardMessage};
@@ -23,6 +27,7 @@ pub struct Users {
     /// The slots of each; never none. Names come from the operator's keys, and yet are hashed with a
     /// random seed.
     connections: HashMap<UserName, Vec<u32>, foldhash::quality::RandomState>,
+    receivers: Receivers,
     users_max: usize,
     connections_max: u32,
 }
@@ -51,6 +56,7 @@ impl Users {
         Self {
             members: HashMap::default(),
             connections: HashMap::default(),
+            receivers: Receivers::default(),
             users_max,
             connections_max,
         }
@@ -62,8 +68,18 @@ impl Users {
         (member.generation == token.generation).then_some(&member.user)
     }
 
+    /// What filters know of the connections.
+    pub fn receivers(&self) -> &Receivers {
+        &self.receivers
+    }
+
     /// Makes a connection the user's. It must not be anybody's.
-    fn insert(&mut self, token: Token, user: &UserName) -> Result<(), JoinError> {
+    fn insert(
+        &mut self,
+        token: Token,
+        user: &UserName,
+        attributes: &Arc<Attributes>,
+    ) -> Result<(), JoinError> {
         let users = self.connections.len();
         match self.connections.get_mut(user) {
             Some(slots) if slots.len() >= self.connections_max as usize => {
@@ -79,6 +95,7 @@ impl Users {
         }
         let member = Member { generation: token.generation, user: user.clone() };
         self.members.insert(token.slot, member);
+        self.receivers.insert(token.slot, attributes);
         Ok(())
     }
 
@@ -87,6 +104,7 @@ impl Users {
             return;
         }
         let Some(Member { user, .. }) = self.members.remove(&token.slot) else { return };
+        self.receivers.remove(token.slot);
         if let Some(slots) = self.connections.get_mut(&user) {
             slots.retain(|slot| *slot != token.slot);
             if slots.is_empty() {
@@ -106,10 +124,10 @@ impl Broker {
     pub fn join(
         &mut self,
         token: Token,
-        user: &UserName,
+        (user, attributes): (&UserName, &Arc<Attributes>),
         effects: &mut Vec<Effect>,
     ) -> Result<(), JoinError> {
-        self.users.insert(token, user)?;
+        self.users.insert(token, user, attributes)?;
         self.note_user(token);
         for index in 0..self.inboxes.len() {
             let topic = TopicName::inbox(&self.inboxes[index], user);
@@ -139,6 +157,11 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// What filters know of a connection.
+    pub fn attributes(&self, slot: u32) -> &Attributes {
+        self.users.receivers.attributes(slot)
     }
 
     /// The connections of a user that are here, no more than `max` of them.
@@ -278,7 +301,9 @@ mod tests {
                         3 => Err(JoinError::TooManyConnections { limit: 3 }),
                         _ => Ok(()),
                     };
-                    prop_assert_eq!(users.insert(token(slot, generation), &user), expected);
+                    let attributes = Arc::new(Attributes::default());
+                    let inserted = users.insert(token(slot, generation), &user, &attributes);
+                    prop_assert_eq!(inserted, expected);
                     if expected.is_ok() {
                         model.insert(slot, (generation, who));
                     }

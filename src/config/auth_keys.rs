@@ -1,14 +1,17 @@
-//! The static keys of users: which token stands for whom, and who is in which group. Tokens are secrets: nothing here shows one.
+//! The static keys of users: which token stands for whom, who is in which group, and what else is known of
+//! whom. Tokens are secrets: nothing here shows one.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::hash::BuildHasher;
 use std::path::Path;
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
+use crate::filter::{Attributes, Filter, Interner};
 use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
 
 /// Shortest token, in bytes: 128 bits as 22 characters of base64 are well above, a password is below.
@@ -27,10 +30,11 @@ struct Key {
     user: UserName,
 }
 
-/// What the last word of a line begins with that names groups.
+/// What a word behind the token begins with that names groups, and one that gives attributes.
 const GROUPS: &str = "groups=";
+const ATTRIBUTES: &str = "attributes=";
 
-/// The users of each group; never none.
+/// The users of each group; none only of one by a rule.
 pub type StaticGroups = BTreeMap<GroupName, BTreeSet<UserName>>;
 
 /// Who stands behind which token.
@@ -40,12 +44,17 @@ pub struct Keys {
     /// In the order of their hashes.
     keys: Vec<Key>,
     groups: StaticGroups,
+    /// Of those who have some. Who has the same mostly shares them.
+    attributes: HashMap<UserName, Arc<Attributes>>,
+    /// Of everybody else.
+    none: Arc<Attributes>,
 }
 
 impl Keys {
-    /// Reads a file with a line `USER TOKEN` or `USER TOKEN groups=GROUP,GROUP` for each key. The token is
-    /// the last word of its line but for groups; a user may have several lines, and is in the groups of
-    /// all of them; empty ones and those that begin with `#` are passed over.
+    /// Reads a file with a line `USER TOKEN` for each key, with `groups=GROUP,GROUP` and
+    /// `attributes=NAME=VALUE,NAME=VALUE` behind it or not (see [`Attributes::parse`]). The token is the last
+    /// word of its line but for those; a user may have several lines, is in the groups of all of them and has
+    /// the attributes of all of them; empty ones and those that begin with `#` are passed over.
     ///
     /// # Errors
     ///
@@ -56,33 +65,58 @@ impl Keys {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let hasher = RandomState::new();
-        let mut keys = Vec::new();
-        let mut groups = StaticGroups::new();
+        let mut keys = Self::default();
+        let mut sets = AttributeSets::default();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            if keys.len() == KEYS_MAX {
+            if keys.keys.len() == KEYS_MAX {
                 return Err(format!("more than {KEYS_MAX} keys"));
             }
-            let (user, token, own) =
-                parse_line(line).map_err(|reason| format!("line {}: {reason}", index + 1))?;
-            for group in own {
-                groups.entry(group).or_default().insert(user.clone());
-            }
-            let hash = hasher.hash_one(token);
-            keys.push(Key { hash, token: token.into(), user });
+            let read = parse_line(line).and_then(|line| keys.add(line, &mut sets));
+            read.map_err(|reason| format!("line {}: {reason}", index + 1))?;
         }
         if keys.is_empty() {
             return Err("it has no keys".to_string());
         }
-        keys.sort_by(|a, b| (a.hash, &a.token).cmp(&(b.hash, &b.token)));
-        if keys.windows(2).any(|pair| pair[0].token == pair[1].token) {
+        keys.keys.sort_by(|a, b| (a.hash, &a.token).cmp(&(b.hash, &b.token)));
+        if keys.keys.windows(2).any(|pair| pair[0].token == pair[1].token) {
             return Err("two keys have the same token".to_string());
         }
-        Ok(Self { hasher, keys, groups })
+        Ok(keys)
+    }
+
+    fn add<'a>(&mut self, line: Line<'a>, sets: &mut AttributeSets<'a>) -> Result<(), String> {
+        let Line { user, token, groups, attributes } = line;
+        for group in groups {
+            self.groups.entry(group).or_default().insert(user.clone());
+        }
+        if let Some(text) = attributes {
+            let own = sets.find(text)?;
+            let all = match self.attributes.get(&user) {
+                Some(known) => Arc::new(known.merged(&own)?),
+                None => own,
+            };
+            self.attributes.insert(user.clone(), all);
+        }
+        let hash = self.hasher.hash_one(token);
+        self.keys.push(Key { hash, token: token.into(), user });
+        Ok(())
+    }
+
+    /// Puts everybody whose attributes this filter takes into a group.
+    pub fn add_group(&mut self, name: &GroupName, filter: &Filter) {
+        let users = self.keys.iter().map(|key| &key.user);
+        let users: BTreeSet<_> =
+            users.filter(|user| filter.matches(self.attributes_of(user))).cloned().collect();
+        self.groups.entry(name.clone()).or_default().extend(users);
+    }
+
+    /// What is known of a user, who may be unknown.
+    pub fn attributes_of(&self, user: &UserName) -> &Arc<Attributes> {
+        self.attributes.get(user).unwrap_or(&self.none)
     }
 
     pub fn groups(&self) -> &StaticGroups {
@@ -107,22 +141,60 @@ impl Keys {
     }
 }
 
-fn parse_line(line: &str) -> Result<(UserName, &[u8], Vec<GroupName>), String> {
-    let words = line.rsplit_once(|c: char| c.is_ascii_whitespace());
-    if let Some((key, last)) = words
-        && let Some(names) = last.strip_prefix(GROUPS)
+/// What stands in one line.
+struct Line<'a> {
+    user: UserName,
+    token: &'a [u8],
+    groups: Vec<GroupName>,
+    attributes: Option<&'a str>,
+}
+
+fn parse_line(line: &str) -> Result<Line<'_>, String> {
+    // The words behind the token, and what stands before each.
+    let mut words = Vec::new();
+    let mut key = line;
+    while let Some((before, word)) = key.rsplit_once(|c: char| c.is_ascii_whitespace())
+        && (word.starts_with(GROUPS) || word.starts_with(ATTRIBUTES))
     {
-        return match parse_key(key.trim_end()) {
-            Ok((user, token)) => Ok((user, token, parse_groups(names)?)),
-            // A token may begin so too.
-            Err(reason) => match parse_key(line) {
-                Ok((user, token)) => Ok((user, token, Vec::new())),
-                Err(_) => Err(reason),
-            },
-        };
+        words.push((word, key));
+        key = before.trim_end();
     }
-    let (user, token) = parse_key(line)?;
-    Ok((user, token, Vec::new()))
+    let (user, token) = match (parse_key(key), words.pop()) {
+        (Ok(key), word) => {
+            words.extend(word);
+            key
+        }
+        // A token may begin so too.
+        (Err(reason), Some((_, longer))) => parse_key(longer).map_err(|_| reason)?,
+        (Err(reason), None) => return Err(reason),
+    };
+    let mut line = Line { user, token, groups: Vec::new(), attributes: None };
+    for (word, _) in words {
+        if let Some(names) = word.strip_prefix(GROUPS) {
+            line.groups.extend(parse_groups(names)?);
+        } else if line.attributes.replace(&word[ATTRIBUTES.len()..]).is_some() {
+            return Err(format!("`{ATTRIBUTES}` stands there twice"));
+        }
+    }
+    Ok(line)
+}
+
+/// Attributes that were read before, by their text.
+#[derive(Default)]
+struct AttributeSets<'a> {
+    sets: HashMap<&'a str, Arc<Attributes>>,
+    interner: Interner,
+}
+
+impl<'a> AttributeSets<'a> {
+    fn find(&mut self, text: &'a str) -> Result<Arc<Attributes>, String> {
+        if let Some(known) = self.sets.get(text) {
+            return Ok(known.clone());
+        }
+        let set = Arc::new(Attributes::parse(text, &mut self.interner)?);
+        self.sets.insert(text, set.clone());
+        Ok(set)
+    }
 }
 
 fn parse_groups(names: &str) -> Result<Vec<GroupName>, String> {
@@ -162,10 +234,11 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The same users with the same tokens and groups; each reading has hashes of its own.
+/// The same users with the same tokens, groups and attributes; each reading has hashes of its own.
 impl PartialEq for Keys {
     fn eq(&self, other: &Self) -> bool {
         self.groups == other.groups
+            && self.attributes == other.attributes
             && self.keys.len() == other.keys.len()
             && self.keys.iter().all(|key| other.user_of(&key.token) == Some(&key.user))
     }
@@ -230,6 +303,34 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_give_attributes_and_they_may_make_groups() {
+        let look = "attributes=a=1,b=2,c=3";
+        let text = format!(
+            "alice {ALICE} groups=staff attributes=plan=pro,level=7\n\
+             alice {ALICE}x attributes=region=eu,level=7\nbob {BOB} attributes=plan=free groups=a\n\
+             carol {look}\ndave {look}d attributes=plan=pro\n"
+        );
+        let mut keys = Keys::parse(&text).unwrap();
+        let shown = |keys: &Keys, user: &str| {
+            let attributes = keys.attributes_of(&UserName::parse(user).unwrap()).clone();
+            let shown: Vec<_> =
+                attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            shown.join(" ")
+        };
+        assert_eq!(shown(&keys, "alice"), r#"level=7 plan="pro" region="eu""#);
+        assert_eq!(shown(&keys, "bob"), r#"plan="free""#);
+        assert_eq!(user(&keys, look).as_deref(), Some("carol"));
+        assert_eq!(shown(&keys, "carol") + &shown(&keys, "nobody"), "");
+        let name = |name| GroupName::parse(name).unwrap();
+        keys.add_group(&name("staff"), &Filter::parse("plan == 'pro'").unwrap());
+        keys.add_group(&name("others"), &Filter::parse("!(plan == 'pro')").unwrap());
+        let members = |group| keys.groups()[&name(group)].iter().map(|user| &**user);
+        assert_eq!(members("staff").collect::<Vec<_>>(), ["alice", "dave"]);
+        assert_eq!(members("others").collect::<Vec<_>>(), ["bob", "carol"]);
+        assert_ne!(keys, Keys::parse(&text).unwrap());
+    }
+
+    #[test]
     fn what_is_wrong_is_told_without_the_token() {
         let long = "x".repeat(TOKEN_BYTES_MAX + 1);
         for (text, reason) in [
@@ -245,6 +346,16 @@ mod tests {
             (format!("alice {ALICE} groups=a,,b"), "line 1: a group has 1 to 64 bytes"),
             (format!("alice {ALICE} groups={}", "x".repeat(65)), "line 1: a group has"),
             ("alice short groups=a".into(), "line 1: a token of 5 bytes"),
+            ("alice short groups=a attributes=a=1".into(), "line 1: a token of 5 bytes"),
+            (format!("alice {ALICE} attributes=a"), "line 1: an attribute is NAME=VALUE"),
+            (
+                format!("alice {ALICE} attributes=a=1 attributes=b=1"),
+                "line 1: `attributes=` stands",
+            ),
+            (
+                format!("alice {ALICE} attributes=a=1\nalice {BOB} attributes=a=2"),
+                "line 2: `a` has two values",
+            ),
         ] {
             let error = Keys::parse(&text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

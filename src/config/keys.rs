@@ -13,11 +13,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 13] = [
+pub const SECTIONS: [&str; 14] = [
     "server",
     "limits",
     "heartbeat",
     "auth",
+    GROUPS,
     "sessions",
     "channels",
     NAMESPACES,
@@ -34,6 +35,9 @@ pub const NAMESPACES: &str = "namespaces";
 
 /// The section whose keys are the types of messages, and `default`.
 pub const ROUTES: &str = "routes";
+
+/// The section whose keys are the names of groups.
+pub const GROUPS: &str = "groups";
 
 /// What the name of every environment variable of ours starts with.
 pub const ENVIRONMENT_PREFIX: &str = "STENTOR_";

@@ -3,10 +3,11 @@
 
 use super::field::Field;
 use super::hint;
-use super::keys::{self, Key, NAMESPACES, ROUTES, SECTIONS};
+use super::keys::{self, GROUPS, Key, NAMESPACES, ROUTES, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
 use super::{ChannelOptions, Config, Keys, Namespace, values};
+use crate::filter::Filter;
 use crate::schema::SchemasReader;
 use std::collections::BTreeMap;
 use std::fs;
@@ -119,8 +120,13 @@ impl Merge {
     fn apply(&mut self, entry: Entry) {
         if entry.section == NAMESPACES || entry.section.starts_with("namespaces.") {
             self.deferred.push(entry);
-        } else if let Some(kind) = route_type(&entry) {
-            let result = set_route(&kind, &mut self.config, &entry);
+        } else if let Some(kind) = name_within(ROUTES, &entry) {
+            let set = |text: &str| self.config.routes.set(&kind, text);
+            let result = set_named(&entry, "a type", set);
+            self.note(&entry, result);
+        } else if let Some(group) = name_within(GROUPS, &entry) {
+            let set = |text: &str| self.config.groups.set(&group, text);
+            let result = set_named(&entry, "a group", set);
             self.note(&entry, result);
         } else if let Some(key) = keys::find(&entry.path()) {
             let result = set(key, &mut self.config, &entry);
@@ -248,7 +254,7 @@ impl Merge {
             ("admin.max_group_users", users, admin.max_group_users),
         ] {
             if there > limit {
-                let text = format!("{key} = {limit}: the file of auth.keys_file has {there}");
+                let text = format!("{key} = {limit}: auth.keys_file and [groups] make {there}");
                 let origin = self.origins.get(key).cloned().unwrap_or_default();
                 self.problems.push(Problem { origin, text });
             }
@@ -260,7 +266,15 @@ impl Merge {
         let auth = &mut self.config.auth;
         if let Some(path) = &auth.keys_file {
             match Keys::read(path) {
-                Ok(keys) => auth.keys = Arc::new(keys),
+                Ok(mut keys) => {
+                    for (group, filter) in self.config.groups.iter() {
+                        // It was looked at when it was set.
+                        if let Ok(filter) = Filter::parse(filter) {
+                            keys.add_group(group, &filter);
+                        }
+                    }
+                    auth.keys = Arc::new(keys);
+                }
                 Err(reason) => {
                     let text = format!("auth.keys_file = \"{}\": {reason}", path.display());
                     let origin = self.origins.get("auth.keys_file").cloned().unwrap_or_default();
@@ -398,15 +412,19 @@ impl Merge {
     }
 }
 
-/// The type whose route an entry is: all that stands behind `routes.`.
-fn route_type(entry: &Entry) -> Option<String> {
-    entry.path().strip_prefix(ROUTES)?.strip_prefix('.').map(ToOwned::to_owned)
+/// The name that an entry is for, of a section with names of the user's own: all that stands behind it.
+fn name_within(section: &str, entry: &Entry) -> Option<String> {
+    entry.path().strip_prefix(section)?.strip_prefix('.').map(ToOwned::to_owned)
 }
 
-fn set_route(kind: &str, config: &mut Config, entry: &Entry) -> Result<(), String> {
+fn set_named(
+    entry: &Entry,
+    what: &str,
+    set: impl FnOnce(&str) -> Result<(), String>,
+) -> Result<(), String> {
     match &entry.value {
-        Value::Text(text) => config.routes.set(kind, text),
-        Value::Table => Err("a table; a type with a `.` is written in quotes".to_string()),
+        Value::Text(text) => set(text),
+        Value::Table => Err(format!("a table; {what} with a `.` is written in quotes")),
         Value::Other(what) => Err(format!("{what}; expected a text")),
     }
 }

@@ -7,6 +7,7 @@
 mod auth_keys;
 mod channels;
 pub mod field;
+mod group_rules;
 mod hint;
 pub mod keys;
 mod load;
@@ -18,6 +19,7 @@ pub mod values;
 
 pub use auth_keys::{Keys, StaticGroups, TOKEN_BYTES_MAX};
 pub use channels::{ChannelOptions, Level, Namespace, SlowConsumer};
+pub use group_rules::GroupRules;
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use routes::{DEFAULT_ROUTE, Destination, Route, RouteTable, Routes, Webhooks};
@@ -38,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     pub heartbeat: Heartbeat,
     pub auth: Auth,
+    /// Their members are in `auth.keys` already.
+    pub groups: GroupRules,
     pub sessions: Sessions,
     /// Options of channels without a namespace, and of namespaces that are not configured.
     pub channels: ChannelOptions,
@@ -184,12 +188,20 @@ impl Config {
     /// The namespace whose inboxes take what is sent to users under this channel; `""` is that of channels
     /// without one.
     pub fn inbox_namespace(&self, channel: &str) -> Option<&str> {
+        let (name, options) = self.namespace_of(channel);
+        options.is_direct().then_some(name)
+    }
+
+    /// What holds for a channel with this name.
+    pub fn options_of(&self, channel: &str) -> &ChannelOptions {
+        self.namespace_of(channel).1
+    }
+
+    fn namespace_of(&self, channel: &str) -> (&str, &ChannelOptions) {
         let named = channel
             .split_once(':')
             .and_then(|(wanted, _)| self.namespaces.iter().find(|space| space.name == wanted));
-        let (name, options) =
-            named.map_or(("", &self.channels), |space| (space.name.as_str(), &space.options));
-        options.is_direct().then_some(name)
+        named.map_or(("", &self.channels), |space| (space.name.as_str(), &space.options))
     }
 
     /// For each namespace under which users may be sent messages: what the names of its inboxes have

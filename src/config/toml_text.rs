@@ -1,7 +1,7 @@
 //! A loaded configuration as a file that would load the same, each line with its origin.
 
 use super::Loaded;
-use super::keys::{NAMESPACES, ROUTES, SECTIONS, keys};
+use super::keys::{GROUPS, NAMESPACES, ROUTES, SECTIONS, keys};
 use super::{ChannelOptions, Config};
 use std::fmt::Write;
 
@@ -16,7 +16,13 @@ impl Loaded {
                     self.write_options(&mut text, &section, &namespace.options);
                 }
             } else if section == ROUTES {
-                self.write_routes(&mut text);
+                let routes = self.config.routes.iter();
+                let routes = routes.map(|(kind, to)| (kind, format!("\"{to}\"")));
+                self.write_named(&mut text, ROUTES, routes);
+            } else if section == GROUPS {
+                let groups = self.config.groups.iter();
+                let groups = groups.map(|(name, filter)| (&**name, quoted(filter)));
+                self.write_named(&mut text, GROUPS, groups);
             } else {
                 self.write_section(&mut text, section, section, &self.config);
             }
@@ -45,21 +51,26 @@ impl Loaded {
         write_lines(text, section, lines);
     }
 
-    fn write_routes(&self, text: &mut String) {
-        let routes = self.config.routes.iter();
-        let lines: Vec<_> = routes
-            .map(|(kind, destination)| {
-                let origin = self.origin(&format!("{ROUTES}.{kind}"));
-                (format!("{} = \"{destination}\"", quoted(kind)), origin.brief())
+    /// A section with names of the user's own, and its values as TOML.
+    fn write_named<'a>(
+        &self,
+        text: &mut String,
+        section: &str,
+        values: impl Iterator<Item = (&'a str, String)>,
+    ) {
+        let lines: Vec<_> = values
+            .map(|(name, value)| {
+                let origin = self.origin(&format!("{section}.{name}"));
+                (format!("{} = {value}", quoted(name)), origin.brief())
             })
             .collect();
         if !lines.is_empty() {
-            write_lines(text, ROUTES, lines);
+            write_lines(text, section, lines);
         }
     }
 }
 
-/// A name as a key of TOML.
+/// A name as a key of TOML, or a text as a value.
 fn quoted(name: &str) -> String {
     let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{escaped}\"")

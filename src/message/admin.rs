@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Page, PublishOutcome, RoomOutcome};
+use crate::filter::Filter;
 use crate::ids::{ConnectionId, Position, Token, TopicName, UserName};
 use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery, RoomAction};
 
@@ -50,6 +51,7 @@ pub enum AdminCall {
         topic: TopicName,
         data: Bytes,
         message_id: Option<Box<str>>,
+        filter: Option<Arc<Filter>>,
     },
     /// To the topic's home.
     History {
@@ -108,6 +110,7 @@ pub enum AdminCall {
     SendToConnection {
         connection: ConnectionId,
         frame: Bytes,
+        filter: Option<Arc<Filter>>,
     },
     /// This and the following to every shard. A frame, of JSON, for everybody there but those.
     SendToEverybody {
@@ -136,10 +139,13 @@ pub enum AdminCall {
 pub struct Except {
     pub users: HashSet<UserName>,
     pub connections: HashSet<ConnectionId>,
+    /// Those for whom this is not.
+    pub filter: Option<Arc<Filter>>,
 }
 
 impl Except {
-    pub fn has(&self, connection: ConnectionId, user: Option<&UserName>) -> bool {
+    /// Whether it names a connection, or its user.
+    pub fn names(&self, connection: ConnectionId, user: Option<&UserName>) -> bool {
         self.connections.contains(&connection) || user.is_some_and(|user| self.users.contains(user))
     }
 }

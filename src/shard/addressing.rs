@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::State;
 use super::connection::Phase;
+use crate::filter::Filter;
 use crate::ids::{ConnectionId, Position, Token, TopicName, UserName};
 use crate::message::{AdminAnswer, AdminRefusal, AdminTicket, Except, Publisher, Receipt};
 use crate::metrics::Counter;
@@ -40,6 +41,7 @@ impl State {
             message_id: None,
             channel: Some(channel.into()),
             family: Family::Action,
+            filter: None,
         }));
         let publisher = Publisher { shard: self.id, token: ticket.token(), echo: true, receipt };
         let (frames, mut effects) = (&mut self.frames, std::mem::take(&mut self.effects));
@@ -53,6 +55,7 @@ impl State {
         ticket: AdminTicket,
         id: ConnectionId,
         frame: Bytes,
+        filter: Option<&Filter>,
     ) {
         let Some(token) = self.find_open(id) else {
             self.refuse_outside(ticket, AdminRefusal::NoConnection);
@@ -61,7 +64,9 @@ impl State {
         let connection = self.connections.get(token.index());
         if !connection.is_some_and(|connection| self.may_hear(connection)) {
             self.refuse_outside(ticket, AdminRefusal::NotAuthenticated);
-        } else if self.tell_one(token, frame) {
+        } else if filter.is_some_and(|filter| !filter.matches(self.broker.attributes(token.slot)))
+            || self.tell_one(token, frame)
+        {
             self.answer_outside(ticket, AdminAnswer::Done);
         } else {
             self.refuse_outside(ticket, AdminRefusal::BacklogFull);

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use super::State;
 use super::connection::Phase;
-use super::users::Message;
-use crate::broker::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
+use super::publishing::{Message, table_full};
+use crate::broker::{Effect, SubscribeError, SubscribeRequest};
 use crate::ids::Token;
-use crate::message::{AdminTicket, Begin, PublishOutcome, Receipt};
+use crate::message::{AdminTicket, Begin};
 use crate::metrics::Counter;
 use crate::proto::protobuf::{Requests, Scratch};
 use crate::proto::{
@@ -17,13 +17,6 @@ use crate::proto::{
 
 /// For people, with `backlog_full`.
 pub(super) const BACKLOG_FULL: &str = "too much waits for delivery; try again later";
-
-/// For people, with `unavailable`. The log has counted it.
-const NOT_STORED: &str = "the durable log has not kept it; try again later";
-
-/// For people, with `forbidden`.
-const BARRED: &str =
-    "the channel is a room: only its members may publish there, if they are not muted";
 
 /// What a refused subscription counts towards `max_errors`: ten of them and a connection at the
 /// default limit is closed.
@@ -90,38 +83,11 @@ impl State {
                 self.subscribe(token, channel, Begin { start, limit }, id);
             }
             Command::Unsubscribe { subscription, id } => self.unsubscribe(token, subscription, id),
-            Command::Publish { channel, data, echo, id, message_id } => {
-                let receipt = (id.is_some() || message_id.is_some()).then(|| {
-                    let request_id = id.map(|id| id.as_json().into());
-                    let message_id = message_id.map(Into::into);
-                    let family = Family::Action;
-                    Box::new(Receipt { request_id, message_id, channel: None, family })
-                });
-                if let Err((code, message)) = self.admit_publication(token) {
-                    let refused = Rejection {
-                        family: Family::Action,
-                        code,
-                        message: Cow::Borrowed(message),
-                        channel: Some(channel),
-                        id,
-                    };
-                    // That the server shuts down is no mistake of its client.
-                    let penalty = u32::from(code == ErrorCode::RateLimited);
-                    self.reject(token, &refused, penalty);
-                    return;
-                }
-                if !self.obeys_schema(token, &channel, (Family::Action, data), id) {
-                    return;
-                }
-                let data = data.as_bytes();
-                let request = PublishRequest { token, topic: &channel, data, echo, receipt };
-                let mut effects = std::mem::take(&mut self.effects);
-                self.broker.publish(request, &mut self.frames, &mut effects);
-                self.count(Counter::Publications, 1);
-                self.apply(effects);
+            Command::Publish { channel, data, echo, id, message_id, filter } => {
+                self.publish(token, Message { channel, data, echo, id, message_id, filter });
             }
-            Command::Direct { to, channel, data, echo, id, message_id } => {
-                let message = Message { channel, data, echo, id, message_id };
+            Command::Direct { to, channel, data, echo, id, message_id, filter } => {
+                let message = Message { channel, data, echo, id, message_id, filter };
                 self.send_to_user(token, &to, message);
             }
             Command::Message(message) => self.pass_on(token, &message),
@@ -235,24 +201,6 @@ impl State {
         found
     }
 
-    pub(super) fn admit_publication(
-        &mut self,
-        token: Token,
-    ) -> Result<(), (ErrorCode, &'static str)> {
-        if self.shutdown.has_begun() {
-            return Err((ErrorCode::Unavailable, "the server is shutting down"));
-        }
-        let now = self.now;
-        let limits = &self.settings.config.limits;
-        let (rate, burst) = (limits.publish_rate, limits.publish_burst);
-        let Some(connection) = self.connection(token) else { return Ok(()) };
-        if connection.admit_publication(now, rate, burst) {
-            return Ok(());
-        }
-        self.count(Counter::RateLimited, 1);
-        Err((ErrorCode::RateLimited, "more publications than limits.publish_rate allows"))
-    }
-
     /// Answers a message of a type. `payload` is JSON.
     pub(super) fn respond(&mut self, token: Token, payload: &str, id: Option<RequestId<'_>>) {
         self.next_message_id += 1;
@@ -347,49 +295,4 @@ impl State {
         }
         self.effects = effects;
     }
-
-    fn answer_publisher(
-        &mut self,
-        token: Token,
-        topic: &str,
-        receipt: Option<&Receipt>,
-        outcome: PublishOutcome,
-    ) {
-        // Of a message to a user: nobody is told the name of an inbox, nor an offset in it.
-        let to_user = receipt.and_then(|receipt| receipt.channel.as_deref());
-        let topic = to_user.unwrap_or(topic);
-        let request_id = receipt.and_then(|receipt| receipt.request_id.as_deref());
-        let id = request_id.and_then(RequestId::parse);
-        let (code, message) = match outcome {
-            PublishOutcome::Accepted { offset } => {
-                let message_id = receipt.and_then(|receipt| receipt.message_id.as_deref());
-                let offset = offset.filter(|_| to_user.is_none());
-                if to_user.is_some() && id.is_none() && message_id.is_none() {
-                    return;
-                }
-                let channel = topic;
-                self.reply(token, &Answer::PublishAck { id, message_id, channel, offset });
-                return;
-            }
-            PublishOutcome::BacklogFull => {
-                self.count(Counter::BacklogFull, 1);
-                (ErrorCode::BacklogFull, Cow::Borrowed(BACKLOG_FULL))
-            }
-            PublishOutcome::NotStored => (ErrorCode::Unavailable, Cow::Borrowed(NOT_STORED)),
-            PublishOutcome::Barred => (ErrorCode::Forbidden, Cow::Borrowed(BARRED)),
-            PublishOutcome::TableFull { limit } => {
-                self.count(Counter::SubscriptionLimit, 1);
-                (ErrorCode::Unavailable, table_full(limit))
-            }
-        };
-        let channel = Some(Cow::Borrowed(topic));
-        let family = receipt.map_or(Family::Action, |receipt| receipt.family);
-        let refused = Rejection { family, code, message, channel, id };
-        // The server's want of room, not the client's mistake.
-        self.reject(token, &refused, 0);
-    }
-}
-
-fn table_full(limit: usize) -> Cow<'static, str> {
-    Cow::Owned(format!("this server holds {limit} channels already"))
 }

@@ -1,7 +1,7 @@
 //! One event loop: its connections, its part of the topic table, its timers.
 //!
 //! Handlers change the `state` and mark connections dirty; the loop acts at the end of a turn. Files:
-//! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `sending`
+//! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `publishing`, `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
 //! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `addressing` (whom it means), `presence` (who is in a channel), `rooms`,
@@ -24,6 +24,7 @@ mod outside;
 mod pace;
 mod peer_log;
 mod presence;
+mod publishing;
 mod recall;
 mod receipts;
 mod requests;

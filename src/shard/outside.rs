@@ -1,6 +1,8 @@
 //! The server API as a shard meets it: calls in, answers out. Nothing here waits; an answer that takes
 //! other threads comes when they have answered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::State;
@@ -8,6 +10,7 @@ use super::addressing::Crowd;
 use super::connection::{Aside, Connection, Phase};
 use super::traffic::{Carried, Flow};
 use crate::broker::{SubscribeError, SubscribeRequest};
+use crate::filter::Filter;
 use crate::ids::{ConnectionId, Position, Tick, Token, TopicName};
 use crate::message::{
     AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, Begin, ConnectionInfo, Page,
@@ -44,8 +47,8 @@ impl State {
         self.count(Counter::AdminCalls, 1);
         let AdminRequest { ticket, call } = request;
         match call {
-            AdminCall::Publish { topic, data, message_id } => {
-                self.publish_outside(ticket, topic, data, message_id);
+            AdminCall::Publish { topic, data, message_id, filter } => {
+                self.publish_outside(ticket, topic, data, (message_id, filter));
             }
             AdminCall::History { topic, query } => self.query_outside(ticket, &topic, &query),
             AdminCall::Presence { topic, query } => {
@@ -78,8 +81,8 @@ impl State {
             AdminCall::SendToUser { inbox, channel, data } => {
                 self.send_to_user_outside(ticket, inbox, &channel, &data);
             }
-            AdminCall::SendToConnection { connection, frame } => {
-                self.send_to_connection(ticket, connection, frame);
+            AdminCall::SendToConnection { connection, frame, filter } => {
+                self.send_to_connection(ticket, connection, frame, filter.as_deref());
             }
             AdminCall::SendToEverybody { frame, except } => {
                 self.send_to_everybody(ticket, frame, except);
@@ -108,7 +111,7 @@ impl State {
         ticket: AdminTicket,
         topic: TopicName,
         data: Bytes,
-        message_id: Option<Box<str>>,
+        (message_id, filter): (Option<Box<str>>, Option<Arc<Filter>>),
     ) {
         if self.shutdown.has_begun() {
             self.refuse_outside(ticket, AdminRefusal::ShuttingDown);
@@ -119,6 +122,7 @@ impl State {
             message_id,
             channel: None,
             family: Family::Action,
+            filter,
         }));
         let publisher = Publisher { shard: self.id, token: ticket.token(), echo: true, receipt };
         let mut effects = std::mem::take(&mut self.effects);

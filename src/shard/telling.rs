@@ -182,11 +182,14 @@ impl State {
         let connection = self.connections.get(slot)?;
         let named = match connection.aside.as_deref() {
             Some(Aside::Identity(identity)) => {
-                except.has(identity.connection_id, identity.user.as_ref())
+                except.names(identity.connection_id, identity.user.as_ref())
             }
             _ => false,
         };
-        (!named && self.may_hear(connection)).then(|| connection.token(slot as u32))
+        let token = connection.token(slot as u32);
+        let attributes = || self.broker.attributes(token.slot);
+        let is_meant = except.filter.as_ref().is_none_or(|filter| filter.matches(attributes()));
+        (!named && is_meant && self.may_hear(connection)).then_some(token)
     }
 
     /// Whether what nobody has subscribed to may come to this connection.

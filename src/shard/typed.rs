@@ -41,6 +41,7 @@ impl State {
                 message_id: message_id.map(Into::into),
                 channel: None,
                 family: Family::Type,
+                filter: None,
             })
         });
         let request = PublishRequest { token, topic: &channel, data: &data, echo, receipt };

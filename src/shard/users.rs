@@ -7,10 +7,11 @@ use hashbrown::HashMap;
 
 use super::State;
 use super::dispatch::BACKLOG_FULL;
+use super::publishing::Message;
 use super::sessions::NOT_FOUND;
 use crate::broker::{JoinError, PublishRequest};
 use crate::ids::{Token, UserName};
-use crate::message::Receipt;
+use crate::message::{PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::http::{Refusal, Upgrade};
 use crate::proto::{
@@ -24,15 +25,6 @@ const GUESS_PENALTY: u32 = 10;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 const WRONG_TOKEN: &str = "the token is not known";
-
-/// Of a message to a user, what a publication has.
-pub(super) struct Message<'a> {
-    pub channel: Cow<'a, str>,
-    pub data: &'a str,
-    pub echo: bool,
-    pub id: Option<RequestId<'a>>,
-    pub message_id: Option<&'a str>,
-}
 
 /// Connections that wait for the answer to their credentials, by slot.
 #[derive(Debug, Default)]
@@ -225,7 +217,8 @@ impl State {
 
     fn join(&mut self, token: Token, user: &UserName) -> Result<(), JoinError> {
         let mut effects = std::mem::take(&mut self.effects);
-        let outcome = self.broker.join(token, user, &mut effects);
+        let attributes = self.settings.config.auth.keys.attributes_of(user);
+        let outcome = self.broker.join(token, (user, attributes), &mut effects);
         self.apply(effects);
         if outcome.is_ok() {
             self.count(Counter::Authenticated, 1);
@@ -296,7 +289,7 @@ impl State {
 
     /// A client sends a message to a user.
     pub(super) fn send_to_user(&mut self, token: Token, to: &UserName, message: Message<'_>) {
-        let Message { channel, data, echo, id, message_id } = message;
+        let Message { channel, data, echo, id, message_id, filter } = message;
         if let Err((code, text)) = self.admit_message(token, &channel) {
             if code == ErrorCode::Unauthenticated {
                 self.count(Counter::Unauthenticated, 1);
@@ -316,7 +309,13 @@ impl State {
             message_id: message_id.map(Into::into),
             channel: Some((&*channel).into()),
             family: Family::Action,
+            filter: None,
         });
+        let attributes = self.settings.config.auth.keys.attributes_of(to);
+        if filter.is_some_and(|filter| !filter.matches(attributes)) {
+            self.answer_publisher(token, &channel, Some(&receipt), PublishOutcome::ACCEPTED);
+            return;
+        }
         let data = data.as_bytes();
         let request = PublishRequest { token, topic: &channel, data, echo, receipt: Some(receipt) };
         let mut effects = std::mem::take(&mut self.effects);

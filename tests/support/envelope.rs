@@ -113,6 +113,9 @@ pub struct Publish {
     /// The user who is to get it, subscribed or not; the channel's namespace says whether that may be.
     #[prost(string, optional, tag = "6")]
     pub to_user: ::core::option::Option<::prost::alloc::string::String>,
+    /// Which of the receivers it is for: a predicate over what the server knows of them. Empty: for all of them.
+    #[prost(string, tag = "7")]
+    pub filter: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Publication {

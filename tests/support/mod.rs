@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
 
+mod api;
 mod forbid;
 mod frame;
 mod hook;
@@ -16,6 +17,7 @@ mod session;
 mod stall;
 mod wait;
 
+pub use api::{Api, open_named, open_on_both_shards};
 pub use forbid::forbid;
 pub use frame::{Frame, OpCode, close_payload, continuation, fragment, frame, header};
 pub use hook::{Call, Hook, authority};

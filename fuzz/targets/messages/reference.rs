@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use stentor::filter::Filter;
 use stentor::ids::{
     ConnectionId, Epoch, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, UserName, check_topic_name,
 };
@@ -21,7 +23,7 @@ use stentor::proto::{
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "deliveryId",
     "sender",
     "version",
@@ -37,6 +39,7 @@ const KNOWN: [&str; 22] = [
     "echo",
     "messageId",
     "to",
+    "filter",
     "timestamp",
     "offset",
     "subscriptionId",
@@ -278,6 +281,12 @@ impl<'a> Message<'a> {
         })
     }
 
+    fn filter(&self) -> Result<Option<Arc<Filter>>, ErrorCode> {
+        let Some(value) = self.field("filter") else { return Ok(None) };
+        let text = string(value).ok_or(ErrorCode::InvalidMessage)?;
+        Filter::parse(&text).map(|filter| Some(Arc::new(filter))).map_err(|_| ErrorCode::InvalidMessage)
+    }
+
     fn command(&self) -> Result<Command<'a>, ErrorCode> {
         let is_object = self.members.is_some();
         if !is_object || KNOWN.iter().any(|name| self.count(name) > 1) {
@@ -301,6 +310,7 @@ impl<'a> Message<'a> {
                         Some(_) => return Err(invalid),
                     },
                     message_id: self.optional("messageId", is_message_id)?,
+                    filter: self.filter()?,
                 }),
                 "publish" => Ok(Command::Publish {
                     id: self.id()?,
@@ -312,6 +322,7 @@ impl<'a> Message<'a> {
                         Some(_) => return Err(invalid),
                     },
                     message_id: self.optional("messageId", is_message_id)?,
+                    filter: self.filter()?,
                 }),
                 "subscribe" => Ok(Command::Subscribe {
                     id: self.id()?,

@@ -43,6 +43,7 @@ impl Home {
             message_id: message_id.map(Into::into),
             channel: None,
             family: Family::Action,
+            filter: None,
         };
         let request = PublishRequest {
             token: TOKEN,

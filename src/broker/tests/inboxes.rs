@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -170,7 +171,9 @@ impl World {
         let device = Device { token, user, mail: Vec::new(), chat: Vec::new(), marked };
         self.devices.insert((shard, slot), device);
         let mut effects = Vec::new();
-        self.brokers[shard].join(token, &name(user), &mut effects).expect("there is room");
+        self.brokers[shard]
+            .join(token, (&name(user), &Arc::default()), &mut effects)
+            .expect("there is room");
         self.apply(shard, effects);
     }
 
@@ -193,6 +196,7 @@ impl World {
             message_id: None,
             channel: Some(CHANNELS[channel].into()),
             family: Family::Action,
+            filter: None,
         };
         let data = number.to_string();
         let request = PublishRequest {
@@ -446,7 +450,11 @@ fn a_connection_that_left_hears_nothing_and_counts_no_more() {
     assert!(world.devices.values().all(|device| device.mail.len() == 1));
     let join = |world: &mut World, user: &str, slot| {
         let token = Token { slot, generation: 99 };
-        world.brokers[0].join(token, &UserName::parse(user).unwrap(), &mut Vec::new())
+        world.brokers[0].join(
+            token,
+            (&UserName::parse(user).unwrap(), &Arc::default()),
+            &mut Vec::new(),
+        )
     };
     for slot in 10..108 {
         assert_eq!(join(&mut world, USERS[0], slot), Ok(()), "two are there: {slot}");
@@ -514,7 +522,7 @@ fn without_room_for_an_inbox_a_connection_keeps_what_it_has() {
     let (token, mut effects) = (Token { slot: 0, generation: 1 }, Vec::new());
     only.subscribe(subscribe(token, "own"), &mut effects).expect("there is room");
     let user = UserName::parse("alice").expect("a name");
-    let refused = only.join(token, &user, &mut effects);
+    let refused = only.join(token, (&user, &Arc::default()), &mut effects);
     assert_eq!(refused, Err(JoinError::TableFull { limit: 2 }));
     assert_eq!((only.subscriptions(token), only.connections_of(&user, 9)), (1, Vec::new()));
     assert!(only.unsubscribe(token, "own", &mut effects), "it is subscribed still");

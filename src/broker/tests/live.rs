@@ -2,6 +2,7 @@
 //! known who that is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +10,8 @@ use proptest::prelude::*;
 use super::{Sink, broker, subscribe};
 use crate::broker::{Broker, Effect, PublishRequest, SubscribeError};
 use crate::config::Config;
-use crate::ids::{ConnectionId, Moment, ShardId, Token};
+use crate::filter::{Attributes, Filter, Interner};
+use crate::ids::{ConnectionId, Moment, ShardId, Token, UserName};
 use crate::io::FramePool;
 use crate::message::{PublishOutcome, ShardMessage};
 use crate::proto::{PresenceQuery, PresentMember};
@@ -25,7 +27,8 @@ enum Step {
     Subscribe(usize, u32, usize),
     Unsubscribe(usize, u32, usize),
     Leave(usize, u32),
-    Publish(usize, u32, usize, bool),
+    /// With `true` or `false` for those only of whom `odd` is that.
+    Publish(usize, u32, usize, bool, Option<bool>),
     /// The next message from one shard to another arrives, if the other has room.
     Arrive(usize, usize),
     Advance(usize, usize),
@@ -43,8 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (shard.clone(), slot.clone(), topic.clone())
             .prop_map(|(shard, slot, topic)| Step::Unsubscribe(shard, slot, topic)),
         1 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Leave(shard, slot)),
-        8 => (shard.clone(), slot, topic, any::<bool>())
-            .prop_map(|(shard, slot, topic, echo)| Step::Publish(shard, slot, topic, echo)),
+        8 => (shard.clone(), slot, topic, any::<bool>(), any::<Option<bool>>())
+            .prop_map(|(shard, slot, topic, echo, odd)| Step::Publish(shard, slot, topic, echo, odd)),
         12 => (shard.clone(), shard.clone()).prop_map(|(from, to)| Step::Arrive(from, to)),
         4 => (shard.clone(), 1..4usize).prop_map(|(shard, visits)| Step::Advance(shard, visits)),
         4 => shard.clone().prop_map(Step::Tell),
@@ -67,6 +70,7 @@ struct Stream {
 struct Publication {
     token: (usize, Token),
     echo: bool,
+    odd: Option<bool>,
     outcome: Option<PublishOutcome>,
 }
 
@@ -133,7 +137,9 @@ impl World {
                 (0..TOPICS.len()).for_each(|topic| self.end(shard, slot, topic));
                 self.generations[shard][slot as usize] += 1;
             }
-            Step::Publish(shard, slot, topic, echo) => self.publish(shard, slot, topic, echo),
+            Step::Publish(shard, slot, topic, echo, odd) => {
+                self.publish(shard, slot, topic, (echo, odd));
+            }
             Step::Arrive(from, to) => self.arrive(from, to),
             Step::Advance(shard, visits) => self.advance(shard, visits),
             Step::Tell(shard) => self.tell(shard),
@@ -148,6 +154,15 @@ impl World {
     fn subscribe(&mut self, shard: usize, slot: u32, topic: usize) {
         let mut effects = Vec::new();
         let token = self.token(shard, slot);
+        if let Some(odd) = odd(token)
+            && self.brokers[shard].attributes(slot).is_empty()
+        {
+            let user = UserName::parse(&format!("{shard}.{slot}")).unwrap();
+            let attributes = format!("odd={odd},slot={slot}");
+            let attributes = Attributes::parse(&attributes, &mut Interner::default()).unwrap();
+            let user = (&user, &Arc::new(attributes));
+            self.brokers[shard].join(token, user, &mut effects).unwrap();
+        }
         let held = (0..TOPICS.len())
             .filter(|topic| self.current.contains_key(&(shard, slot, *topic)))
             .count();
@@ -162,16 +177,23 @@ impl World {
         self.apply(shard, effects);
     }
 
-    fn publish(&mut self, shard: usize, slot: u32, topic: usize, echo: bool) {
+    fn publish(
+        &mut self,
+        shard: usize,
+        slot: u32,
+        topic: usize,
+        (echo, odd): (bool, Option<bool>),
+    ) {
         let id = self.publications.len();
         let token = self.token(shard, slot);
-        self.publications.push(Publication { token: (shard, token), echo, outcome: None });
+        self.publications.push(Publication { token: (shard, token), echo, odd, outcome: None });
         // The receipt carries the id back.
         let receipt = crate::message::Receipt {
             request_id: Some(id.to_string().into()),
             message_id: None,
             channel: None,
             family: crate::proto::Family::Action,
+            filter: odd.map(|odd| Arc::new(Filter::parse(&format!("odd == {odd}")).unwrap())),
         };
         let name = TOPICS[topic];
         let data = id.to_string();
@@ -357,7 +379,8 @@ impl World {
         for (shard, token, stream) in &self.streams {
             let wants = |id: &usize| {
                 let publication = &self.publications[*id];
-                publication.echo || publication.token != (*shard, *token)
+                (publication.echo || publication.token != (*shard, *token))
+                    && (publication.odd.is_none() || publication.odd == odd(*token))
             };
             let wanted: Vec<_> = self.orders[stream.topic].iter().copied().filter(wants).collect();
             let due = wanted.iter().position(|id| *id >= stream.due_from);
@@ -386,6 +409,11 @@ impl World {
             assert!(frames.is_empty());
         }
     }
+}
+
+/// What is known of whoever has this token, if it is anybody.
+fn odd(token: Token) -> Option<bool> {
+    (!token.generation.is_multiple_of(3)).then_some(token.generation % 2 == 1)
 }
 
 fn connection_id(shard: usize, token: Token) -> ConnectionId {

@@ -1,12 +1,14 @@
 //! Every key there is, from a file into its place.
 
 use super::*;
+use crate::filter::Filter;
+use crate::ids::GroupName;
 use crate::schema::SchemaSource;
 
 #[test]
 fn every_key_is_read_from_a_file() {
     let keys = tempfile::NamedTempFile::new().unwrap();
-    fs::write(&keys, "alice 0123456789abcdef\n").unwrap();
+    fs::write(&keys, "alice 0123456789abcdef attributes=plan=pro\n").unwrap();
     let keys = keys.path();
     let written = file(
         &r#"
@@ -84,6 +86,8 @@ fn every_key_is_read_from_a_file() {
         level = "live"
         slow_consumer = "drop_oldest"
         [namespaces.prices]
+        [groups]
+        pro = "plan == 'pro'"
         [routes]
         text = "webhook:http://127.0.0.1:26/x"
         [webhooks]
@@ -189,7 +193,12 @@ fn every_key_is_read_from_a_file() {
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },
             auth: Auth {
                 keys_file: Some(keys.to_path_buf()),
-                keys: Arc::new(Keys::read(keys).unwrap()),
+                keys: {
+                    let mut keys = Keys::read(keys).unwrap();
+                    let pro = Filter::parse("plan == 'pro'").unwrap();
+                    keys.add_group(&GroupName::parse("pro").unwrap(), &pro);
+                    Arc::new(keys)
+                },
                 required: true,
                 timeout: Duration::from_secs(4),
                 max_users: 26,
@@ -208,6 +217,11 @@ fn every_key_is_read_from_a_file() {
             ],
             channels,
             schemas: config.schemas.clone(),
+            groups: {
+                let mut groups = GroupRules::default();
+                groups.set("pro", "plan == 'pro'").unwrap();
+                groups
+            },
             routes: {
                 let mut routes = Routes::default();
                 routes.set("text", "webhook:http://127.0.0.1:26/x").unwrap();

@@ -280,6 +280,25 @@ fn everything_wrong_is_said_at_once_with_its_place() {
 }
 
 #[test]
+fn a_group_that_is_none_is_told_with_its_place() {
+    let written = file("[groups]\npro = 'plan = 1'\n\"\" = 'a'\nx = 7\nc = []\n")
+        .flag("groups.d", "beta &&")
+        .environment("STENTOR_GROUPS_X", "beta");
+    let problems = written.problems();
+    let expected = [
+        "stentor.toml:2:7: groups.pro = 'plan = 1': no filter: expected `&&`, `||` or the end at byte 5",
+        "stentor.toml:3:6: groups. = 'a': a group has 1 to 64 bytes",
+        "stentor.toml:4:5: groups.x = 7: no filter: expected an attribute, `!` or `(` at byte 0",
+        "stentor.toml:5:5: groups.c = []: an array; expected a text",
+        "--set groups.d: groups.d = \"beta &&\": no filter: expected an attribute",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[test]
 fn a_route_that_is_none_is_told_with_its_place() {
     let written = file("[routes]\ndance = 'channel'\na.b = 'webhook:http://a'\nping = 7\nc = []\n")
         .flag("routes.d", "webhook:ftp://a")
@@ -433,7 +452,7 @@ fn the_list_of_keys_is_sound() {
     sections.dedup();
     let expected: Vec<&str> = SECTIONS
         .into_iter()
-        .filter(|section| !matches!(*section, "namespaces" | "routes"))
+        .filter(|section| !matches!(*section, "namespaces" | "routes" | "groups"))
         .collect();
     assert_eq!(
         sections, expected,

@@ -1,7 +1,9 @@
 //! The fields of one message: reading them off the text, and the rules for each.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use crate::filter::Filter;
 use crate::ids::{TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Rejection, RequestId,
@@ -39,6 +41,7 @@ pub(super) struct Fields<'a> {
     pub(super) limit: Option<&'a str>,
     pub(super) payload: Option<&'a str>,
     pub(super) to: Option<&'a str>,
+    filter: Option<&'a str>,
     pub(super) session_id: Option<&'a str>,
     pub(super) connection_id: Option<&'a str>,
     pub(super) positions: Option<&'a str>,
@@ -89,6 +92,7 @@ impl<'a> Fields<'a> {
             "limit" => (&mut self.limit, "limit"),
             "payload" => (&mut self.payload, "payload"),
             "to" => (&mut self.to, "to"),
+            "filter" => (&mut self.filter, "filter"),
             "sessionId" => (&mut self.session_id, "sessionId"),
             "connectionId" => (&mut self.connection_id, "connectionId"),
             "positions" => (&mut self.positions, "positions"),
@@ -146,6 +150,7 @@ impl<'a> Fields<'a> {
                 data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
                 echo: self.echo()?,
                 message_id: self.message_id()?,
+                filter: self.filter()?,
             }),
             "publish" => Ok(Command::Publish {
                 id: self.id()?,
@@ -153,6 +158,7 @@ impl<'a> Fields<'a> {
                 data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
                 echo: self.echo()?,
                 message_id: self.message_id()?,
+                filter: self.filter()?,
             }),
             "subscribe" => {
                 let (id, channel) = (self.id()?, self.channel()?);
@@ -220,6 +226,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn filter(&self) -> Result<Option<Arc<Filter>>, Refused> {
+        let filter = self.filter.map(|filter| compiled(&decode(filter, "filter")?));
+        filter.transpose()
+    }
+
     fn id(&self) -> Result<Option<RequestId<'a>>, Refused> {
         let Some(value) = self.id else {
             return Ok(None);
@@ -277,6 +288,12 @@ pub(super) fn channel(value: Option<&str>) -> Result<Cow<'_, str>, Refused> {
         Ok(()) => Ok(channel),
         Err(error) => Err((ErrorCode::from(error), Cow::Owned(error.to_string()))),
     }
+}
+
+/// The filter that a field `filter` has.
+pub(in crate::proto) fn compiled(filter: &str) -> Result<Arc<Filter>, Refused> {
+    let filter = Filter::parse(filter);
+    filter.map(Arc::new).map_err(|error| invalid(format!("`filter`: {error}")))
 }
 
 pub(in crate::proto) fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {

@@ -14,10 +14,14 @@ pub use ack::{Received, Subscription};
 
 use std::borrow::Cow;
 use std::mem;
+use std::sync::Arc;
 
+use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId, UserName};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
-pub(in crate::proto) use crate::proto::command::fields::{Refused, displayed_name, invalid};
+pub(in crate::proto) use crate::proto::command::fields::{
+    Refused, compiled, displayed_name, invalid,
+};
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
 pub(in crate::proto) use crate::proto::command::room::room;
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
@@ -61,6 +65,8 @@ pub enum Command<'a> {
         id: Option<RequestId<'a>>,
         /// A JSON string with its quotes, of 1 to [`MESSAGE_ID_BYTES_MAX`] bytes between them.
         message_id: Option<&'a str>,
+        /// Which of the subscribers it is for.
+        filter: Option<Arc<Filter>>,
     },
     /// A message to every connection of a user, under the options of a channel.
     Direct {
@@ -71,6 +77,7 @@ pub enum Command<'a> {
         echo: bool,
         id: Option<RequestId<'a>>,
         message_id: Option<&'a str>,
+        filter: Option<Arc<Filter>>,
     },
     /// An event or a chat message, passed on whole.
     Message(Box<TypedMessage<'a>>),
@@ -301,6 +308,7 @@ mod tests {
                 echo: true,
                 id: None,
                 message_id: None,
+                filter: None,
             })
         );
         assert_eq!(
@@ -313,6 +321,7 @@ mod tests {
                 echo: false,
                 id: Some(RequestId("\"x\"")),
                 message_id: Some(r#""m\u0031""#),
+                filter: None,
             })
         );
     }
@@ -398,6 +407,14 @@ mod tests {
             (
                 r#"{"action":"publish","channel":"a","data":1,"messageId":7}"#,
                 "`messageId` must be a string of 1 to 128 bytes",
+            ),
+            (
+                r#"{"action":"publish","channel":"a","data":1,"filter":["a"]}"#,
+                "`filter` must be a string of Unicode text",
+            ),
+            (
+                r#"{"action":"publish","channel":"a","data":1,"filter":"a == "}"#,
+                "`filter`: expected a value: a number, true, false or a text in quotes at byte 5",
             ),
             (r#"{"type":"ping","id":1.5}"#, "`id` must be an integer or a string of 1 to 64 bytes"),
             (r#"{"type":"ping","id":""}"#, "`id` must be an integer or a string of 1 to 64 bytes"),

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn a_message_to_a_user_has_all_that_a_publication_has() {
         let frame = r#"{"action":"publish","to":{"user":"b\u00f6b","x":1},"channel":"c","data":[ 1],"id":7,"messageId":"m","echo":false}"#;
-        let Ok(Command::Direct { to, channel, data, echo, id, message_id }) = one(frame) else {
+        let Ok(Command::Direct { to, channel, data, echo, id, message_id, .. }) = one(frame) else {
             panic!("{:?}", one(frame));
         };
         assert_eq!((&*to, &*channel, data, echo), ("böb", "c", "[ 1]", false));

@@ -65,6 +65,7 @@ pub struct Publish<'a> {
     pub message_id: &'a str,
     pub no_echo: bool,
     pub to_user: Option<&'a str>,
+    pub filter: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -222,6 +223,7 @@ impl<'a> Message<'a> for Publish<'a> {
             3 => self.message_id = value.text("message_id")?,
             4 => self.no_echo = value.number("no_echo")? != 0,
             6 => self.to_user = Some(value.text("to_user")?),
+            7 => self.filter = value.text("filter")?,
             _ => {}
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::mem;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, history, invalid, next_command, presence, room,
+    RequestId, Subscription, addressee, compiled, history, invalid, next_command, presence, room,
     sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
@@ -187,11 +187,12 @@ impl<'a> Publish<'a> {
         let data = data.unwrap_or(&scratch.data);
         let echo = !self.no_echo;
         let message_id = (!self.message_id.is_empty()).then_some(&*scratch.message_id);
+        let filter = (!self.filter.is_empty()).then(|| compiled(self.filter)).transpose()?;
         match self.to_user {
-            None => Ok(Command::Publish { channel, data, echo, id, message_id }),
+            None => Ok(Command::Publish { channel, data, echo, id, message_id, filter }),
             Some(user) => {
                 let to = addressee(user, "to_user")?;
-                Ok(Command::Direct { to, channel, data, echo, id, message_id })
+                Ok(Command::Direct { to, channel, data, echo, id, message_id, filter })
             }
         }
     }

@@ -117,6 +117,7 @@ impl World {
             topic: TopicName::new(TOPICS[topic]),
             data,
             message_id: Some(format!("\"{id}\"").into()),
+            filter: None,
         };
         self.outsider.ask(self.home(topic), Question::Publish(id), call);
     }

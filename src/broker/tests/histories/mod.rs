@@ -260,6 +260,7 @@ impl World {
             message_id: id.map(|id| format!("\"{id}\"").into()),
             channel: None,
             family: Family::Action,
+            filter: None,
         };
         let before = self.history(topic);
         let data = number.to_string();

@@ -1,5 +1,8 @@
 //! What clients ask for, in words that compare: texts and not their JSON.
 
+use std::sync::Arc;
+
+use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId};
 use crate::proto::json::RawString;
 use crate::proto::{Claim, Command, PresenceQuery, Received, RoomAction, Start, Subscription};
@@ -23,6 +26,7 @@ pub enum Asked {
         echo: bool,
         ids: [Option<String>; 2],
         to: Option<String>,
+        filter: Option<Arc<Filter>>,
     },
     History {
         channel: String,
@@ -126,20 +130,26 @@ pub fn asked(command: Command<'_>) -> Asked {
         Command::RestoreSession { pair, claims, id: request } => {
             Asked::Restore { pair, claims, id: id(request) }
         }
-        Command::Publish { channel, data, echo, id: request, message_id } => Asked::Publish {
-            channel: channel.into_owned(),
-            data: data.to_owned(),
-            echo,
-            ids: [id(request), message_id.map(text)],
-            to: None,
-        },
-        Command::Direct { to, channel, data, echo, id: request, message_id } => Asked::Publish {
-            channel: channel.into_owned(),
-            data: data.to_owned(),
-            echo,
-            ids: [id(request), message_id.map(text)],
-            to: Some(to.to_string()),
-        },
+        Command::Publish { channel, data, echo, id: request, message_id, filter } => {
+            Asked::Publish {
+                channel: channel.into_owned(),
+                data: data.to_owned(),
+                echo,
+                ids: [id(request), message_id.map(text)],
+                to: None,
+                filter,
+            }
+        }
+        Command::Direct { to, channel, data, echo, id: request, message_id, filter } => {
+            Asked::Publish {
+                channel: channel.into_owned(),
+                data: data.to_owned(),
+                echo,
+                ids: [id(request), message_id.map(text)],
+                to: Some(to.to_string()),
+                filter,
+            }
+        }
         Command::Auth { token, id: request } => {
             Asked::Auth { token: token.into_owned(), id: id(request) }
         }

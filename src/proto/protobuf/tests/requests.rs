@@ -1,5 +1,7 @@
 //! What clients send: the same messages are understood, and the same ones refused.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use prost::Message;
 
@@ -9,6 +11,7 @@ use super::envelope::{
     Ack, Auth, ChannelPosition, EndSession, Envelope, Event, Ping, Position, Publish, Query,
     RestoreSession, Subscribe, Unsubscribe,
 };
+use crate::filter::Filter;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_topic_name};
 use crate::proto::json::{self};
 use crate::proto::protobuf::wire::WireError;
@@ -106,19 +109,28 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             let pair = SessionId::parse(session_id).zip(ConnectionId::parse(connection_id));
             Asked::Restore { pair, claims, id }
         }
-        Body::Publish(Publish { channel: name, data, message_id, no_echo, to_user: to }) => {
+        Body::Publish(Publish {
+            channel: name,
+            data,
+            message_id,
+            no_echo,
+            to_user: to,
+            filter,
+        }) => {
             let channel = channel(name)?;
             let is_user = |name: &String| UserName::parse(name).is_some();
             if !fits(message_id, 128) || !to.as_ref().is_none_or(is_user) {
                 return Err(ErrorCode::InvalidMessage);
             }
+            let filter = (!filter.is_empty()).then(|| Filter::parse(filter).map(Arc::new));
+            let filter = filter.transpose().map_err(|_| ErrorCode::InvalidMessage)?;
             // The other scanner of JSON takes what is nested deeper, and does not keep white space.
             let json = std::str::from_utf8(data).ok().filter(|text| text.trim_ascii() == *text);
             let json =
                 json.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
             let data = json.map_or_else(|| bytes_as_json(data), ToOwned::to_owned);
             let ids = [id, optional(message_id)];
-            Asked::Publish { channel, data, echo: !no_echo, ids, to: to.clone() }
+            Asked::Publish { channel, data, echo: !no_echo, ids, to: to.clone(), filter }
         }
         Body::Ping(Ping { timestamp_ms }) => {
             Asked::Ping { id, timestamp: (*timestamp_ms != 0).then(|| timestamp_ms.to_string()) }
@@ -265,7 +277,9 @@ fn body() -> BoxedStrategy<Body> {
     let recover = prop::option::of(prop_oneof![position, epoch]);
     let since = prop::option::of(any::<u64>());
     let subscribe = (name(), recover, since, any::<bool>(), any::<Option<u32>>());
-    let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()));
+    let filters = vec!["", "", "a == 'x' && !b", "a =="];
+    let filter = prop::sample::select(filters);
+    let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()), filter);
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
     let resources = vec!["history", "presence", "rooms", "session", "sessions", "time", "stats"];
@@ -286,8 +300,9 @@ fn body() -> BoxedStrategy<Body> {
         restore().prop_map(|RestoreSession { session_id, .. }| {
             Body::EndSession(EndSession { session_id })
         }),
-        publish.prop_map(|(channel, data, message_id, no_echo, to_user)| {
-            Body::Publish(Publish { channel, data, message_id, no_echo, to_user })
+        publish.prop_map(|(channel, data, message_id, no_echo, to_user, filter)| {
+            let filter = filter.to_owned();
+            Body::Publish(Publish { channel, data, message_id, no_echo, to_user, filter })
         }),
         (name(), data(), name(), any::<i64>()).prop_map(|(event, data, sender, timestamp_ms)| {
             Body::Event(Event { event, data, sender, timestamp_ms, ..Event::default() })
