@@ -24,6 +24,7 @@ shards = 2
 max_errors = 1000
 
 [namespaces.room]
+presence_info = "name,plan,none"
 join_leave = true
 join_leave_interval = "10ms"
 
@@ -36,7 +37,7 @@ presence = true
 "#;
 
 fn place() -> Place {
-    Place::new(CONFIGURATION, &["alice"])
+    Place::new(CONFIGURATION, &["alice attributes=plan=pro,name=\"Al\",hidden=1"])
 }
 
 impl Place {
@@ -260,6 +261,14 @@ fn notices_and_answers_reach_the_other_encoding() {
     let Body::Presence(known) = receive(&mut peer) else { panic!("no notice") };
     assert_eq!((known.users, known.left.len(), known.left[0].user_id.as_deref()), (1, 1, None));
     assert_eq!(known.joined[0].user_id.as_deref(), Some("alice"));
+    let info = r#"{"name":"Al","plan":"pro"}"#;
+    assert_eq!((&*known.left[0].info, &*known.joined[0].info), ("", info));
+    let asked = other.query(&json!({"channel": "room:p"}));
+    let told: Vec<_> = asked["payload"]["members"].as_array().expect("a list").iter().collect();
+    assert_eq!(
+        told.iter().map(|member| &member["info"]).collect::<Vec<_>>(),
+        [&Value::Null, &json!({"name": "Al", "plan": "pro"})]
+    );
 
     let parameters = br#"{"channel":"room:p","limit":1}"#.to_vec();
     send(&mut peer, Body::Query(Query { resource: "presence".into(), parameters }));

@@ -101,7 +101,11 @@ impl Broker {
         let changes = connections.map(|(token, name)| {
             let name = name.filter(|_| self.is_subscribed(token, &topic));
             let user = self.users.user_of(token).cloned();
-            let arrival = name.map(|connection_id| Arrival { connection_id, user });
+            let shown = &self.options(&topic).presence_info;
+            let arrival = name.map(|connection_id| {
+                let info = self.users.receivers().attributes(token.slot).shown(shown);
+                Arrival { connection_id, user, info: info.map(Into::into) }
+            });
             Change { token, arrival }
         });
         let (home, from) = (self.topics.home(self.topics.hash(&topic)), self.shard);

@@ -45,7 +45,7 @@ impl Roster {
 
     /// Somebody is there, from now on or already; who is there under another name leaves first.
     pub fn join(&mut self, place: Place, arrival: Arrival, now: Moment) {
-        let Arrival { connection_id, user } = arrival;
+        let Arrival { connection_id, user, info } = arrival;
         if let Some(member) = self.member(place) {
             if (member.connection_id, &member.user) == (connection_id, &user) {
                 return;
@@ -56,7 +56,7 @@ impl Roster {
             *self.users.entry_ref(user).or_insert(0) += 1;
         }
         self.last += 1;
-        let member = PresentMember { connection_id, user, joined_at: now.0 };
+        let member = PresentMember { connection_id, user, info, joined_at: now.0 };
         self.members.insert(self.last, member);
         self.numbers.insert(place, self.last);
         self.news.joined.insert(self.last);
@@ -128,6 +128,7 @@ impl Roster {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     use crate::ids::ConnectionId;
 
@@ -139,7 +140,8 @@ mod tests {
         let connection_id =
             ConnectionId { shard: place(slot).0, slot, secret: u128::from(slot) << 64 };
         let user = user.map(|user| UserName::parse(&format!("user {user}")).expect("a name"));
-        Arrival { connection_id, user }
+        let info = user.as_ref().map(|user| Arc::from(&**user));
+        Arrival { connection_id, user, info }
     }
 
     /// What a client knows that has heard every notice.
@@ -174,15 +176,16 @@ mod tests {
                 let now = Moment(time as u64);
                 match step {
                     0..4 => {
-                        let Arrival { connection_id, user } = arrival(slot, user);
+                        let arrival = arrival(slot, user);
+                        let Arrival { connection_id, user, info } = arrival.clone();
                         let is_same = model.iter().any(|(of, member)| *of == slot && member.user == user);
                         if !is_same {
                             model.retain(|(of, _)| *of != slot);
-                            let user = user.clone();
-                            let member = PresentMember { connection_id, user, joined_at: now.0 };
+                            let joined_at = now.0;
+                            let member = PresentMember { connection_id, user, info, joined_at };
                             model.push((slot, member));
                         }
-                        roster.join(place(slot), Arrival { connection_id, user }, now);
+                        roster.join(place(slot), arrival, now);
                     }
                     4..7 => {
                         model.retain(|(of, _)| *of != slot);

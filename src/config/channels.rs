@@ -43,6 +43,8 @@ pub struct ChannelOptions {
     pub ack_retries: u32,
     /// It is known who is in these channels, and clients in them may ask. Default off; `join_leave` implies it.
     pub presence: bool,
+    /// Attributes of users that those who may know of them are shown. Default none.
+    pub presence_info: Vec<Box<str>>,
     /// Subscribers are told who comes and goes. Default off.
     pub join_leave: bool,
     /// They are told of each channel at most once in this time. Default 100 ms.
@@ -172,6 +174,7 @@ impl Default for ChannelOptions {
             ack_timeout: Duration::from_secs(5),
             ack_retries: 3,
             presence: false,
+            presence_info: Vec::new(),
             join_leave: false,
             join_leave_interval: Duration::from_millis(100),
             rooms: true,

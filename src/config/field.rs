@@ -24,6 +24,8 @@ pub enum Field {
     Sync(fn(&mut Config) -> &mut SyncMode),
     /// A file, or the name of the schema that is built in.
     Schema(fn(&mut Config) -> &mut Option<SchemaSource>),
+    /// Of attributes of users.
+    Attributes(fn(&mut Config) -> &mut Vec<Box<str>>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
     /// Never shown, neither here nor in messages.
     Secret(fn(&mut Config) -> &mut Option<values::Secret>),
@@ -75,6 +77,7 @@ impl Field {
                     _ => values::parse_directory(text)?.map(SchemaSource::File),
                 }
             }
+            Self::Attributes(at) => *at(config) = values::parse_attributes(text)?,
             Self::Choice(at) => {
                 let choice = at(config);
                 let index = choice.names().iter().position(|name| *name == text);
@@ -110,6 +113,7 @@ impl Field {
                 None => show_path(None),
             },
             Self::Sync(at) => format!("\"{}\"", values::show_sync(*at(config))),
+            Self::Attributes(at) => format!("\"{}\"", at(config).join(",")),
             Self::Choice(at) => {
                 let choice = at(config);
                 format!("\"{}\"", choice.names()[choice.index()])
@@ -155,6 +159,10 @@ impl Field {
             Self::Sync(_) => {
                 r#""always", "os", or "interval 5ms" with a time from 1ms to 1s"#.to_string()
             }
+            Self::Attributes(_) => format!(
+                "up to {} names of attributes, such as \"name,plan\", or \"\" for none",
+                values::SHOWN_ATTRIBUTES_MAX
+            ),
             Self::Choice(_) => format!("one of {}", self.choices().join(", ")),
             Self::Secret(_) => {
                 let (least, most) = (values::SECRET_BYTES.start(), values::SECRET_BYTES.end());
@@ -178,6 +186,7 @@ impl Field {
             | Self::File(_)
             | Self::Sync(_)
             | Self::Schema(_)
+            | Self::Attributes(_)
             | Self::Path(_) => &[],
         }
     }
@@ -204,6 +213,7 @@ impl Field {
             Self::File(_) => "FILE",
             Self::Sync(_) => "WHEN",
             Self::Schema(_) => "SCHEMA",
+            Self::Attributes(_) => "NAME,NAME",
             Self::Choice(_) => "NAME",
         }
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::SyncMode;
+use crate::filter::is_attribute_name;
 
 /// Bytes in one of each unit, in the order of the help texts. KB is 1000, KiB is 1024.
 const SIZE_UNITS: [(&str, u64); 7] = [
@@ -111,6 +112,22 @@ pub fn parse_directory(text: &str) -> Result<Option<PathBuf>, String> {
         return Err("control characters cannot stand in it".to_string());
     }
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// Attributes of a user that others are shown.
+pub const SHOWN_ATTRIBUTES_MAX: usize = 8;
+
+/// Names of attributes with commas between them, none for the empty text.
+pub fn parse_attributes(text: &str) -> Result<Vec<Box<str>>, String> {
+    let names: Vec<Box<str>> =
+        text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+    if let Some(wrong) = names.iter().find(|name| !is_attribute_name(name)) {
+        return Err(format!("`{}` is no name of an attribute", wrong.escape_debug()));
+    }
+    if names.len() > SHOWN_ATTRIBUTES_MAX {
+        return Err(format!("more than {SHOWN_ATTRIBUTES_MAX}"));
+    }
+    Ok(names)
 }
 
 /// Bytes of a secret.

@@ -14,6 +14,9 @@ pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 64;
 /// Longest text that is a value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 256;
 
+/// Longest JSON of what others are shown of a user, in bytes.
+pub const SHOWN_BYTES_MAX: usize = 512;
+
 /// One value. Numbers are finite: what is no number cannot be written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -143,6 +146,20 @@ impl Attributes {
         self.0.iter().find(|(known, _)| **known == *name).map(|(_, value)| value)
     }
 
+    /// Those of these names as a JSON object of no more than [`SHOWN_BYTES_MAX`] bytes; who does not fit is
+    /// left out. `None`: there are none.
+    pub fn shown(&self, names: &[Box<str>]) -> Option<String> {
+        let mut shown = String::new();
+        for (name, value) in names.iter().filter_map(|name| Some((name, self.get(name)?))) {
+            let begin = if shown.is_empty() { '{' } else { ',' };
+            let member = format!("{begin}\"{name}\":{value}");
+            if shown.len() + member.len() < SHOWN_BYTES_MAX {
+                shown.push_str(&member);
+            }
+        }
+        (!shown.is_empty()).then(|| shown + "}")
+    }
+
     /// In the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (&**name, value))
@@ -204,6 +221,20 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn some_are_shown() {
+        let long = "x".repeat(256);
+        let text = format!("name=\"A\\u0022\",plan=pro,level=7.5,a={long},b={long}");
+        let attributes = parse(&text).unwrap();
+        let shown = |names: &[&str]| {
+            attributes.shown(&names.iter().map(|name| (*name).into()).collect::<Vec<_>>())
+        };
+        assert_eq!(shown(&["level", "none", "name"]).unwrap(), r#"{"level":7.5,"name":"A\""}"#);
+        assert_eq!((shown(&[]), shown(&["none"])), (None, None));
+        let most = shown(&["a", "b", "plan"]).unwrap();
+        assert_eq!(most, format!(r#"{{"a":"{long}","plan":"pro"}}"#));
     }
 
     #[test]

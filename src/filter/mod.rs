@@ -15,8 +15,8 @@ mod attributes;
 mod parser;
 
 pub use attributes::{
-    ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Interner, VALUE_BYTES_MAX, Value,
-    is_attribute_name,
+    ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, Attributes, Interner, SHOWN_BYTES_MAX,
+    VALUE_BYTES_MAX, Value, is_attribute_name,
 };
 
 use std::cmp::Ordering;

@@ -1,5 +1,7 @@
 //! Who is in a topic: what the shards of its connections tell its home, and the home them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Reader;
@@ -32,16 +34,23 @@ pub struct Change {
 pub struct Arrival {
     pub connection_id: ConnectionId,
     pub user: Option<UserName>,
+    /// What others are shown of the user: a JSON object.
+    pub info: Option<Arc<str>>,
 }
 
 impl PresenceMessage {
     /// Bytes that wait with it, beyond a small message.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Changes { changes, .. } => changes.len() * size_of::<Change>(),
+            Self::Changes { changes, .. } => {
+                let arrivals = changes.iter().filter_map(|change| change.arrival.as_ref());
+                let info: usize =
+                    arrivals.filter_map(|it| it.info.as_ref()).map(|info| info.len()).sum();
+                changes.len() * size_of::<Change>() + info
+            }
             Self::Notice { frame } => frame.len(),
             Self::Query { .. } => 0,
-            Self::Answer { presence, .. } => presence.members.len() * Presence::MEMBER_BYTES,
+            Self::Answer { presence, .. } => presence.weight(),
         }
     }
 }

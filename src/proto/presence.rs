@@ -1,6 +1,7 @@
 //! Who is in a channel, as clients ask for it and hear of it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,6 +15,8 @@ pub struct PresentMember {
     pub connection_id: ConnectionId,
     /// `None`: it has not authenticated.
     pub user: Option<UserName>,
+    /// What others are shown of the user: a JSON object.
+    pub info: Option<Arc<str>>,
     /// Unix time, in milliseconds.
     pub joined_at: u64,
 }
@@ -55,7 +58,13 @@ pub struct Presence {
 
 impl Presence {
     /// What one member takes in an answer, about.
-    pub const MEMBER_BYTES: usize = 160;
+    const MEMBER_BYTES: usize = 160;
+
+    /// What the page takes in an answer, about.
+    pub fn weight(&self) -> usize {
+        let info = self.members.iter().filter_map(|member| member.info.as_ref());
+        self.members.len() * Self::MEMBER_BYTES + info.map(|info| info.len()).sum::<usize>()
+    }
 }
 
 /// Who came and went since the notice before.
@@ -107,11 +116,14 @@ impl PresenceNotice {
 fn write_members(out: &mut String, members: &[PresentMember]) {
     out.push('[');
     for (index, member) in members.iter().enumerate() {
-        let PresentMember { connection_id, user, joined_at } = member;
+        let PresentMember { connection_id, user, info, joined_at } = member;
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(out, r#"{comma}{{"connectionId":"{connection_id}""#);
         if let Some(user) = user {
             let _ = write!(out, r#","userId":{}"#, json::quote(user));
+        }
+        if let Some(info) = info {
+            let _ = write!(out, r#","info":{info}"#);
         }
         let _ = write!(out, r#","joinedAt":{joined_at}}}"#);
     }

@@ -410,6 +410,9 @@ pub struct Member {
     pub user_id: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(int64, tag = "3")]
     pub joined_at_ms: i64,
+    /// What is shown of the user: a JSON object; empty: nothing.
+    #[prost(string, tag = "4")]
+    pub info: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {

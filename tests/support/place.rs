@@ -12,12 +12,16 @@ pub struct Place {
 }
 
 impl Place {
-    /// `users`: each has the key that [`key_of`] says.
+    /// `users`: each has the key that [`key_of`] says; what stands behind a space comes behind the key.
     #[track_caller]
     pub fn new(configuration: &str, users: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name| folder.path().join(name);
-        let keys: String = users.iter().map(|user| format!("{user} {}\n", key_of(user))).collect();
+        let keys: String = users
+            .iter()
+            .map(|line| line.split_once(' ').unwrap_or((line, "")))
+            .map(|(user, more)| format!("{user} {} {more}\n", key_of(user)))
+            .collect();
         fs::write(path("stentor.toml"), configuration).expect("it is ours");
         fs::write(path("keys"), keys).expect("it is ours");
         let text = |name| path(name).to_str().expect("text").to_owned();

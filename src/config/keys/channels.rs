@@ -1,10 +1,10 @@
 //! The keys of `[channels]`, which namespaces have too.
 
 use super::{GIB, Key, RETENTION, TIMEOUT};
-use crate::config::field::Field::{Choice, Count, Schema, Size, Switch, Time};
+use crate::config::field::Field::{Attributes, Choice, Count, Schema, Size, Switch, Time};
 
 /// In the order they are printed.
-pub static KEYS: [Key; 23] = [
+pub static KEYS: [Key; 24] = [
     Key {
         path: "channels.level",
         flag: Some("level"),
@@ -100,6 +100,12 @@ pub static KEYS: [Key; 23] = [
         flag: None,
         help: "Who is in a channel is known, and clients in it may ask",
         field: Switch(|c| &mut c.channels.presence),
+    },
+    Key {
+        path: "channels.presence_info",
+        flag: None,
+        help: "Attributes of users that are shown with them",
+        field: Attributes(|c| &mut c.channels.presence_info),
     },
     Key {
         path: "channels.join_leave",

@@ -75,6 +75,7 @@ fn every_key_is_read_from_a_file() {
         ack_timeout = "27s"
         ack_retries = 28
         presence = true
+        presence_info = "name, plan"
         join_leave = true
         join_leave_interval = "29ms"
         rooms = false
@@ -141,6 +142,7 @@ fn every_key_is_read_from_a_file() {
         ack_timeout: Duration::from_secs(27),
         ack_retries: 28,
         presence: true,
+        presence_info: vec!["name".into(), "plan".into()],
         join_leave: true,
         join_leave_interval: Duration::from_millis(29),
         rooms: false,

@@ -55,12 +55,14 @@ fn presence_frame(message: &Members<'_>) -> Bytes {
     let members = [(2, joined), (3, left)].into_iter().flat_map(|(list, members)| {
         members.into_iter().filter_map(Members::of).map(move |member| {
             let [name, user] = ["connectionId", "userId"].map(|name| text(&member, name));
-            (list, name, user, number(&member, "joinedAt"))
+            let info = member.raw("info").unwrap_or_default();
+            (list, name, user, number(&member, "joinedAt"), info)
         })
     });
     let members: Vec<_> = members.collect();
-    let entries = members.iter().map(|(list, name, user, joined_at)| {
-        (*list, [Field::Text(1, name), Field::Text(2, user), Field::Number(3, *joined_at)])
+    let entries = members.iter().map(|(list, name, user, joined_at, info)| {
+        let joined_at = Field::Number(3, *joined_at);
+        (*list, [Field::Text(1, name), Field::Text(2, user), joined_at, Field::Text(4, info)])
     });
     let entries: Vec<_> = entries.collect();
     let channel = text(message, "channel");
