@@ -298,6 +298,25 @@ pub struct ShardMetrics {
     /// From the turn that took a publication in to the end of the one that handed it to the sockets
     /// of the last subscriber here.
     fanout: Histogram,
+    /// As in [`Metrics::namespaces`].
+    spaces: Box<[SpaceMetrics]>,
+}
+
+/// What has happened in one namespace on one shard.
+#[derive(Debug, Default)]
+pub struct SpaceMetrics {
+    publications: AtomicU64,
+    deliveries: AtomicU64,
+}
+
+impl SpaceMetrics {
+    pub fn publications(&self) -> u64 {
+        self.publications.load(Ordering::Relaxed)
+    }
+
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for ShardMetrics {
@@ -310,6 +329,7 @@ impl Default for ShardMetrics {
             topics: AtomicU64::new(0),
             failing: AtomicU64::new(0),
             fanout: Histogram::default(),
+            spaces: Box::default(),
         }
     }
 }
@@ -343,6 +363,20 @@ impl ShardMetrics {
 
     pub fn note_topics(&self, count: usize) {
         self.topics.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// So many publications and deliveries there were in each namespace so far, in the order of
+    /// [`Metrics::namespaces`].
+    pub fn note_namespaces(&self, counts: impl Iterator<Item = (u64, u64)>) {
+        for (space, (publications, deliveries)) in self.spaces.iter().zip(counts) {
+            space.publications.store(publications, Ordering::Relaxed);
+            space.deliveries.store(deliveries, Ordering::Relaxed);
+        }
+    }
+
+    /// In the order of [`Metrics::namespaces`].
+    pub fn namespaces(&self) -> &[SpaceMetrics] {
+        &self.spaces
     }
 
     pub fn note_failing(&self, is_failing: bool) {
@@ -379,12 +413,29 @@ pub struct Metrics {
     log: Arc<ShardMetrics>,
     admin: Arc<ShardMetrics>,
     bridge: Arc<ShardMetrics>,
+    namespaces: Arc<[Box<str>]>,
 }
 
 impl Metrics {
+    /// What channels without a namespace are counted under; no namespace has such a name.
+    const SHARED: &str = "(none)";
+
     pub fn new(shards: usize) -> Self {
-        let shards = (0..shards).map(|_| ShardMetrics::default()).collect();
-        Self { shards, log: Arc::default(), admin: Arc::default(), bridge: Arc::default() }
+        Self::with_namespaces(shards, std::iter::empty())
+    }
+
+    /// Tells apart what happens in these namespaces, and in none of them.
+    pub fn with_namespaces<'a>(shards: usize, names: impl Iterator<Item = &'a str>) -> Self {
+        let namespaces: Arc<[Box<str>]> =
+            std::iter::once(Self::SHARED).chain(names).map(Into::into).collect();
+        let spaces = || namespaces.iter().map(|_| SpaceMetrics::default()).collect();
+        let shard = |_| ShardMetrics { spaces: spaces(), ..ShardMetrics::default() };
+        Self { shards: (0..shards).map(shard).collect(), namespaces, ..Self::default() }
+    }
+
+    /// The names that [`ShardMetrics::namespaces`] is in the order of.
+    pub fn namespaces(&self) -> &[Box<str>] {
+        &self.namespaces
     }
 
     pub fn shards(&self) -> &[ShardMetrics] {

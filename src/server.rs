@@ -145,9 +145,11 @@ impl Server {
         let backends =
             Backends::new(&config, listeners, clock, capacity).map_err(StartError::Backend)?;
         let unix_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let namespaces = config.namespaces.iter().map(|namespace| &*namespace.name);
+        let metrics = Metrics::with_namespaces(shards, namespaces);
         let settings = Arc::new(Settings {
             config,
-            metrics: Metrics::new(shards),
+            metrics,
             connections_max,
             unix_start: unix_start.as_millis() as u64,
             hasher: SeedableRandomState::with_seed(random_u64(), SharedSeed::global_random()),

@@ -353,6 +353,10 @@ fn connections_are_listed_and_their_numbers_are_true() {
     let publication = r#"{"channel":"a","data":1}"#.len() + 2;
     assert_eq!(difference("bytesSent"), (2 * confirm + 5 * publication) as u64);
     assert_eq!((&after["queuedBytes"], &after["blocked"]), (&json!(0), &json!(false)));
+    assert_eq!(
+        (&after["linkQuality"], after.get("rtt"), after.get("userId")),
+        (&json!("unknown"), None, None)
+    );
     assert_eq!((&after["subscriptions"], &after["channels"]), (&json!(2), &json!(["a", "b"])));
     let port = after["peer"]
         .as_str()
@@ -753,6 +757,55 @@ fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
+fn what_happens_is_counted_by_namespace() {
+    let (_folder, api) = start_with_users(&["--set", "namespaces.kept.level=durable"]);
+    let mut clients = open_on_both_shards(&api.server);
+    for (peer, _) in &mut clients {
+        authenticate(peer, ALICE);
+        peer.subscribe("x");
+    }
+    let [(first, _), (second, _)] = &mut clients;
+    first.send_text(r#"{"action":"subscribe","channel":"kept:a"}"#);
+    assert_eq!(first.json()["data"]["type"], "subscription_confirm");
+    for number in 1..=3 {
+        second.publish("kept:a", &number.to_string());
+        assert_eq!(first.json()["offset"], number);
+    }
+    // One that reads from the history, and one who has nobody.
+    second.send_text(r#"{"action":"subscribe","channel":"kept:a","since":"start"}"#);
+    assert_eq!(second.json()["data"]["recoveredCount"], 3);
+    for number in 1..=3 {
+        assert_eq!(second.json()["offset"], number);
+    }
+    second.publish_acked("other:a", "1");
+    let sent = api.call("send", &json!({"channel": "chat:x", "data": 1, "users": ["alice"]}));
+    assert_eq!(sent["responses"][0], json!({"result": {}}));
+    for (peer, _) in &mut clients {
+        peer.expect_text(r#"{"channel":"chat:x","data":1}"#);
+        peer.send_text(r#"{"type":"ping"}"#);
+        peer.expect_text(r#"{"type":"pong"}"#);
+    }
+    let samples = parse_metrics(&api.get("/metrics").body);
+    for (namespace, publications, deliveries) in
+        [("(none)", 1.0, 0.0), ("chat", 1.0, 2.0), ("kept", 3.0, 6.0), ("mail", 0.0, 0.0)]
+    {
+        let sum = |name: &str| {
+            let series = |shard| {
+                format!(
+                    "stentor_namespace_{name}_total{{shard=\"{shard}\",namespace=\"{namespace}\"}}"
+                )
+            };
+            samples[&series(0)] + samples[&series(1)]
+        };
+        assert_eq!(
+            (sum("publications"), sum("deliveries")),
+            (publications, deliveries),
+            "{namespace}"
+        );
+    }
+}
+
+#[test]
 fn metrics_are_in_the_format_of_prometheus_and_true() {
     let api = Api::start(&[]);
     let mut clients = open_on_both_shards(&api.server);
@@ -791,6 +844,12 @@ fn metrics_are_in_the_format_of_prometheus_and_true() {
     assert!(seconds > 0.0 && seconds < 20.0, "{seconds}");
     check_histograms(&samples);
     assert!(sum("stentor_turn_age_seconds") < 10.0);
+    let of_none = |name: &str| {
+        let series =
+            |shard| format!("stentor_namespace_{name}{{shard=\"{shard}\",namespace=\"(none)\"}}");
+        value(&series(0)) + value(&series(1))
+    };
+    assert_eq!((of_none("publications_total"), of_none("deliveries_total")), (10.0, 20.0));
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(value(&format!("stentor_build_info{{version=\"{version}\"}}")), 1.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
@@ -1003,6 +1062,21 @@ fn nothing_comes_to_those_who_must_authenticate_and_have_not() {
         assert_eq!(alice.json()["data"], data);
     }
     stranger.expect_idle();
+}
+
+#[test]
+fn a_connection_tells_whose_it_is_and_how_far_away() {
+    let (_folder, api) = start_with_users(&["--set", "heartbeat.interval=500ms"]);
+    let (mut peer, id) = open_named(&api.server);
+    authenticate(&mut peer, ALICE);
+    let ping = peer.frame();
+    assert_eq!(ping.opcode, OpCode::PING);
+    peer.send(&frame(OpCode::PONG, &ping.payload));
+    peer.send_text(r#"{"type":"ping"}"#);
+    peer.expect_text(r#"{"type":"pong"}"#);
+    let info = api.call("connection", &json!({ "connection": id }));
+    assert_eq!((&info["userId"], &info["linkQuality"]), (&json!("alice"), &json!("good")));
+    assert!(info["rtt"].as_u64().is_some_and(|rtt| rtt < 100), "{info}");
 }
 
 #[test]

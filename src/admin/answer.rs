@@ -11,6 +11,7 @@ use crate::ids::{Position, ShardId, TopicName};
 use crate::message::{ConnectionInfo, Page, ShardStats};
 use crate::proto::Presence;
 use crate::proto::encoder::retained_fields;
+use crate::proto::reply::LinkQuality;
 
 /// The result of a command, as JSON.
 pub type Outcome = Result<Box<RawValue>, ApiError>;
@@ -142,6 +143,8 @@ pub struct Connection {
     connection_id: String,
     shard: u16,
     peer: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
     state: &'static str,
     /// Unix times, in milliseconds.
     state_since: u64,
@@ -153,6 +156,10 @@ pub struct Connection {
     queued_messages: usize,
     queued_bytes: usize,
     blocked: bool,
+    link_quality: &'static str,
+    /// In milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt: Option<u16>,
     subscriptions: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     channels: Option<Vec<String>>,
@@ -164,6 +171,7 @@ impl Connection {
             connection_id: info.id.to_string(),
             shard: info.id.shard.0,
             peer: info.peer,
+            user_id: info.user.as_deref().map(ToOwned::to_owned),
             state: info.state,
             state_since: info.state_since_ms,
             last_activity: info.last_activity_ms,
@@ -174,6 +182,8 @@ impl Connection {
             queued_messages: info.queued_messages,
             queued_bytes: info.queued_bytes,
             blocked: info.is_blocked,
+            link_quality: LinkQuality::of(info.rtt).as_str(),
+            rtt: info.rtt,
             subscriptions: info.subscriptions,
             channels: None,
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Context;
-use crate::metrics::{BOUNDS_US, Counter, ShardMetrics, Snapshot};
+use crate::metrics::{BOUNDS_US, Counter, Metrics, ShardMetrics, Snapshot, SpaceMetrics};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -37,6 +37,12 @@ pub fn render(context: &Context) -> String {
     per_shard(&mut text, "stentor_frames_held", shards, ShardMetrics::frames);
     family(&mut text, "stentor_topics", "gauge", "Channels in the table of a shard");
     per_shard(&mut text, "stentor_topics", shards, ShardMetrics::topics);
+    let name = "stentor_namespace_publications_total";
+    let help = "Publications that were given their place in a channel, by the namespace";
+    per_namespace(&mut text, (name, help), &context.metrics, SpaceMetrics::publications);
+    let name = "stentor_namespace_deliveries_total";
+    let help = "Publications queued for a subscriber, by the namespace of the channel";
+    per_namespace(&mut text, (name, help), &context.metrics, SpaceMetrics::deliveries);
     latency(&mut text, shards);
     let help = "1 while the durable log cannot write";
     family(&mut text, "stentor_store_failing", "gauge", help);
@@ -87,6 +93,21 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str) {
 
 fn sample(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _ = writeln!(text, "{name}{labels} {value}");
+}
+
+fn per_namespace(
+    text: &mut String,
+    (name, help): (&str, &str),
+    metrics: &Metrics,
+    value: impl Fn(&SpaceMetrics) -> u64,
+) {
+    family(text, name, "counter", help);
+    for (index, shard) in metrics.shards().iter().enumerate() {
+        for (namespace, space) in metrics.namespaces().iter().zip(shard.namespaces()) {
+            let labels = format!("{{shard=\"{index}\",namespace=\"{namespace}\"}}");
+            sample(text, name, &labels, value(space));
+        }
+    }
 }
 
 fn per_shard(

@@ -313,6 +313,7 @@ impl Broker {
                 self.mark(key, effects);
                 continue;
             }
+            self.namespaces.note_publication(self.topics.topic(key).space);
             self.distribute(key, &publisher, frame, offset, frames, effects);
             if self.retention.is_over() {
                 self.evict();

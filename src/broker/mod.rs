@@ -18,7 +18,7 @@
 //! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `receivers` (what filters know of them), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `rooms` (topics with members), `room` (what the home of one knows), `sessions` (those without a
 //! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
-//! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `window` (the tables).
+//! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `namespaces`, `window` (the tables).
 
 mod acking;
 mod acks;
@@ -34,6 +34,7 @@ mod idempotency;
 mod inbox;
 mod interest;
 mod members;
+mod namespaces;
 mod outside;
 mod places;
 mod presence;
@@ -58,6 +59,7 @@ mod window;
 pub use acking::Unacked;
 pub use acks::AckError;
 pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, SubscribeRequest};
+pub use namespaces::NamespaceCount;
 pub use places::Places;
 pub use recall::SLICE_COST_MAX;
 pub use retention::Tally;
@@ -73,7 +75,7 @@ use foldhash::quality::SeedableRandomState;
 use hashbrown::HashMap;
 
 use crate::config::{ChannelOptions, Config};
-use crate::ids::{Epoch, INBOX_MARK, Moment, ShardId, Token, TopicName};
+use crate::ids::{Epoch, Moment, ShardId, Token, TopicName};
 use crate::io::FramePool;
 use crate::message::{Publisher, ShardMessage};
 use crate::proto::{Recovery, Unavailable};
@@ -84,6 +86,7 @@ use cursors::Cursors;
 use fanout::{Fanout, Finished, Stamp};
 use history::History;
 use members::Members;
+use namespaces::Namespaces;
 use presence::{Attendance, Tidings};
 use resume::Resumption;
 use retention::Retention;
@@ -119,11 +122,7 @@ pub struct Origin {
 pub struct Broker {
     shard: ShardId,
     limits: BrokerLimits,
-    options: Arc<ChannelOptions>,
-    /// Those of inboxes are among them.
-    namespaces: Vec<(String, Arc<ChannelOptions>)>,
-    /// The namespaces under which users may be sent messages; an inbox each.
-    inboxes: Vec<Box<str>>,
+    namespaces: Namespaces,
     users: Users,
     /// Whether any channel can have a history.
     keeps_histories: bool,
@@ -195,24 +194,7 @@ impl Broker {
         origin: Origin,
         config: &Config,
     ) -> Self {
-        let spaces = config.namespaces.iter();
-        // The log keeps what the options say, and memory the newest of it.
-        let cached = |options: &ChannelOptions| {
-            let mut options = options.clone();
-            if options.is_durable() {
-                options.history_bytes = options.history_bytes.min(config.store.cache_size);
-            }
-            Arc::new(options)
-        };
-        // An inbox is served from memory alone.
-        let inboxes = config.inboxes().map(|(name, options)| (name, Arc::new(options)));
-        let namespaces: Vec<_> = spaces
-            .map(|space| (space.name.clone(), cached(&space.options)))
-            .chain(inboxes)
-            .collect();
-        let keeps_histories = config.channels.has_history()
-            || namespaces.iter().any(|(_, options)| options.has_history());
-        let inboxes = config.inboxes().map(|(name, _)| name.trim_start_matches(INBOX_MARK).into());
+        let namespaces = Namespaces::new(config);
         Self {
             shard,
             limits: BrokerLimits {
@@ -223,11 +205,9 @@ impl Broker {
                 page_bytes_max: config.limits.send_queue_size / 4,
                 slice_cost_max: SLICE_COST_MAX.min(config.limits.send_queue_size),
             },
-            options: cached(&config.channels),
+            keeps_histories: namespaces.keep_histories(),
             namespaces,
-            inboxes: inboxes.collect(),
             users: Users::new(config.auth.max_users, config.auth.max_connections_per_user),
-            keeps_histories,
             origin,
             now: Moment(origin.unix_start),
             topics: Topics::new(shards, hasher),
@@ -317,6 +297,12 @@ impl Broker {
         self.keeps_histories
     }
 
+    /// What has happened in each namespace so far, in the order of the configuration behind that of channels
+    /// without one; `None`: nothing since the last call.
+    pub fn take_namespace_counts(&mut self) -> Option<&[NamespaceCount]> {
+        self.namespaces.take_counts()
+    }
+
     /// What has happened since the last call, for the counters.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
@@ -400,9 +386,7 @@ impl Broker {
 
     /// The options of a topic with this name, whether it is in the table or not.
     fn options(&self, name: &str) -> &Arc<ChannelOptions> {
-        name.split_once(':')
-            .and_then(|(wanted, _)| self.namespaces.iter().find(|(name, _)| name == wanted))
-            .map_or(&self.options, |(_, options)| options)
+        self.namespaces.of(name).0
     }
 
     /// A topic that is not in the table yet; `None`: the table is full.
@@ -412,9 +396,10 @@ impl Broker {
     }
 
     fn insert_unbounded(&mut self, hash: u64, name: TopicName) -> TopicKey {
-        let options = Arc::clone(self.options(&name));
+        let (options, space) = self.namespaces.of(&name);
+        let options = Arc::clone(options);
         let is_inbox = name.is_inbox();
-        let key = self.topics.insert(hash, name, options.slow_consumer);
+        let key = self.topics.insert(hash, name, options.slow_consumer, space);
         if options.has_presence() {
             let interval = options.join_leave.then_some(options.join_leave_interval);
             self.topics.topic_mut(key).attendance = Some(Box::new(Attendance::new(interval)));

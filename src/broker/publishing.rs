@@ -160,6 +160,7 @@ impl Broker {
                     })
                 };
                 deliveries += advanced.deliveries;
+                self.namespaces.note_deliveries(topic.space, advanced.deliveries);
                 self.backlog_bytes -= advanced.finished_bytes;
                 for slot in self.handed.drain(..) {
                     let Some(token) = self.members.tenant_of(slot) else { continue };
@@ -208,6 +209,8 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) -> PublishOutcome {
         if !self.has_history(name) {
+            let (_, space) = self.namespaces.of(name);
+            self.namespaces.note_publication(space);
             return PublishOutcome::ACCEPTED;
         }
         match self.insert_topic(hash, name) {
@@ -229,6 +232,7 @@ impl Broker {
             return PublishOutcome::BacklogFull;
         }
         let topic = self.topics.topic(key);
+        self.namespaces.note_publication(topic.space);
         if !topic.subscribers.is_empty() || !topic.interested.is_empty() {
             self.distribute(key, publisher, frame(), 0, frames, effects);
         }
@@ -271,6 +275,7 @@ impl Broker {
         }
         self.retention.account(before, history.cost());
         self.retention.list(key, history);
+        self.namespaces.note_publication(self.topics.topic(key).space);
         self.distribute(key, publisher, frame, offset, frames, effects);
         if self.retention.is_over() {
             self.evict();

@@ -441,6 +441,7 @@ impl Broker {
         self.tally.gaps += u64::from(gap.is_some());
         if gap.is_some() || !frames.is_empty() {
             let topic = self.topics.topic(key);
+            self.namespaces.note_deliveries(topic.space, frames.len());
             let is_inbox = topic.past.as_ref().is_some_and(|past| past.is_inbox);
             let topic = topic.name.clone();
             let handed =

@@ -10,6 +10,7 @@ use slab::Slab;
 use super::durable::Durable;
 use super::fanout::Fanout;
 use super::history::History;
+use super::namespaces::Space;
 use super::presence::Attendance;
 use super::room::Room;
 use super::subscribers::Subscribers;
@@ -84,6 +85,7 @@ pub struct Topic {
     hash: u64,
     pub home: ShardId,
     pub policy: SlowConsumer,
+    pub space: Space,
     pub subscribers: Subscribers,
     /// At a remote home's topic only.
     pub interest: Interest,
@@ -220,12 +222,19 @@ impl Topics {
         self.table.find(hash, |key| *self.topics[key.0 as usize].name == *name).copied()
     }
 
-    pub fn insert(&mut self, hash: u64, name: TopicName, policy: SlowConsumer) -> TopicKey {
+    pub fn insert(
+        &mut self,
+        hash: u64,
+        name: TopicName,
+        policy: SlowConsumer,
+        space: Space,
+    ) -> TopicKey {
         let key = TopicKey(self.topics.insert(Topic {
             name,
             hash,
             home: self.home(hash),
             policy,
+            space,
             subscribers: Subscribers::default(),
             interest: Interest::None,
             waiting: Vec::new(),

@@ -129,8 +129,8 @@ impl Broker {
     ) -> Result<(), JoinError> {
         self.users.insert(token, user, attributes)?;
         self.note_user(token);
-        for index in 0..self.inboxes.len() {
-            let topic = TopicName::inbox(&self.inboxes[index], user);
+        for index in 0..self.namespaces.inboxes().len() {
+            let topic = TopicName::inbox(&self.namespaces.inboxes()[index], user);
             let begin = Begin { start: Start::Now, limit: None };
             let request = SubscribeRequest { token, topic: &topic, begin, request_id: None };
             let home = self.topics.home(self.topics.hash(&topic));
@@ -143,7 +143,7 @@ impl Broker {
             if let Err(error) = outcome {
                 // What the connection has subscribed to by itself stays.
                 for joined in 0..index {
-                    let topic = TopicName::inbox(&self.inboxes[joined], user);
+                    let topic = TopicName::inbox(&self.namespaces.inboxes()[joined], user);
                     self.unsubscribe(token, &topic, effects);
                 }
                 self.leave_user(token);
@@ -176,7 +176,7 @@ impl Broker {
 
     /// Inboxes of each user.
     pub fn inboxes(&self) -> usize {
-        self.inboxes.len()
+        self.namespaces.inboxes().len()
     }
 
     /// How many inboxes of the connection's user are not open for it yet.
@@ -191,7 +191,7 @@ impl Broker {
 
     /// How many of the connection's subscriptions are inboxes, which it did not ask for.
     pub(super) fn inboxes_of(&self, token: Token) -> usize {
-        if self.users.user_of(token).is_some() { self.inboxes.len() } else { 0 }
+        if self.users.user_of(token).is_some() { self.namespaces.inboxes().len() } else { 0 }
     }
 
     pub(super) fn leave_user(&mut self, token: Token) {
@@ -200,7 +200,7 @@ impl Broker {
 
     /// Whether users may be sent messages under this channel.
     pub fn is_direct(&self, channel: &str) -> bool {
-        self.inbox_namespace(channel).is_some()
+        self.namespaces.inbox_of(channel).is_some()
     }
 
     /// A client of this shard sends a message to a user: a publication of the user's inbox, that says it
@@ -214,7 +214,7 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let PublishRequest { token, topic: channel, data, echo, receipt } = request;
-        let Some(namespace) = self.inbox_namespace(channel) else { return };
+        let Some(namespace) = self.namespaces.inbox_of(channel) else { return };
         let topic = TopicName::inbox(namespace, user);
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
         let hash = self.topics.hash(&topic);
@@ -256,16 +256,6 @@ impl Broker {
             true => inbox::record(channel, data),
             false => encoder::publication_frame(channel, data),
         }
-    }
-
-    /// The namespace whose inboxes take what is sent to users under this channel.
-    fn inbox_namespace(&self, channel: &str) -> Option<&str> {
-        let named = channel
-            .split_once(':')
-            .and_then(|(wanted, _)| self.namespaces.iter().find(|(name, _)| name == wanted));
-        let (name, options) =
-            named.map_or(("", &self.options), |(name, options)| (name.as_str(), options));
-        options.is_direct().then_some(name)
     }
 }
 

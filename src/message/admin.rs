@@ -250,6 +250,9 @@ pub struct ConnectionInfo {
     /// Frames and bytes that wait for the socket.
     pub queued_messages: usize,
     pub queued_bytes: usize,
+    /// Milliseconds from the last ping that was answered to its pong.
+    pub rtt: Option<u16>,
+    pub user: Option<UserName>,
     /// The socket had no room when it was last offered something.
     pub is_blocked: bool,
     /// Topics it is subscribed to, those that wait for their confirmation included.

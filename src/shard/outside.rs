@@ -356,10 +356,11 @@ impl State {
             Phase::Head | Phase::Gone => return None,
         };
         let Connection { queue, traffic, .. } = &*connection;
-        let carried = match connection.aside.as_deref() {
-            Some(Aside::Identity(identity)) => identity.carried,
-            _ => Carried::default(),
+        let identity = match connection.aside.as_deref() {
+            Some(Aside::Identity(identity)) => Some(identity),
+            _ => None,
         };
+        let carried = identity.map_or_else(Carried::default, |identity| identity.carried);
         let value = |flow| traffic.value(&carried, flow);
         Some(ConnectionInfo {
             id,
@@ -373,6 +374,8 @@ impl State {
             bytes_sent: value(Flow::BytesSent),
             queued_messages: queue.len(),
             queued_bytes: queue.bytes(),
+            rtt: identity.and_then(|identity| identity.link.rtt()),
+            user: identity.and_then(|identity| identity.user.clone()),
             is_blocked: connection.blocked,
             subscriptions,
             topics: Vec::new(),

@@ -205,9 +205,14 @@ impl State {
     }
 
     /// The end of a turn.
-    pub(super) fn note_frames(&self) {
-        self.metrics().note_frames(self.frames.len() - FRAMES_FOR_GOOD);
-        self.metrics().note_topics(self.broker.topics());
+    pub(super) fn note_frames(&mut self) {
+        let metrics = &self.settings.metrics.shards()[self.id.index()];
+        metrics.note_frames(self.frames.len() - FRAMES_FOR_GOOD);
+        metrics.note_topics(self.broker.topics());
+        if let Some(counts) = self.broker.take_namespace_counts() {
+            let counts = counts.iter().map(|count| (count.publications, count.deliveries));
+            metrics.note_namespaces(counts);
+        }
     }
 
     /// How long the shard may wait for something to happen.

@@ -92,7 +92,6 @@ impl State {
     /// What went over the connection, and what waits for it.
     pub(super) fn query_stats(&mut self, token: Token, id: Option<RequestId<'_>>) {
         let Some(info) = self.connection_info(token) else { return };
-        let rtt = self.known_identity(token).and_then(|identity| identity.link.rtt());
         let facts = ConnectionFacts {
             connected_since: info.state_since_ms,
             messages_received: info.messages_received,
@@ -101,7 +100,7 @@ impl State {
             bytes_sent: info.bytes_sent,
             queued_bytes: info.queued_bytes,
             subscriptions: info.subscriptions,
-            rtt,
+            rtt: info.rtt,
         };
         self.respond(token, &reply::stats(&facts), id);
     }
