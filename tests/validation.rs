@@ -16,6 +16,15 @@ max_checked_size = "1KiB"
 [namespaces.chat]
 schema = "envelope"
 
+[schemas]
+text = "envelope"
+order = "FOLDER/order.json"
+"query" = "FOLDER/order.json"
+
+[routes]
+order = "webhook:http://127.0.0.1:1/"
+query = "webhook:http://127.0.0.1:1/"
+
 [namespaces.order]
 direct = true
 schema = "FOLDER/order.json"
@@ -179,4 +188,50 @@ fn an_event_or_a_chat_message_obeys_the_schema_itself() {
     peer.send_text(text);
     assert_eq!(peer.json()["type"], "ack");
     assert_eq!(peer.json()["payload"], json!({"content": "hi"}));
+}
+
+#[test]
+fn messages_obey_the_schema_of_their_type_wherever_they_go() {
+    let folder = folder(ORDER);
+    let server = launch(folder.path());
+    let (mut peer, mut reader) = (Peer::open(&server), Peer::open(&server));
+    reader.subscribe("lobby");
+    let text = |content: &str| {
+        format!(
+            r#"{{"id":"x","messageId":"0b4c1d3e-6a52-4b0c-9c3e-0a1b2c3d4e5f","timestamp":7,"type":"text","sender":"a","channel":"lobby","payload":{{"content":{content}}}}}"#
+        )
+    };
+    for (message, expected) in [
+        (text("7"), "the message at `/payload/content` breaks `type`: "),
+        (
+            r#"{"type":"order","id":"x","items":7}"#.into(),
+            "the message at `/items` breaks `type`: ",
+        ),
+        (
+            r#"{"type":"query","id":"x","payload":{"resource":"weather"}}"#.into(),
+            "the message at `` breaks `required`: ",
+        ),
+        (
+            format!(r#"{{"type":"order","id":"x","items":[],"a":"{}"}}"#, "x".repeat(1024)),
+            "the message of 1067 bytes exceeds the limit of 1024",
+        ),
+    ] {
+        peer.send_text(&message);
+        let error = peer.json();
+        assert_eq!((&error["type"], &error["requestId"]), (&json!("error"), &json!("x")));
+        let text = error["error"].as_str().expect("a text");
+        assert!(text.starts_with(expected), "{text}");
+    }
+    peer.send_text(&text(r#""hello""#));
+    assert_eq!(peer.json()["type"], "ack");
+    assert_eq!(reader.json()["payload"], json!({"content": "hello"}));
+    // It goes to its route, which is not there.
+    peer.send_text(r#"{"type":"order","id":"x","items":[{"count":1}]}"#);
+    assert_eq!(peer.json()["code"], "unavailable");
+    // Types without a schema, and what the server itself answers.
+    peer.send_text(r#"{"type":"event","payload":{"event":"lobby","data":7}}"#);
+    assert_eq!(reader.json()["type"], "event");
+    peer.send_text(r#"{"type":"query","payload":{"resource":"time"}}"#);
+    assert_eq!(peer.json()["type"], "response");
+    server.wait_for_counter("schema_violations", 4);
 }

@@ -5,7 +5,7 @@ use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer, Syn
 use crate::schema::SchemaSource;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The place of a value in [`Config`], what may be written there, and its bounds.
@@ -71,12 +71,7 @@ impl Field {
             Self::Path(at) => *at(config) = values::parse_path(text)?,
             Self::Directory(at) | Self::File(at) => *at(config) = values::parse_directory(text)?,
             Self::Sync(at) => *at(config) = values::parse_sync(text)?,
-            Self::Schema(at) => {
-                *at(config) = match text {
-                    SchemaSource::ENVELOPE => Some(SchemaSource::Envelope),
-                    _ => values::parse_directory(text)?.map(SchemaSource::File),
-                }
-            }
+            Self::Schema(at) => *at(config) = values::parse_schema(text)?,
             Self::Attributes(at) => *at(config) = values::parse_attributes(text)?,
             Self::Choice(at) => {
                 let choice = at(config);
@@ -106,12 +101,8 @@ impl Field {
             Self::Time(at, _) => format!("\"{}\"", values::show_duration(*at(config))),
             // No path holds a character that TOML would escape.
             Self::Path(at) => format!("\"{}\"", at(config).as_deref().unwrap_or_default()),
-            Self::Directory(at) | Self::File(at) => show_path(at(config).as_deref()),
-            Self::Schema(at) => match at(config) {
-                Some(SchemaSource::Envelope) => format!("\"{}\"", SchemaSource::ENVELOPE),
-                Some(SchemaSource::File(path)) => show_path(Some(path)),
-                None => show_path(None),
-            },
+            Self::Directory(at) | Self::File(at) => values::show_path(at(config).as_deref()),
+            Self::Schema(at) => values::show_schema(at(config).as_ref()),
             Self::Sync(at) => format!("\"{}\"", values::show_sync(*at(config))),
             Self::Attributes(at) => format!("\"{}\"", at(config).join(",")),
             Self::Choice(at) => {
@@ -217,11 +208,6 @@ impl Field {
             Self::Choice(_) => "NAME",
         }
     }
-}
-
-fn show_path(path: Option<&Path>) -> String {
-    let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn within<T: PartialOrd>(range: &RangeInclusive<T>, value: T) -> Result<T, String> {

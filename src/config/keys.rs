@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The sections of the file, in the order they are printed.
-pub const SECTIONS: [&str; 14] = [
+pub const SECTIONS: [&str; 15] = [
     "server",
     "limits",
     "heartbeat",
@@ -22,6 +22,7 @@ pub const SECTIONS: [&str; 14] = [
     "sessions",
     "channels",
     NAMESPACES,
+    SCHEMAS,
     ROUTES,
     "webhooks",
     "store",
@@ -35,6 +36,9 @@ pub const NAMESPACES: &str = "namespaces";
 
 /// The section whose keys are the types of messages, and `default`.
 pub const ROUTES: &str = "routes";
+
+/// The section whose keys are the types of messages that obey a schema.
+pub const SCHEMAS: &str = "schemas";
 
 /// The section whose keys are the names of groups.
 pub const GROUPS: &str = "groups";

@@ -3,7 +3,7 @@
 
 use super::field::Field;
 use super::hint;
-use super::keys::{self, GROUPS, Key, NAMESPACES, ROUTES, SECTIONS};
+use super::keys::{self, GROUPS, Key, NAMESPACES, ROUTES, SCHEMAS, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
 use super::{ChannelOptions, Config, Keys, Namespace, values};
@@ -122,6 +122,10 @@ impl Merge {
             self.deferred.push(entry);
         } else if let Some(kind) = name_within(ROUTES, &entry) {
             let set = |text: &str| self.config.routes.set(&kind, text);
+            let result = set_named(&entry, "a type", set);
+            self.note(&entry, result);
+        } else if let Some(kind) = name_within(SCHEMAS, &entry) {
+            let set = |text: &str| self.config.type_schemas.set(&kind, text);
             let result = set_named(&entry, "a type", set);
             self.note(&entry, result);
         } else if let Some(group) = name_within(GROUPS, &entry) {
@@ -288,7 +292,7 @@ impl Merge {
         }
     }
 
-    /// What the data of clients must obey.
+    /// What the data and the messages of clients must obey.
     fn read_schemas(&mut self) {
         let mut reader = SchemasReader::default();
         let shared = (None, &self.config.channels);
@@ -303,6 +307,14 @@ impl Merge {
                 let scratch = Config { channels: options.clone(), ..Config::default() };
                 let written = keys::find("channels.schema").map(|key| key.show(&scratch));
                 let text = format!("{path} = {}: {reason}", written.unwrap_or_default());
+                self.problems.push(Problem { origin, text });
+            }
+        }
+        for (kind, source) in self.config.type_schemas.iter() {
+            if let Err(reason) = reader.add_type(kind, source) {
+                let path = format!("{SCHEMAS}.{kind}");
+                let origin = self.origins.get(&path).cloned().unwrap_or_default();
+                let text = format!("{path} = {}: {reason}", values::show_schema(Some(source)));
                 self.problems.push(Problem { origin, text });
             }
         }

@@ -15,6 +15,7 @@ mod problem;
 pub mod raw;
 mod routes;
 mod toml_text;
+mod type_schemas;
 pub mod values;
 
 pub use auth_keys::{Keys, StaticGroups, TOKEN_BYTES_MAX};
@@ -23,6 +24,7 @@ pub use group_rules::GroupRules;
 pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use routes::{DEFAULT_ROUTE, Destination, Route, RouteTable, Routes, Webhooks};
+pub use type_schemas::TypeSchemas;
 pub use values::{Secret, reserved_by};
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,9 +49,11 @@ pub struct Config {
     pub channels: ChannelOptions,
     /// `[namespaces.NAME]`, in the order of their names.
     pub namespaces: Vec<Namespace>,
-    /// What their `schema` stands for, compiled when the configuration was loaded. `None`: no channel has
-    /// one.
+    /// What their `schema` stands for and `[schemas]`, compiled when the configuration was loaded. `None`:
+    /// there is none.
     pub schemas: Option<Arc<Schemas>>,
+    /// Compiled in `schemas` too.
+    pub type_schemas: TypeSchemas,
     pub routes: Routes,
     pub webhooks: Webhooks,
     pub store: Store,

@@ -105,6 +105,9 @@ pub fn read_environment<'a>(
         } else if name.starts_with("STENTOR_ROUTES_") {
             let text = "ignored: routes are set in the file, or with --set";
             warnings.push(Problem { origin, text: text.to_string() });
+        } else if name.starts_with("STENTOR_SCHEMAS_") {
+            let text = "ignored: schemas are set in the file, or with --set";
+            warnings.push(Problem { origin, text: text.to_string() });
         } else if name.starts_with("STENTOR_GROUPS_") {
             let text = "ignored: groups are set in the file, or with --set";
             warnings.push(Problem { origin, text: text.to_string() });

@@ -198,7 +198,8 @@ impl Default for Webhooks {
     }
 }
 
-fn check_type(kind: &str) -> Result<(), String> {
+/// Whether messages of clients can have this type, and are not all the server's own business.
+pub(super) fn check_type(kind: &str) -> Result<(), String> {
     if !(1..=TYPE_NAME_BYTES_MAX).contains(&kind.len()) {
         return Err(format!("a type has 1 to {TYPE_NAME_BYTES_MAX} bytes"));
     }

@@ -1,8 +1,8 @@
 //! A loaded configuration as a file that would load the same, each line with its origin.
 
 use super::Loaded;
-use super::keys::{GROUPS, NAMESPACES, ROUTES, SECTIONS, keys};
-use super::{ChannelOptions, Config};
+use super::keys::{GROUPS, NAMESPACES, ROUTES, SCHEMAS, SECTIONS, keys};
+use super::{ChannelOptions, Config, values};
 use std::fmt::Write;
 
 impl Loaded {
@@ -19,6 +19,11 @@ impl Loaded {
                 let routes = self.config.routes.iter();
                 let routes = routes.map(|(kind, to)| (kind, format!("\"{to}\"")));
                 self.write_named(&mut text, ROUTES, routes);
+            } else if section == SCHEMAS {
+                let schemas = self.config.type_schemas.iter();
+                let schemas =
+                    schemas.map(|(kind, source)| (kind, values::show_schema(Some(source))));
+                self.write_named(&mut text, SCHEMAS, schemas);
             } else if section == GROUPS {
                 let groups = self.config.groups.iter();
                 let groups = groups.map(|(name, filter)| (&**name, quoted(filter)));

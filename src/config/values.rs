@@ -4,11 +4,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::SyncMode;
 use crate::filter::is_attribute_name;
+use crate::schema::SchemaSource;
 
 /// Bytes in one of each unit, in the order of the help texts. KB is 1000, KiB is 1024.
 const SIZE_UNITS: [(&str, u64); 7] = [
@@ -112,6 +113,28 @@ pub fn parse_directory(text: &str) -> Result<Option<PathBuf>, String> {
         return Err("control characters cannot stand in it".to_string());
     }
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// A folder or a file as it is written.
+pub fn show_path(path: Option<&Path>) -> String {
+    let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A schema, or `None` for the empty text.
+pub fn parse_schema(text: &str) -> Result<Option<SchemaSource>, String> {
+    match text {
+        SchemaSource::ENVELOPE => Ok(Some(SchemaSource::Envelope)),
+        _ => Ok(parse_directory(text)?.map(SchemaSource::File)),
+    }
+}
+
+pub fn show_schema(schema: Option<&SchemaSource>) -> String {
+    match schema {
+        Some(SchemaSource::Envelope) => format!("\"{}\"", SchemaSource::ENVELOPE),
+        Some(SchemaSource::File(path)) => show_path(Some(path)),
+        None => show_path(None),
+    }
 }
 
 /// Attributes of a user that others are shown.

@@ -29,13 +29,14 @@ impl SchemaSource {
     }
 }
 
-/// The compiled schemas of all channels.
+/// The compiled schemas of all channels, and of types of messages.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Schemas {
     /// Of channels in no namespace that is configured.
     shared: Option<Arc<Schema>>,
     /// Of all namespaces that are configured, those without a schema too: they do not share the other.
     namespaces: Vec<(String, Option<Arc<Schema>>)>,
+    types: BTreeMap<Box<str>, Arc<Schema>>,
 }
 
 impl Schemas {
@@ -46,6 +47,11 @@ impl Schemas {
             .and_then(|(wanted, _)| self.namespaces.iter().find(|(name, _)| name == wanted))
             .map_or(&self.shared, |(_, schema)| schema)
             .as_deref()
+    }
+
+    /// The schema that messages of a type must obey, wherever they go.
+    pub fn of_type(&self, kind: &str) -> Option<&Schema> {
+        self.types.get(kind).map(|schema| &**schema)
     }
 }
 
@@ -75,6 +81,19 @@ impl SchemasReader {
         outcome
     }
 
+    /// The schema of a type of messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`SchemasReader::add`].
+    pub fn add_type(&mut self, kind: &str, source: &SchemaSource) -> Result<(), String> {
+        let (schema, outcome) = self.read(Some(source));
+        if let Some(schema) = schema {
+            self.schemas.types.insert(kind.into(), schema);
+        }
+        outcome
+    }
+
     fn read(&mut self, source: Option<&SchemaSource>) -> (Option<Arc<Schema>>, Result<(), String>) {
         let Some(source) = source else { return (None, Ok(())) };
         if let Some(schema) = self.read.get(source) {
@@ -88,7 +107,7 @@ impl SchemasReader {
         (schema, outcome)
     }
 
-    /// `None`: no channel has one.
+    /// `None`: there is none.
     pub fn finish(self) -> Option<Arc<Schemas>> {
         self.read.values().any(Option::is_some).then(|| Arc::new(self.schemas))
     }

@@ -31,8 +31,11 @@ impl State {
         match self.routes.find(&message.kind) {
             Some(Route::Target(target)) => {
                 let RoutedMessage { ref kind, text, id, message_id, ref channel, .. } = *message;
-                let channel = channel.clone();
-                self.hand_out(token, target, Outgoing { kind, text, channel, id, message_id });
+                if self.obeys_schema_of_type(token, kind, text, id) {
+                    let channel = channel.clone();
+                    let message = Outgoing { kind, text, channel, id, message_id };
+                    self.hand_out(token, target, message);
+                }
             }
             Some(Route::Channel) | None => self.reject(token, &message.no_route(), 1),
         }

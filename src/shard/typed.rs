@@ -14,6 +14,9 @@ use crate::proto::{ErrorCode, Family, Rejection, RequestId};
 impl State {
     /// A client sends an event, or something in a chat: a publication that is the message itself.
     pub(super) fn pass_on(&mut self, token: Token, message: &TypedMessage<'_>) {
+        if !self.obeys_schema_of_type(token, message.kind, message.text, message.id) {
+            return;
+        }
         if let Some(target) = self.target_of(message) {
             self.route_typed(token, target, message);
             return;

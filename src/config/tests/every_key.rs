@@ -89,6 +89,8 @@ fn every_key_is_read_from_a_file() {
         [namespaces.prices]
         [groups]
         pro = "plan == 'pro'"
+        [schemas]
+        order = "envelope"
         [routes]
         text = "webhook:http://127.0.0.1:26/x"
         [webhooks]
@@ -223,6 +225,11 @@ fn every_key_is_read_from_a_file() {
                 let mut groups = GroupRules::default();
                 groups.set("pro", "plan == 'pro'").unwrap();
                 groups
+            },
+            type_schemas: {
+                let mut schemas = TypeSchemas::default();
+                schemas.set("order", "envelope").unwrap();
+                schemas
             },
             routes: {
                 let mut routes = Routes::default();
