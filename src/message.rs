@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 pub use admin::{
     AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, Except,
-    ShardStats,
+    GroupChange, ShardStats,
 };
 pub use bridge::{BridgeAnswer, BridgeMessage, BridgeOrigin, BridgeOutcome};
 pub use log::{

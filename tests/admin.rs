@@ -1155,6 +1155,44 @@ fn a_message_reaches_the_users_of_groups_once() {
 }
 
 #[test]
+fn users_ask_for_their_groups() {
+    let (_folder, api) = start_with_users(&[]);
+    let query = r#"{"type":"query","id":1,"payload":{"resource":"groups"}}"#;
+    let mut nobody = Peer::open(&api.server);
+    nobody.send_text(query);
+    assert_eq!(nobody.json()["code"], "unauthenticated");
+    let mut peers = open_on_both_shards(&api.server).map(|(peer, _)| peer);
+    for peer in &mut peers {
+        authenticate(peer, ALICE);
+    }
+    let mut expect = |groups: &[&str]| {
+        for peer in &mut peers {
+            peer.send_text(query);
+            assert_eq!(message(peer)["payload"], json!({ "groups": groups }));
+        }
+    };
+    expect(&["on-call", "staff"]);
+    for (call, body, groups) in [
+        (
+            "create_group",
+            json!({"group": "a", "users": ["bob", "alice"]}),
+            &["a", "on-call", "staff"][..],
+        ),
+        ("create_group", json!({"group": "b"}), &["a", "on-call", "staff"]),
+        ("group_add", json!({"group": "b", "users": ["alice"]}), &["a", "b", "on-call", "staff"]),
+        ("group_remove", json!({"group": "a", "users": ["alice"]}), &["b", "on-call", "staff"]),
+        ("delete_group", json!({"group": "b"}), &["on-call", "staff"]),
+    ] {
+        api.call(call, &body);
+        expect(groups);
+    }
+    // What is refused changes nothing.
+    let refused = api.refused("group_remove", &json!({"group": "staff", "users": ["alice"]}));
+    assert_eq!(refused.1, "permission_denied");
+    expect(&["on-call", "staff"]);
+}
+
+#[test]
 fn groups_are_made_changed_listed_and_deleted() {
     let limits = ["--set", "admin.max_groups=5", "--set", "admin.max_group_users=9"];
     let (_folder, api) = start_with_users(&limits);

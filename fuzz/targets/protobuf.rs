@@ -115,6 +115,7 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         (Command::Room { .. }, Body::Chat(chat)) => assert_eq!(chat.r#type, 3),
         (Command::Room { .. }, Body::Query(query)) => assert_eq!(query.resource, "room"),
         (Command::Rooms { .. }, Body::Query(query)) => assert_eq!(query.resource, "rooms"),
+        (Command::Groups { .. }, Body::Query(query)) => assert_eq!(query.resource, "groups"),
         (Command::Routed(message), Body::Chat(_)) => assert_eq!(message.kind, "command"),
         (Command::Routed(message), Body::Query(query)) => {
             assert_eq!(message.resource.as_deref(), Some(&*query.resource));

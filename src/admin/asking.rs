@@ -65,6 +65,15 @@ impl Shards {
         Ok(Asked(receiver))
     }
 
+    /// Whether each shard can be asked something.
+    pub fn check_room(&self) -> Result<(), ApiError> {
+        let inner = self.lock();
+        match self.ids().all(|shard| inner.mailer.has_room(shard)) {
+            true => Ok(()),
+            false => Err(ApiError::backlog_full()),
+        }
+    }
+
     /// Hands over what was posted, for ever.
     pub async fn keep_flushing(&self) {
         loop {

@@ -1,6 +1,6 @@
 //! What is asked about groups, and how it is done: nothing of it leaves this thread.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::groups::{GroupError, Groups};
 use super::target::{Group, User};
 use crate::ids::{GROUP_NAME_BYTES_MAX, UserName};
+use crate::message::{AdminCall, GroupChange};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,30 +106,62 @@ impl Context {
         json(&WholeGroup { group: group.0.to_string(), users, cursor })
     }
 
-    pub fn create_group(&self, create: CreateGroup) -> Outcome {
+    pub async fn create_group(&self, create: CreateGroup) -> Outcome {
         if create.users.len() > MANY_MAX {
             let message = format!("`users` may have {MANY_MAX} entries; add more afterwards");
             return Err(ApiError::invalid(message));
         }
-        let users = self.groups().create(create.group.0, names(create.users))?;
-        json(&Size { users })
+        let (group, joined) = (create.group.0, names(create.users));
+        let change = GroupChange { group, joined, left: Vec::new() };
+        let create = |groups: &mut Groups, change: &GroupChange| {
+            groups.create(change.group.clone(), change.joined.clone())
+        };
+        json(&Size { users: self.change_group(change, create).await? })
     }
 
-    pub fn delete_group(&self, delete: &DeleteGroup) -> Outcome {
-        self.groups().delete(&delete.group.0)?;
+    pub async fn delete_group(&self, delete: DeleteGroup) -> Outcome {
+        let group = delete.group.0;
+        let left = self.groups().users(&group)?;
+        let change = GroupChange { group, joined: Vec::new(), left };
+        self.change_group(change, |groups, change| groups.delete(&change.group)).await?;
         json(&answer::Done {})
     }
 
-    pub fn group_add(&self, add: GroupUsers) -> Outcome {
+    pub async fn group_add(&self, add: GroupUsers) -> Outcome {
         check_count(add.users.len(), "users")?;
-        let users = self.groups().add(&add.group.0, names(add.users))?;
-        json(&Size { users })
+        let (group, joined) = (add.group.0, names(add.users));
+        let change = GroupChange { group, joined, left: Vec::new() };
+        let add = |groups: &mut Groups, change: &GroupChange| {
+            groups.add(&change.group, change.joined.clone())
+        };
+        json(&Size { users: self.change_group(change, add).await? })
     }
 
-    pub fn group_remove(&self, remove: GroupUsers) -> Outcome {
+    pub async fn group_remove(&self, remove: GroupUsers) -> Outcome {
         check_count(remove.users.len(), "users")?;
-        let users = self.groups().remove(&remove.group.0, &names(remove.users))?;
-        json(&Size { users })
+        let (group, left) = (remove.group.0, names(remove.users));
+        let change = GroupChange { group, joined: Vec::new(), left };
+        let remove =
+            |groups: &mut Groups, change: &GroupChange| groups.remove(&change.group, &change.left);
+        json(&Size { users: self.change_group(change, remove).await? })
+    }
+
+    /// Changes a group here, and tells every shard; one that could not hear of it is asked for before.
+    async fn change_group<T>(
+        &self,
+        change: GroupChange,
+        run: impl FnOnce(&mut Groups, &GroupChange) -> Result<T, GroupError>,
+    ) -> Result<T, ApiError> {
+        self.shards.check_room()?;
+        let changed = run(&mut self.groups(), &change)?;
+        let change = Arc::new(change);
+        let ask = |shard| self.shards.ask(shard, AdminCall::Group(change.clone()));
+        // All before the first answer: every shard hears of changes in one order.
+        let asked: Vec<_> = self.shards.ids().map(ask).collect();
+        for asked in asked {
+            asked?.answer().await?;
+        }
+        Ok(changed)
     }
 
     /// Only this thread asks, and never waits with it.

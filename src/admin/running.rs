@@ -59,10 +59,10 @@ impl Context {
             Command::RoomKick(one) => self.kick(one).await,
             Command::Groups(list) => self.list_groups(list),
             Command::Group(one) => self.group(one),
-            Command::CreateGroup(create) => self.create_group(create),
-            Command::DeleteGroup(delete) => self.delete_group(&delete),
-            Command::GroupAdd(add) => self.group_add(add),
-            Command::GroupRemove(remove) => self.group_remove(remove),
+            Command::CreateGroup(create) => self.create_group(create).await,
+            Command::DeleteGroup(delete) => self.delete_group(delete).await,
+            Command::GroupAdd(add) => self.group_add(add).await,
+            Command::GroupRemove(remove) => self.group_remove(remove).await,
             Command::Info(_) => self.info().await,
         }
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Page, PublishOutcome, RoomOutcome};
 use crate::filter::Filter;
-use crate::ids::{ConnectionId, Position, Token, TopicName, UserName};
+use crate::ids::{ConnectionId, GroupName, Position, Token, TopicName, UserName};
 use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery, RoomAction};
 
 /// Names a request to the thread that asked; the answer has it again.
@@ -131,7 +131,16 @@ pub enum AdminCall {
         code: CloseCode,
         reason: Box<str>,
     },
+    Group(Arc<GroupChange>),
     Stats,
+}
+
+/// Users who came into a group, or went out of it, and who may have been there before, or not.
+#[derive(Debug)]
+pub struct GroupChange {
+    pub group: GroupName,
+    pub joined: Vec<UserName>,
+    pub left: Vec<UserName>,
 }
 
 /// Whom everybody does not include.
@@ -171,6 +180,8 @@ impl AdminRequest {
             | AdminCall::SubscribeUser { .. }
             | AdminCall::UnsubscribeUser { .. }
             | AdminCall::DisconnectUser { .. }
+            // The names are those of the server API.
+            | AdminCall::Group(_)
             | AdminCall::Stats => 0,
         }
     }

@@ -14,7 +14,7 @@ use crate::proto::recall::{Recovery, Standing, Unavailable};
 pub use session::{
     LinkQuality, Listed, SessionFacts, session_facts, session_list, session_restored,
 };
-pub use stats::{ConnectionFacts, stats, time};
+pub use stats::{ConnectionFacts, groups, stats, time};
 
 /// The version of the protocol this server speaks.
 pub const PROTOCOL_VERSION: &str = "1.2";

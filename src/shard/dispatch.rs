@@ -106,6 +106,7 @@ impl State {
             }
             Command::Room { room, action, id } => self.ask_room(token, room, action, id),
             Command::Rooms { id } => self.query_rooms(token, id),
+            Command::Groups { id } => self.query_groups(token, id),
             Command::History { channel, query, id } => self.query(token, &channel, &query, id),
             Command::Ack { received, id } => self.acknowledge(token, received, id),
             Command::Ping { id: None, timestamp: None }

@@ -4,7 +4,7 @@
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `publishing`, `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
-//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `addressing` (whom it means), `presence` (who is in a channel), `rooms`,
+//! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `addressing` (whom it means), `presence` (who is in a channel), `rooms`, `groups`,
 //! `telling` (frames for many connections), `traffic`
 //! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
@@ -17,6 +17,7 @@ mod ending;
 mod expiry;
 mod feeding;
 mod frames;
+mod groups;
 mod heartbeat;
 mod identity;
 mod keeping;

@@ -94,6 +94,10 @@ impl State {
             AdminCall::DisconnectUser { user, code, reason } => {
                 self.disconnect_user(ticket, &user, code, &reason);
             }
+            AdminCall::Group(change) => {
+                self.memberships.apply(&change);
+                self.answer_outside(ticket, AdminAnswer::Done);
+            }
             AdminCall::Stats => self.answer_outside(ticket, AdminAnswer::Stats(self.stats())),
         }
     }

@@ -230,7 +230,7 @@ impl State {
         self.refuse_room(token, (refusal.code(), Cow::Owned(refusal.text())), id);
     }
 
-    fn refuse_room(
+    pub(super) fn refuse_room(
         &mut self,
         token: Token,
         (code, message): (ErrorCode, Cow<'static, str>),

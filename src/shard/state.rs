@@ -15,8 +15,8 @@ use super::peer_log::PeerLog;
 use super::timers::TimerWheel;
 use super::traffic::Flow;
 use super::{
-    Settings, TURNED_AWAY_MAX, ending, heartbeat, keeping, outside, receipts, rooms, telling,
-    user_sessions, users,
+    Settings, TURNED_AWAY_MAX, ending, groups, heartbeat, keeping, outside, receipts, rooms,
+    telling, user_sessions, users,
 };
 use crate::broker::{Broker, Effect, Origin, Sessions};
 use crate::config::RouteTable;
@@ -97,6 +97,7 @@ pub struct State {
     pub(super) accept_paused: Option<Moment>,
     pub(super) shutdown: ending::Shutdown,
     pub(super) outside: outside::Outside,
+    pub(super) memberships: groups::Memberships,
     /// Of who came and went.
     pub(super) notices: telling::Tellings,
     /// As many as have asked for that.
@@ -168,6 +169,7 @@ impl State {
             accept_paused: None,
             shutdown: ending::Shutdown::default(),
             outside: outside::Outside::default(),
+            memberships: groups::Memberships::new(config.auth.keys.groups()),
             notices: telling::Tellings::default(),
             entering: Vec::new(),
             announcements: telling::Tellings::default(),

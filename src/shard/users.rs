@@ -270,6 +270,7 @@ impl State {
             | Command::History { id, .. }
             | Command::Room { id, .. }
             | Command::Rooms { id }
+            | Command::Groups { id }
             | Command::Presence { id, .. }
             | Command::Ack { id, .. }
             | Command::Session { id } => (Family::Type, None, *id),

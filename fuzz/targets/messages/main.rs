@@ -129,6 +129,7 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             | Command::Presence { .. }
             | Command::Room { .. }
             | Command::Rooms { .. }
+            | Command::Groups { .. }
             | Command::Routed(_)
             | Command::Time { .. }
             | Command::Stats { .. }

@@ -388,6 +388,7 @@ impl<'a> Message<'a> {
                 match &resource[..] {
                     "history" => {}
                     "rooms" => return Ok(Command::Rooms { id }),
+                    "groups" => return Ok(Command::Groups { id }),
                     "room" => {
                         let parameters = payload.object("parameters", &["room"])?;
                         let room = parameters.as_ref().and_then(|it| it.field("room"));

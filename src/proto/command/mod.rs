@@ -111,6 +111,10 @@ pub enum Command<'a> {
     Rooms {
         id: Option<RequestId<'a>>,
     },
+    /// A query for the groups of the connection's user.
+    Groups {
+        id: Option<RequestId<'a>>,
+    },
     /// A query for the time of the server.
     Time {
         id: Option<RequestId<'a>>,

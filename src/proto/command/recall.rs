@@ -46,6 +46,7 @@ impl<'a> Fields<'a> {
             "presence" => presence(parameters, id),
             "room" => room(parameters, id),
             "rooms" => Ok(Command::Rooms { id }),
+            "groups" => Ok(Command::Groups { id }),
             "time" => Ok(Command::Time { id }),
             "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),

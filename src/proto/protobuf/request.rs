@@ -254,6 +254,7 @@ impl<'a> Query<'a> {
             "presence" => presence(self.parameters()?, id),
             "room" => room(self.parameters()?, id),
             "rooms" => Ok(Command::Rooms { id }),
+            "groups" => Ok(Command::Groups { id }),
             _ => history(self.parameters()?, id),
         }
     }
@@ -262,7 +263,15 @@ impl<'a> Query<'a> {
     fn is_built_in(&self) -> bool {
         matches!(
             self.resource,
-            "time" | "stats" | "session" | "sessions" | "history" | "presence" | "room" | "rooms"
+            "time"
+                | "stats"
+                | "session"
+                | "sessions"
+                | "history"
+                | "presence"
+                | "room"
+                | "rooms"
+                | "groups"
         )
     }
 

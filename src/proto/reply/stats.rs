@@ -1,6 +1,7 @@
 //! What a client can ask of the server's clock and of its own connection.
 
 use super::LinkQuality;
+use crate::proto::json;
 
 /// What the query `stats` tells: of this connection, since it was opened, and of now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub fn stats(facts: &ConnectionFacts) -> String {
     format!(
         r#"{{"connectedSince":{connected_since},"messagesReceived":{messages_received},"bytesReceived":{bytes_received},"messagesSent":{messages_sent},"bytesSent":{bytes_sent},"queuedBytes":{queued_bytes},"subscriptions":{subscriptions},"linkQuality":"{quality}","rtt":{rtt}}}"#
     )
+}
+
+/// The payload of the [`response`](super::response) to the query `groups`.
+pub fn groups<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(json::quote).collect();
+    format!(r#"{{"groups":[{}]}}"#, names.join(","))
 }
 
 /// The payload of the [`response`](super::response) to the query `time`: Unix time in milliseconds.

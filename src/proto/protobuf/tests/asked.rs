@@ -45,6 +45,9 @@ pub enum Asked {
     Rooms {
         id: Option<String>,
     },
+    Groups {
+        id: Option<String>,
+    },
     Ping {
         id: Option<String>,
         timestamp: Option<String>,
@@ -122,6 +125,7 @@ pub fn asked(command: Command<'_>) -> Asked {
             Asked::Room { room: room.map(|room| room.into_owned()), action, id: id(request) }
         }
         Command::Rooms { id: request } => Asked::Rooms { id: id(request) },
+        Command::Groups { id: request } => Asked::Groups { id: id(request) },
         Command::Session { id: request } => Asked::Session { id: id(request) },
         Command::Sessions { id: request } => Asked::Sessions { id: id(request) },
         Command::EndSession { session, id: request } => {

@@ -147,6 +147,7 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             }
         }
         Body::Query(Query { resource, .. }) if resource == "rooms" => Asked::Rooms { id },
+        Body::Query(Query { resource, .. }) if resource == "groups" => Asked::Groups { id },
         Body::Query(Query { resource, parameters }) if resource == "presence" => {
             match &parameters[..] {
                 br#" {"channel":"a:b"} "# => Asked::Presence {
@@ -282,7 +283,8 @@ fn body() -> BoxedStrategy<Body> {
     let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()), filter);
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
-    let resources = vec!["history", "presence", "rooms", "session", "sessions", "time", "stats"];
+    let resources =
+        vec!["history", "presence", "rooms", "groups", "session", "sessions", "time", "stats"];
     let resources = prop::sample::select(resources).prop_map(ToOwned::to_owned);
     let resource = prop_oneof![3 => resources, 1 => name()];
     let query = (resource, parameters);
