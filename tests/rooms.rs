@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::*;
 
 use envelope::envelope::Body;
-use envelope::{ChatMessage, CommandPayload, Envelope, chat_message};
+use envelope::{ChatMessage, Command, CommandPayload, Envelope, chat_message};
 
 const CONFIGURATION: &str = r#"
 [server]
@@ -325,4 +325,41 @@ fn the_other_encoding_says_the_same() {
         .expect("it is there");
     let Body::Confirmation(told) = receive(&mut peer) else { panic!("not told") };
     assert_eq!((&*told.channel, told.unsubscribed, &*told.reason), ("a", true, "kicked"));
+
+    // Whatever is asked of a room in JSON is asked of it here.
+    let mut ask = |action: &str, target: &str, parameters: Value| {
+        let parameters = parameters.to_string().into_bytes();
+        let command = Command { action: action.into(), target: target.into(), parameters };
+        let body = Some(Body::Command(command));
+        let envelope = Envelope { id: "x".into(), body, ..Default::default() };
+        peer.send(&frame(OpCode::BINARY, &envelope.encode_length_delimited_to_vec()));
+        match receive(&mut peer) {
+            Body::Response(response) => {
+                Ok(serde_json::from_slice::<Value>(&response.payload).expect("JSON"))
+            }
+            Body::Error(refused) => Err(refused.code),
+            other => panic!("{other:?}"),
+        }
+    };
+    let plan = json!({"room": "b", "name": "B", "maxUsers": 1, "metadata": {"topic": "x"}});
+    let made = json!({"id": "b", "name": "B", "userCount": 0, "maxUsers": 1, "users": [],
+        "owner": welcome.connection_id, "metadata": {"topic": "x"}});
+    assert_eq!(ask("create_room", "", plan.clone()), Ok(made));
+    assert_eq!(ask("create_room", "", plan), error("room_exists"));
+    assert_eq!(ask("join", "", json!({"room": "none"})), error("room_not_found"));
+    ann.command("join", json!({"room": "b"})).expect("there is room");
+    assert_eq!(ask("join", "b", json!({})), error("room_full"));
+    assert_eq!(ask("mute", "ann", json!({"room": "b"})), Ok(json!({"id": "b"})));
+    assert_eq!(ann.publish("b", "1")["data"]["code"], "forbidden");
+    assert_eq!(ask("unmute", "", json!({"room": "b", "user": "ann"})), Ok(json!({"id": "b"})));
+    assert_eq!(ann.publish("b", "1")["type"], "ack");
+    assert_eq!(ask("kick", "", json!({"room": "b", "target": "ann"})), Ok(json!({"id": "b"})));
+    let told = ann.skip_to(|message| message["data"]["type"] == "unsubscription_confirm");
+    assert_eq!(told["data"]["reason"], "kicked");
+    assert_eq!(ask("kick", "ann", json!({"room": "a"})), error("forbidden"));
+    assert_eq!(ask("mute", "", json!({"room": "b"})), error("invalid_message"));
+    assert_eq!(ask("join", "", json!("b")), error("invalid_message"));
+    assert_eq!(ask("dance", "", json!({})), error("no_route"));
+    assert_eq!(ask("delete_room", "b", json!({})), Ok(json!({"id": "b"})));
+    assert_eq!(ask("leave", "", json!({})), error("no_target"));
 }

@@ -24,7 +24,7 @@ use stentor::config::Config;
 use stentor::server::Server as InProcess;
 
 use envelope::envelope::Body;
-use envelope::{Envelope, Query};
+use envelope::{Command, Envelope, Query};
 
 const SECRET: &str = "a-secret-of-webhooks";
 
@@ -190,6 +190,13 @@ fn a_query_is_answered_by_its_webhook_in_both_encodings() {
     let sent = ask("q", Body::Query(query));
     let payload = json!({"resource": "weather", "parameters": {"at": 1}});
     assert_eq!(sent, json!({"type": "query", "id": "q", "payload": payload}));
+    let (action, target) = ("dance".into(), "eve".into());
+    let command = Command { action, target, parameters: br#" {"at":[1]} "#.to_vec() };
+    let sent = ask("c", Body::Command(command));
+    let payload = json!({"action": "dance", "target": "eve", "parameters": {"at": [1]}});
+    assert_eq!(sent, json!({"type": "command", "id": "c", "payload": payload}));
+    let sent = ask("", Body::Command(Command::default()));
+    assert_eq!(sent, json!({"type": "command", "payload": {}}));
 }
 
 #[test]

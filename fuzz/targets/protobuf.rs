@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use stentor::proto::encoder::{frame_payload, publication_frame, retained_frame};
 use stentor::proto::protobuf::{Requests, Scratch, publication_frame as translated};
+use stentor::proto::routed::RoutedMessage;
 use stentor::proto::{Command, ErrorCode, Received, Rejection, Subscription};
 use stentor_fuzz::within_cpu_time;
 
@@ -113,10 +114,15 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         (Command::Message(_), Body::Chat(_)) => {}
         (Command::Presence { .. }, Body::Query(query)) => assert_eq!(query.resource, "presence"),
         (Command::Room { .. }, Body::Chat(chat)) => assert_eq!(chat.r#type, 3),
+        (Command::Room { .. }, Body::Command(command)) => {
+            let actions = ["create_room", "delete_room", "join", "leave", "mute", "unmute", "kick"];
+            assert!(actions.contains(&&*command.action), "{command:?}");
+        }
         (Command::Room { .. }, Body::Query(query)) => assert_eq!(query.resource, "room"),
         (Command::Rooms { .. }, Body::Query(query)) => assert_eq!(query.resource, "rooms"),
         (Command::Groups { .. }, Body::Query(query)) => assert_eq!(query.resource, "groups"),
         (Command::Routed(message), Body::Chat(_)) => assert_eq!(message.kind, "command"),
+        (Command::Routed(message), Body::Command(command)) => check_routed(message, command),
         (Command::Routed(message), Body::Query(query)) => {
             assert_eq!(message.resource.as_deref(), Some(&*query.resource));
         }
@@ -134,6 +140,35 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
         (Command::History { .. }, Body::Query(query)) => assert_eq!(query.resource, "history"),
         (Command::Pong, Body::Pong(_)) => {}
         (command, body) => panic!("{command:?} is not {body:?}"),
+    }
+}
+
+/// What of a command in JSON is compared.
+#[derive(serde::Deserialize)]
+struct Payload<'a> {
+    #[serde(default)]
+    action: String,
+    #[serde(default)]
+    target: String,
+    #[serde(borrow)]
+    parameters: Option<&'a serde_json::value::RawValue>,
+}
+
+/// A command that goes to its route, and the JSON that it goes there as.
+fn check_routed(message: &RoutedMessage<'_>, command: &envelope::Command) {
+    #[derive(serde::Deserialize)]
+    struct Json<'a> {
+        r#type: String,
+        #[serde(borrow)]
+        payload: Payload<'a>,
+    }
+    let json: Json = serde_json::from_str(message.text).expect("JSON");
+    assert_eq!((&*json.r#type, &*message.kind), ("command", "command"));
+    assert_eq!((&json.payload.action, &json.payload.target), (&command.action, &command.target));
+    match (json.payload.parameters, command.parameters.trim_ascii()) {
+        // An option does not tell them apart.
+        (None, bytes) => assert!(bytes.is_empty() || bytes == b"null"),
+        (Some(parameters), bytes) => assert_eq!(parameters.get().as_bytes(), bytes),
     }
 }
 

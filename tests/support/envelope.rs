@@ -9,7 +9,7 @@ pub struct Envelope {
     pub request_id: ::prost::alloc::string::String,
     #[prost(
         oneof = "envelope::Body",
-        tags = "10, 11, 12, 16, 18, 19, 23, 30, 13, 14, 15, 20, 22, 24, 29, 31, 26, 27, 17, 21"
+        tags = "10, 11, 12, 16, 18, 19, 23, 28, 30, 13, 14, 15, 20, 22, 24, 29, 31, 26, 27, 17, 21"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -32,6 +32,8 @@ pub mod envelope {
         Query(super::Query),
         #[prost(message, tag = "23")]
         RestoreSession(super::RestoreSession),
+        #[prost(message, tag = "28")]
+        Command(super::Command),
         #[prost(message, tag = "30")]
         EndSession(super::EndSession),
         /// What the server says.
@@ -348,6 +350,18 @@ pub struct Query {
     pub resource: ::prost::alloc::string::String,
     /// A JSON object.
     #[prost(bytes = "vec", tag = "2")]
+    pub parameters: ::prost::alloc::vec::Vec<u8>,
+}
+/// Of a room, or for the route of commands.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Command {
+    #[prost(string, tag = "1")]
+    pub action: ::prost::alloc::string::String,
+    /// Whom it is aimed at, or the room.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// A JSON object.
+    #[prost(bytes = "vec", tag = "3")]
     pub parameters: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

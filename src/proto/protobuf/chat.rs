@@ -1,5 +1,5 @@
 //! Events and chat messages as clients send them, and the JSON messages that they are: those are what the
-//! server passes on.
+//! server passes on. The same of queries and commands.
 
 use std::fmt::Write as _;
 
@@ -84,6 +84,19 @@ pub fn query_json(id: &str, resource: &str, parameters: Option<&str>) -> String 
         None => String::new(),
     };
     members.raw("payload", &format!(r#"{{"resource":{resource}{parameters}}}"#));
+    members.finish()
+}
+
+/// The JSON message that a command is, as [`query_json`].
+pub fn command_json(id: &str, action: &str, target: &str, parameters: Option<&str>) -> String {
+    let mut payload = Members(String::from("{"));
+    payload.text("action", action);
+    payload.text("target", target);
+    if let Some(parameters) = parameters {
+        payload.raw("parameters", parameters);
+    }
+    let mut members = Members::new("command", id);
+    members.raw("payload", &payload.finish());
     members.finish()
 }
 
@@ -196,8 +209,9 @@ impl Members {
     }
 
     fn raw(&mut self, name: &str, json: &str) {
+        let comma = if self.0.len() > 1 { "," } else { "" };
         // Writing to a string does not fail.
-        let _ = write!(self.0, r#","{name}":{json}"#);
+        let _ = write!(self.0, r#"{comma}"{name}":{json}"#);
     }
 
     fn finish(mut self) -> String {

@@ -29,6 +29,7 @@ pub enum Body<'a> {
     Ping(Ping),
     Pong(Ping),
     Query(Query<'a>),
+    Command(Command<'a>),
     Auth(Auth<'a>),
     Ack(Ack<'a>),
     RestoreSession(RestoreSession<'a>),
@@ -110,6 +111,13 @@ pub struct Query<'a> {
     pub parameters: &'a [u8],
 }
 
+#[derive(Debug, Default)]
+pub struct Command<'a> {
+    pub action: &'a str,
+    pub target: &'a str,
+    pub parameters: &'a [u8],
+}
+
 /// A message whose fields are read one by one, into what was there before.
 pub trait Message<'a>: Default {
     /// Takes a field; one that is unknown is passed over.
@@ -151,6 +159,7 @@ impl<'a> Message<'a> for Envelope<'a> {
             number::PING => body!(Ping, "ping"),
             number::PONG => body!(Pong, "pong"),
             number::QUERY => body!(Query, "query"),
+            number::COMMAND => body!(Command, "command"),
             number::AUTH => body!(Auth, "auth"),
             number::ACK => body!(Ack, "ack"),
             number::RESTORE_SESSION => body!(RestoreSession, "restore_session"),
@@ -301,6 +310,18 @@ impl<'a> Message<'a> for Query<'a> {
         match number {
             1 => self.resource = value.text("resource")?,
             2 => self.parameters = value.bytes("parameters")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Command<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.action = value.text("action")?,
+            2 => self.target = value.text("target")?,
+            3 => self.parameters = value.bytes("parameters")?,
             _ => {}
         }
         Ok(())

@@ -17,6 +17,7 @@ pub const RESTORE_SESSION: u32 = 23;
 pub const SESSION_RESTORED: u32 = 24;
 pub const EVENT: u32 = 26;
 pub const CHAT: u32 = 27;
+pub const COMMAND: u32 = 28;
 pub const GAP: u32 = 29;
 pub const END_SESSION: u32 = 30;
 pub const PRESENCE: u32 = 31;

@@ -12,9 +12,9 @@ use crate::proto::command::{
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
-use crate::proto::protobuf::chat::query_json;
+use crate::proto::protobuf::chat::{command_json, query_json};
 use crate::proto::protobuf::envelope::{
-    Ack, Auth, Body, ChannelPosition, EndSession, Envelope, Message, Ping, Position, Publish,
+    self, Ack, Auth, Body, ChannelPosition, EndSession, Envelope, Message, Ping, Position, Publish,
     Query, RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::proto::protobuf::publication::bytes_as_json;
@@ -124,10 +124,13 @@ impl<'a> Envelope<'a> {
                 Body::Auth(Auth { token }) => Ok(Command::Auth { token: token.into(), id }),
                 // They are read as the JSON that they are.
                 Body::Event(_) | Body::Chat(_) => return typed(&scratch.message),
-                Body::Query(query) => match query.parameters() {
-                    Ok(_) => return typed(&scratch.message),
-                    Err(refused) => Err(refused),
-                },
+                Body::Query(Query { parameters: bytes, .. })
+                | Body::Command(envelope::Command { parameters: bytes, .. }) => {
+                    match parameters(bytes) {
+                        Ok(_) => return typed(&scratch.message),
+                        Err(refused) => Err(refused),
+                    }
+                }
                 Body::None => Err(unknown.map_or_else(
                     || invalid("an envelope needs a body"),
                     |number| no_route(format!("no route for body {number}")),
@@ -160,6 +163,7 @@ impl<'a> Body<'a> {
             | Self::Ping(_)
             | Self::Pong(_)
             | Self::Query(_)
+            | Self::Command(_)
             | Self::Auth(_)
             | Self::Ack(_)
             | Self::RestoreSession(_)
@@ -251,11 +255,11 @@ impl<'a> Query<'a> {
             "stats" => Ok(Command::Stats { id }),
             "session" => Ok(Command::Session { id }),
             "sessions" => Ok(Command::Sessions { id }),
-            "presence" => presence(self.parameters()?, id),
-            "room" => room(self.parameters()?, id),
+            "presence" => presence(parameters(self.parameters)?, id),
+            "room" => room(parameters(self.parameters)?, id),
             "rooms" => Ok(Command::Rooms { id }),
             "groups" => Ok(Command::Groups { id }),
-            _ => history(self.parameters()?, id),
+            _ => history(parameters(self.parameters)?, id),
         }
     }
 
@@ -273,19 +277,6 @@ impl<'a> Query<'a> {
                 | "rooms"
                 | "groups"
         )
-    }
-
-    /// As JSON; `None`: there are none.
-    fn parameters(&self) -> Result<Option<&'a str>, Refused> {
-        match self.parameters.trim_ascii() {
-            [] => Ok(None),
-            parameters => {
-                // In the payload of the message.
-                let parameters = json::value_within(parameters, 2);
-                let message = Cow::Borrowed("`parameters` is not valid JSON");
-                parameters.map(Some).ok_or((ErrorCode::InvalidJson, message))
-            }
-        }
     }
 }
 
@@ -321,8 +312,12 @@ impl Scratch {
             Body::Event(event) => self.message = event.json(id),
             Body::Chat(chat) => self.message = chat.json(id),
             Body::Query(query) if !query.is_built_in() => {
-                let parameters = query.parameters().unwrap_or_default();
+                let parameters = parameters(query.parameters).unwrap_or_default();
                 self.message = query_json(id, query.resource, parameters);
+            }
+            Body::Command(command) => {
+                let parameters = parameters(command.parameters).unwrap_or_default();
+                self.message = command_json(id, command.action, command.target, parameters);
             }
             Body::Ping(Ping { timestamp_ms }) if *timestamp_ms != 0 => {
                 self.timestamp = timestamp_ms.to_string();
@@ -336,6 +331,19 @@ impl Scratch {
 fn typed(mut json: &str) -> Result<Command<'_>, Rejection<'_>> {
     let command = next_command(&mut json);
     command.unwrap_or_else(|| Err(malformed(Cow::Borrowed("the message is empty"))))
+}
+
+/// The parameters of a query or a command as JSON; `None`: there are none.
+fn parameters(bytes: &[u8]) -> Result<Option<&str>, Refused> {
+    match bytes.trim_ascii() {
+        [] => Ok(None),
+        parameters => {
+            // In the payload of the message.
+            let parameters = json::value_within(parameters, 2);
+            let message = Cow::Borrowed("`parameters` is not valid JSON");
+            parameters.map(Some).ok_or((ErrorCode::InvalidJson, message))
+        }
+    }
 }
 
 /// The text as JSON; empty if it is, or if it has more than `bytes_max` there, without the quotes: so

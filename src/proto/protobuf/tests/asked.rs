@@ -79,6 +79,13 @@ pub enum Asked {
         channel: Option<String>,
         json: serde_json::Value,
     },
+    Routed {
+        kind: String,
+        resource: Option<String>,
+        channel: Option<String>,
+        ids: [Option<String>; 2],
+        json: serde_json::Value,
+    },
     Time {
         id: Option<String>,
     },
@@ -167,7 +174,13 @@ pub fn asked(command: Command<'_>) -> Asked {
             channel: message.channel.as_deref().map(ToOwned::to_owned),
             json: serde_json::from_slice(&message.stamped(None, 3, 4)[1..]).expect("JSON"),
         },
-        Command::Routed(message) => panic!("{message:?}"),
+        Command::Routed(message) => Asked::Routed {
+            kind: message.kind.into_owned(),
+            resource: message.resource.map(|resource| resource.into_owned()),
+            channel: message.channel.map(|channel| channel.into_owned()),
+            ids: [id(message.id), message.message_id.map(text)],
+            json: serde_json::from_str(message.text).expect("JSON"),
+        },
         Command::Time { id: request } => Asked::Time { id: id(request) },
         Command::Stats { id: request } => Asked::Stats { id: id(request) },
         Command::Pong => Asked::Pong,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::asked::{Asked, asked};
+use super::envelope;
 use super::envelope::envelope::Body;
 use super::envelope::{
     Ack, Auth, ChannelPosition, EndSession, Envelope, Event, Ping, Position, Publish, Query,
@@ -17,7 +18,8 @@ use crate::proto::json::{self};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
 use crate::proto::{
-    Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, Since, Start, Subscription,
+    Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, RoomAction, RoomPlan, Since,
+    Start, Subscription,
 };
 
 /// Every request of a frame, or the code of its refusal with the text.
@@ -159,6 +161,10 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 _ => return Err(ErrorCode::InvalidJson),
             }
         }
+        Body::Command(command) => {
+            let (room, action) = room_action(command)?;
+            Asked::Room { room, action, id }
+        }
         Body::Event(Event { event, data, sender, timestamp_ms, .. }) => {
             let channel = channel(event)?;
             if !fits(sender, 255) {
@@ -209,6 +215,43 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         | Body::Gap(_)
         | Body::Presence(_) => return Err(ErrorCode::NoRoute),
     })
+}
+
+/// What a command asks of which room.
+fn room_action(command: &envelope::Command) -> Result<(Option<String>, RoomAction), ErrorCode> {
+    let parameters = match command.parameters.trim_ascii() {
+        b"" => b"{}",
+        parameters => parameters,
+    };
+    let parameters = serde_json::from_slice::<serde_json::Value>(parameters);
+    let parameters = parameters.map_err(|_| ErrorCode::InvalidJson)?;
+    let aims = match &*command.action {
+        "create_room" | "delete_room" | "join" | "leave" => false,
+        "mute" | "unmute" | "kick" => true,
+        _ => return Err(ErrorCode::NoRoute),
+    };
+    let parameters = parameters.as_object().ok_or(ErrorCode::InvalidMessage)?;
+    let field = |name: &str| parameters.get(name).and_then(|value| value.as_str());
+    let target = Some(&*command.target).filter(|target| !target.is_empty());
+    let room = field("room").or(target.filter(|_| !aims));
+    let room = room.map(|room| check_topic_name(room).map(|()| room.to_owned())).transpose()?;
+    let aim = || {
+        let aimed = field("target").or(target).and_then(UserName::parse);
+        aimed.ok_or(ErrorCode::InvalidMessage)
+    };
+    let action = match &*command.action {
+        "create_room" => RoomAction::Create(RoomPlan {
+            name: field("name").map(Into::into),
+            users_max: parameters.get("maxUsers").and_then(|max| max.as_u64()?.try_into().ok()),
+            metadata: parameters.get("metadata").map(|metadata| metadata.to_string().into()),
+        }),
+        "delete_room" => RoomAction::Delete,
+        "join" => RoomAction::Join,
+        "leave" => RoomAction::Leave,
+        "kick" => RoomAction::Kick { target: aim()? },
+        mute => RoomAction::Mute { target: aim()?, muted: mute == "mute" },
+    };
+    Ok((room, action))
 }
 
 fn is_servers(envelope: &Envelope) -> bool {
@@ -288,6 +331,22 @@ fn body() -> BoxedStrategy<Body> {
     let resources = prop::sample::select(resources).prop_map(ToOwned::to_owned);
     let resource = prop_oneof![3 => resources, 1 => name()];
     let query = (resource, parameters);
+    let commanded = vec![
+        &b""[..],
+        b"{}",
+        b"{",
+        b"7",
+        b"\xff",
+        br#" {"room":"a:b"} "#,
+        br#"{"target":"bob"}"#,
+        br#"{"room":"a:b","target":"b\u00f6b","x":[1.50]}"#,
+        br#"{"room":"a:b","name":"A","maxUsers":2,"metadata":{"x":1}}"#,
+        br#"{"room":"system"}"#,
+    ];
+    let actions = vec!["create_room", "delete_room", "join", "leave", "mute", "unmute", "kick"];
+    let actions = prop::sample::select(actions).prop_map(ToOwned::to_owned);
+    let action = prop_oneof![5 => actions, 1 => name()];
+    let command = (action, name(), prop::sample::select(commanded));
     prop_oneof![
         subscribe.prop_map(|(channel, recover, since, from_start, limit)| {
             Body::Subscribe(Subscribe { channel, recover, since, from_start, limit })
@@ -314,6 +373,10 @@ fn body() -> BoxedStrategy<Body> {
         any::<i64>().prop_map(|timestamp_ms| Body::Pong(super::envelope::Pong { timestamp_ms })),
         query.prop_map(|(resource, parameters)| {
             Body::Query(Query { resource, parameters: parameters.to_vec() })
+        }),
+        command.prop_map(|(action, target, parameters)| {
+            let parameters = parameters.to_vec();
+            Body::Command(envelope::Command { action, target, parameters })
         }),
         name().prop_map(|channel| {
             Body::Gap(super::envelope::Gap { channel, ..Default::default() })
@@ -415,7 +478,9 @@ proptest! {
             // What only the server says is not read.
             (Err((ErrorCode::NoRoute, _)), Err(_)) => {}
             (_, Err(error)) => prop_assert!(false, "{error}: {read:?}"),
-            (Ok(asked), Ok(reference)) if !matches!(reference.body, Some(Body::Query(_))) => {
+            // Their parameters may be any by now.
+            (Ok(_), Ok(Envelope { body: Some(Body::Query(_) | Body::Command(_)), .. })) => {}
+            (Ok(asked), Ok(reference)) => {
                 prop_assert_eq!(Ok(asked.clone()), expected(reference));
             }
             (_, Ok(_)) => {}
@@ -453,7 +518,10 @@ fn frames_are_refused_with_a_reason() {
         (b"\x01\x0b", "invalid_protobuf: wire type 3 is not spoken"),
         (b"\x02\x00\x00", "invalid_protobuf: a field number is out of range"),
         (b"\x00", "invalid_message: an envelope needs a body"),
-        (b"\x03\xe2\x01\x00", "no_route: no route for body 28"),
+        (b"\x03\xca\x01\x00", "no_route: no route for body 25"),
+        (b"\x03\xe2\x01\x00", "no_route: no route for type `command`"),
+        (b"\x07\xe2\x01\x04\x1a\x02[1", "invalid_json: `parameters` is not valid JSON"),
+        (b"\x05\xe2\x01\x02\x18\x01", "invalid_protobuf: `parameters` has the wrong wire type"),
         (b"\x05\xda\x01\x02\x18\x04", "no_route: no route for type 4"),
         (b"\x03\xaa\x01\x00", "channel_invalid: a channel name must not be empty"),
         (b"\x02\x62\x00", "channel_invalid: a channel name must not be empty"),
