@@ -5,11 +5,13 @@ use bytes::Bytes;
 use crate::proto::encoder::frame_header;
 use crate::proto::opcode::OpCode;
 
-/// A field with its number. Text, bytes and numbers that are empty or 0 are left out: proto3 has no
-/// other form for them.
+/// A field with its number. Text, bytes and numbers that are empty or 0 are left out, unless it is said:
+/// proto3 has no other form for them.
 #[derive(Debug, Clone, Copy)]
 pub enum Field<'a> {
     Text(u32, &'a str),
+    /// A text of a list, there even if it is empty: the others keep their places.
+    Listed(u32, &'a str),
     Bytes(u32, &'a [u8]),
     Number(u32, u64),
     /// A number that is there even as 0: the field is `optional`.
@@ -33,24 +35,25 @@ impl<'a> Field<'a> {
 
     fn len(&self) -> usize {
         match *self {
-            Self::Text(number, text) => delimited_len(number, text.len()),
+            Self::Text(_, "") | Self::Bytes(_, []) | Self::Number(_, 0) | Self::Absent => 0,
+            Self::Text(number, text) | Self::Listed(number, text) => {
+                delimited_len(number, text.len())
+            }
             Self::Bytes(number, bytes) => delimited_len(number, bytes.len()),
-            Self::Number(_, 0) | Self::Absent => 0,
             Self::Number(number, value) | Self::Present(number, value) => {
                 varint_len(key(number, 0)) + varint_len(value)
             }
-            Self::Message(number, fields) => {
-                let length = message_len(fields);
-                varint_len(key(number, 2)) + varint_len(length as u64) + length
-            }
+            Self::Message(number, fields) => delimited_len(number, message_len(fields)),
         }
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Text(number, text) => write_delimited(number, text.as_bytes(), out),
+            Self::Text(_, "") | Self::Bytes(_, []) | Self::Number(_, 0) | Self::Absent => {}
+            Self::Text(number, text) | Self::Listed(number, text) => {
+                write_delimited(number, text.as_bytes(), out);
+            }
             Self::Bytes(number, bytes) => write_delimited(number, bytes, out),
-            Self::Number(_, 0) | Self::Absent => {}
             Self::Number(number, value) | Self::Present(number, value) => {
                 write_varint(key(number, 0), out);
                 write_varint(value, out);
@@ -87,18 +90,13 @@ fn write_message(fields: &[Field<'_>], out: &mut Vec<u8>) {
 }
 
 fn delimited_len(number: u32, length: usize) -> usize {
-    match length {
-        0 => 0,
-        length => varint_len(key(number, 2)) + varint_len(length as u64) + length,
-    }
+    varint_len(key(number, 2)) + varint_len(length as u64) + length
 }
 
 fn write_delimited(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    if !bytes.is_empty() {
-        write_varint(key(number, 2), out);
-        write_varint(bytes.len() as u64, out);
-        out.extend_from_slice(bytes);
-    }
+    write_varint(key(number, 2), out);
+    write_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
 }
 
 fn key(number: u32, wire_type: u32) -> u64 {
@@ -141,5 +139,7 @@ mod tests {
         let outer = [Field::Message(1, &inner), Field::Present(2, 0), Field::Absent];
         assert_eq!(&binary_frame(&outer)[..], b"\x82\x05\x04\x0a\x00\x10\x00");
         assert_eq!(&binary_frame(&[Field::flag(1, true)])[..], b"\x82\x03\x02\x08\x01");
+        let list = [Field::Listed(1, ""), Field::Listed(1, "a")];
+        assert_eq!(&binary_frame(&list)[..], b"\x82\x06\x05\x0a\x00\x0a\x01a");
     }
 }

@@ -90,7 +90,7 @@ fn chat_frame(message: &Members<'_>, type_: u64) -> Bytes {
     match type_ {
         0 => {
             fields.push(Field::Text(1, &content));
-            fields.extend(mentions.iter().map(|name| Field::Text(2, name)));
+            fields.extend(mentions.iter().map(|name| Field::Listed(2, name)));
         }
         1 => fields.extend([
             Field::Text(1, &url),

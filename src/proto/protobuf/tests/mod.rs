@@ -5,6 +5,7 @@
 #[allow(clippy::all, dead_code)]
 pub mod envelope;
 mod asked;
+mod both;
 mod replies;
 mod requests;
 
