@@ -137,6 +137,16 @@ fn nobody_passes_for_a_user() {
     assert_eq!(reader.json()["sender"], "bob");
     bob.send_text(r#"{"type":"event","payload":{"event":"chat:a"}}"#);
     assert_eq!(reader.json()["sender"], "bob");
+    let mut binary = binary(&place.server);
+    let event = Event { event: "chat:a".into(), sender: "bob".into(), ..Default::default() };
+    send(&mut binary, "", Body::Event(event));
+    let got = reader.json();
+    assert_eq!(got["sender"].as_str().map(str::len), Some(44), "{got}");
+    let chat = ChatMessage { channel: "chat:a".into(), sender: "bob".into(), ..Default::default() };
+    let payload = Some(chat_message::Payload::Text(TextPayload::default()));
+    send(&mut binary, "", Body::Chat(ChatMessage { payload, ..chat }));
+    let got = reader.json();
+    assert_eq!(got["sender"].as_str().map(str::len), Some(44), "{got}");
 }
 
 #[test]
