@@ -77,8 +77,8 @@ const REQUESTS: &[(&str, &str)] = &[
          payload.parameters.metadata:o",
     ),
     (
-        r#"{"id":"r","type":"command","channel":"a","payload":{"action":"kick","target":"u"}}"#,
-        "channel:s payload.target:s!",
+        r#"{"id":"r","type":"command","version":"1.0","channel":"a","payload":{"action":"kick","target":"u"}}"#,
+        "version:s=unsupported_version channel:s payload.target:s!",
     ),
     (
         r#"{"id":"r","type":"command","metadata":{"channel":"a"},"payload":{"action":"mute","parameters":{"target":"u"}}}"#,

@@ -155,19 +155,8 @@ impl<'a> Message<'a> {
         if self.field("offset").or(self.field("deliveryId")).is_some() {
             return Err(ErrorCode::InvalidMessage);
         }
-        let is_number = |part: &str| {
-            (1..=9).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
-        };
-        if let Some(version) = self.field("version") {
-            let version = string(version).ok_or(ErrorCode::UnsupportedVersion)?;
-            let minor = version.strip_prefix("1.").filter(|minor| is_number(minor));
-            minor.ok_or(ErrorCode::UnsupportedVersion)?;
-        }
-        let echo = match self.field("echo") {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(_) => return Err(ErrorCode::InvalidMessage),
-        };
+        self.check_version()?;
+        let echo = self.echo()?;
         let message_id = self.optional("messageId", is_message_id)?;
         let timestamp = self.optional("timestamp", is_timestamp)?;
         let sender = self.optional("sender", |sender| {
@@ -188,6 +177,24 @@ impl<'a> Message<'a> {
             lacks_id: is_event && id.is_none(),
             lacks_timestamp: is_event && timestamp.is_none(),
         })))
+    }
+
+    fn echo(&self) -> Result<bool, ErrorCode> {
+        match self.field("echo") {
+            None | Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(_) => Err(ErrorCode::InvalidMessage),
+        }
+    }
+
+    fn check_version(&self) -> Result<(), ErrorCode> {
+        let is_number = |part: &str| {
+            (1..=9).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let Some(version) = self.field("version") else { return Ok(()) };
+        let version = string(version);
+        let minor = version.as_deref().and_then(|version| version.strip_prefix("1."));
+        minor.filter(|minor| is_number(minor)).map(drop).ok_or(ErrorCode::UnsupportedVersion)
     }
 
     /// A message of which only the type is ours to know.
@@ -221,6 +228,7 @@ impl<'a> Message<'a> {
 
     fn of_room(&self, id: Option<RequestId<'a>>, action: &str) -> Result<Command<'a>, ErrorCode> {
         let invalid = ErrorCode::InvalidMessage;
+        self.check_version()?;
         let payload = self.object("payload", &["parameters", "target"])?.ok_or(invalid)?;
         let names = ["room", "name", "maxUsers", "metadata", "target", "user"];
         let parameters = payload.object("parameters", &names)?;
@@ -304,11 +312,7 @@ impl<'a> Message<'a> {
                         .and_then(|user| UserName::parse(&user))
                         .ok_or(invalid)?,
                     data: self.field("data").ok_or(invalid)?,
-                    echo: match self.field("echo") {
-                        None | Some("true") => true,
-                        Some("false") => false,
-                        Some(_) => return Err(invalid),
-                    },
+                    echo: self.echo()?,
                     message_id: self.optional("messageId", is_message_id)?,
                     filter: self.filter()?,
                 }),
@@ -316,11 +320,7 @@ impl<'a> Message<'a> {
                     id: self.id()?,
                     channel: self.channel()?,
                     data: self.field("data").ok_or(invalid)?,
-                    echo: match self.field("echo") {
-                        None | Some("true") => true,
-                        Some("false") => false,
-                        Some(_) => return Err(invalid),
-                    },
+                    echo: self.echo()?,
                     message_id: self.optional("messageId", is_message_id)?,
                     filter: self.filter()?,
                 }),

@@ -22,6 +22,8 @@ impl<'a> Fields<'a> {
         let Some(action) = self.payload.and_then(room_action) else {
             return self.routed(kind, id, None);
         };
+        // It is a message of the chat, whose version says how it is meant.
+        self.check_version()?;
         let payload = self.payload.unwrap_or_default();
         let [parameters, target] = members(payload, "payload", ["parameters", "target"])?;
         let names = ["room", "name", "maxUsers", "metadata", "target", "user"];
@@ -166,6 +168,9 @@ mod tests {
             let message = format!(r#"{{"type":"command","payload":{payload}}}"#);
             assert_eq!(asked(&message), Err(expected.to_owned()), "{parameters}");
         }
+        let newer = r#"{"type":"command","version":"2.0","payload":{"action":"leave"}}"#;
+        let said = asked(newer).expect_err("another major version");
+        assert!(said.starts_with("version `2.0` is not spoken"), "{said}");
         let kick = r#"{"type":"command","payload":{"action":"kick"}}"#;
         assert_eq!(asked(kick), Err("`target` is missing".to_owned()));
         // What is no action of rooms may have a route.

@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
     }
 
     /// `MAJOR.MINOR`: a newer minor version is as good as ours, what it has of its own is passed on.
-    fn check_version(&self) -> Result<(), Refused> {
+    pub(super) fn check_version(&self) -> Result<(), Refused> {
         let Some(version) = self.version else { return Ok(()) };
         let text = RawString::of_value(version).and_then(RawString::decode);
         let is_spoken = text.as_deref().is_some_and(|text| {
