@@ -19,6 +19,9 @@ use crate::proto::{Presence, PresenceQuery};
 
 /// Topics whose subscribers are told in one turn.
 const TOLD_MAX: usize = 64;
+/// What the interval between two notices of one topic is at least, for each connection in it: in a crowd whose
+/// members come one after the other every notice goes to all of them, and this many a second do.
+const INTERVAL_PER_CLIENT: Duration = Duration::from_micros(100);
 /// Subscribers hear later where a shard of theirs can take no more at the moment.
 const CONGESTED_PAUSE: Duration = Duration::from_millis(20);
 
@@ -27,7 +30,8 @@ const CONGESTED_PAUSE: Duration = Duration::from_millis(20);
 pub struct Attendance {
     /// Empty but at home.
     pub roster: Roster,
-    /// Subscribers are told of who comes and goes, at most once in this time. `None`: they are not.
+    /// Subscribers are told of who comes and goes, at most once in this time, and less often where there are
+    /// many. `None`: they are not.
     pub interval: Option<Duration>,
     told: Moment,
     /// It is among those who will be.
@@ -175,7 +179,9 @@ impl Broker {
             None => roster.forget_news(),
             Some(interval) if roster.has_news() && !*is_listed => {
                 *is_listed = true;
-                let due = told.after(*interval).max(now);
+                let crowd = roster.count().clients.try_into().unwrap_or(u32::MAX);
+                let interval = (*interval).max(INTERVAL_PER_CLIENT.saturating_mul(crowd));
+                let due = told.after(interval).max(now);
                 self.tidings.list(due, name.clone());
             }
             Some(_) => {}

@@ -71,11 +71,11 @@ mod tests {
 
     #[test]
     fn users_are_in_groups_until_they_are_not() {
-        let user = |name| UserName::parse(name).unwrap();
-        let group = |name| GroupName::parse(name).unwrap();
+        let user = |name: &str| UserName::parse(name).unwrap();
+        let group = |name: &str| GroupName::parse(name).unwrap();
         let fixed = StaticGroups::from([(group("a"), BTreeSet::from([user("x"), user("y")]))]);
         let mut memberships = Memberships::new(&fixed);
-        let change = |name, joined: &[&str], left: &[&str]| GroupChange {
+        let change = |name: &str, joined: &[&str], left: &[&str]| GroupChange {
             group: group(name),
             joined: joined.iter().map(|name| user(name)).collect(),
             left: left.iter().map(|name| user(name)).collect(),

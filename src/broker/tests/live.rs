@@ -468,3 +468,32 @@ fn subscriptions_that_wait_for_their_home_count_once() {
     let full = Err(SubscribeError::TooMany { limit: 100 });
     assert_eq!(broker.subscribe(subscribe(token, "one more"), &mut effects), full);
 }
+
+#[test]
+fn a_crowd_is_told_less_often() {
+    for (count, expected) in [(20, 10), (5001, 500)] {
+        let mut config = Config::default();
+        config.channels.join_leave = true;
+        config.channels.join_leave_interval = Duration::from_millis(10);
+        let mut broker = broker(0, 1, &config);
+        let mut effects = Vec::new();
+        let mut tell = |broker: &mut Broker, now: Moment| {
+            broker.begin_turn(now);
+            for (topic, tokens) in broker.take_changed() {
+                let named = tokens.into_iter().map(|token| (token, Some(connection_id(0, token))));
+                broker.tell_home(topic, named, &mut effects);
+            }
+            let due = broker.next_notice();
+            broker.tell_subscribers(&mut effects);
+            due
+        };
+        let now = Moment(100);
+        for slot in 0..count {
+            let token = Token { slot, generation: 1 };
+            broker.subscribe(subscribe(token, "a"), &mut Vec::new()).unwrap();
+        }
+        assert_eq!(tell(&mut broker, now), Some(now), "nobody was told anything before");
+        broker.leave(Token { slot: 0, generation: 1 }, &mut Vec::new());
+        assert_eq!(tell(&mut broker, now), Some(now.after(Duration::from_millis(expected))));
+    }
+}

@@ -119,7 +119,8 @@ fn publication() -> BoxedStrategy<Said> {
                 members["to"] = json!({"user": user});
             }
             let data = data.to_string().into_bytes();
-            let body = Publish { channel, data, message_id, no_echo, to_user };
+            let filter = String::new();
+            let body = Publish { channel, data, message_id, no_echo, to_user, filter };
             Said::new(id, members, Body::Publish(body))
         })
         .boxed()
