@@ -31,6 +31,9 @@ auto_create = true
 [namespaces.strict]
 kick_closes = true
 
+[namespaces.watched]
+moderators = "role == 'moderator' || !role"
+
 [namespaces.kept]
 level = "history"
 
@@ -39,7 +42,10 @@ rooms = false
 "#;
 
 fn place() -> Place {
-    Place::new(CONFIGURATION, &["ann", "bob", "eve"])
+    Place::new(
+        CONFIGURATION,
+        &["ann", "bob attributes=role=guest", "eve attributes=role=moderator"],
+    )
 }
 
 impl Place {
@@ -362,4 +368,30 @@ fn the_other_encoding_says_the_same() {
     assert_eq!(ask("dance", "", json!({})), error("no_route"));
     assert_eq!(ask("delete_room", "b", json!({})), Ok(json!({"id": "b"})));
     assert_eq!(ask("leave", "", json!({})), error("no_target"));
+}
+
+#[test]
+fn moderators_may_what_an_owner_may() {
+    let place = place();
+    let [mut ann, mut bob, mut eve, mut nobody] =
+        ["ann", "bob", "eve", ""].map(|user| place.client(user));
+    for room in ["watched:a", "watched:b", "watched:c"] {
+        let here = || json!({ "room": room });
+        let of_bob = || json!({"room": room, "target": "bob"});
+        bob.command("create_room", here()).expect("it is new");
+        bob.command("join", here()).expect("there is room");
+        eve.command("join", here()).expect("there is room");
+        // Of whom nothing is known is no moderator, whatever a rule says of nothing; a user may be.
+        assert_eq!(nobody.command("kick", of_bob()), error("forbidden"));
+        assert_eq!(eve.command("mute", of_bob()), Ok(json!({ "id": room })));
+        assert_eq!(bob.publish(room, "1")["data"]["code"], "forbidden");
+        assert_eq!(ann.command("unmute", of_bob()), Ok(json!({ "id": room })));
+        assert_eq!(bob.publish(room, "2")["type"], "ack");
+        assert_eq!(eve.command("kick", of_bob()), Ok(json!({ "id": room })));
+        assert_eq!(ann.command("delete_room", here()), Ok(json!({ "id": room })));
+    }
+    // Elsewhere they may not.
+    bob.command("create_room", json!({"room": "a"})).expect("it is new");
+    assert_eq!(eve.command("delete_room", json!({"room": "a"})), error("forbidden"));
+    assert_eq!(ann.command("delete_room", json!({"room": "a"})), error("forbidden"));
 }

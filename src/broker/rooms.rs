@@ -42,7 +42,11 @@ impl Broker {
             return Err(SubscribeError::Congested);
         }
         let topic = self.name(self.topics.find(hash, room), room);
-        let asker = Asker { reader: self.reader(token), name, returns };
+        // By what is known of a user; nothing is known of others.
+        let moderators = self.options(room).moderators.as_ref();
+        let moderates = self.users.user_of(token).is_some()
+            && moderators.is_some_and(|rule| rule.matches(self.attributes(token.slot)));
+        let asker = Asker { reader: self.reader(token), name, moderates, returns };
         let message = RoomMessage::Ask { asker, action, receipt };
         self.post_room(home, topic, message, effects);
         Ok(())
@@ -73,11 +77,8 @@ impl Broker {
     ) {
         match message {
             RoomMessage::Ask { asker, action, receipt } => {
-                let reader = asker.reader;
-                let place = (reader.shard, reader.token);
-                let returns = asker.returns;
-                let who = Some((asker.name, place, returns));
-                let outcome = self.run_room(&topic, who, action, effects);
+                let (reader, returns) = (asker.reader, asker.returns);
+                let outcome = self.run_room(&topic, Some(asker), action, effects);
                 let message = RoomMessage::Answer { reader, outcome, receipt, returns };
                 self.post_room(reader.shard, topic, message, effects);
             }
@@ -101,12 +102,12 @@ impl Broker {
         }
     }
 
-    /// At home: does what somebody wants of a room, if they may. `who`: the name, the connection, and whether
-    /// its session had been a member; `None`: the server API, which may do everything but join and leave.
+    /// At home: does what somebody wants of a room, if they may. `who`: `None`: the server API, which may do
+    /// everything but join and leave.
     pub fn run_room(
         &mut self,
         id: &TopicName,
-        who: Option<(UserName, (ShardId, Token), bool)>,
+        who: Option<Asker>,
         action: RoomAction,
         effects: &mut Vec<Effect>,
     ) -> RoomOutcome {
@@ -119,7 +120,7 @@ impl Broker {
     fn try_room(
         &mut self,
         id: &TopicName,
-        who: Option<(UserName, (ShardId, Token), bool)>,
+        who: Option<Asker>,
         action: RoomAction,
         effects: &mut Vec<Effect>,
     ) -> Result<RoomOutcome, RoomRefusal> {
@@ -128,7 +129,7 @@ impl Broker {
             return Ok(RoomOutcome::Done);
         }
         let now = self.now;
-        let name = who.as_ref().map(|(name, _, _)| name);
+        let name = who.as_ref().map(|asker| &asker.name);
         match (&action, self.find_room(id).is_some()) {
             (RoomAction::Create(_), true) => return Err(RoomRefusal::Exists),
             (RoomAction::Create(plan), false) => {
@@ -146,14 +147,15 @@ impl Broker {
             (_, true) => {}
         }
         let Some((key, room)) = self.find_room(id) else { return Err(RoomRefusal::NotFound) };
-        let is_owner = name.is_none_or(|name| room.is_owner(name));
+        let may_moderate =
+            who.as_ref().is_none_or(|asker| asker.moderates || room.is_owner(&asker.name));
         match (action, who) {
-            (RoomAction::Join, Some((name, place, returns))) => {
-                room.join(place, name, returns)?;
+            (RoomAction::Join, Some(Asker { reader, name, returns, .. })) => {
+                room.join((reader.shard, reader.token), name, returns)?;
                 Ok(RoomOutcome::Joined(Box::new(room.view())))
             }
             (RoomAction::Describe, _) => Ok(RoomOutcome::Described(Box::new(room.view()))),
-            _ if !is_owner => Err(RoomRefusal::NotOwner),
+            _ if !may_moderate => Err(RoomRefusal::NotOwner),
             (RoomAction::Mute { target, muted }, _) => {
                 room.mute(target, muted)?;
                 Ok(RoomOutcome::Done)

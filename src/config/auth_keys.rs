@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use crate::filter::{Attributes, Filter, Interner};
+use super::UserRule;
+use crate::filter::{Attributes, Interner};
 use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
 
 /// Shortest token, in bytes: 128 bits as 22 characters of base64 are well above, a password is below.
@@ -106,11 +107,11 @@ impl Keys {
         Ok(())
     }
 
-    /// Puts everybody whose attributes this filter takes into a group.
-    pub fn add_group(&mut self, name: &GroupName, filter: &Filter) {
+    /// Puts everybody who is meant into a group.
+    pub fn add_group(&mut self, name: &GroupName, rule: &UserRule) {
         let users = self.keys.iter().map(|key| &key.user);
         let users: BTreeSet<_> =
-            users.filter(|user| filter.matches(self.attributes_of(user))).cloned().collect();
+            users.filter(|user| rule.matches(self.attributes_of(user))).cloned().collect();
         self.groups.entry(name.clone()).or_default().extend(users);
     }
 
@@ -322,8 +323,9 @@ mod tests {
         assert_eq!(user(&keys, look).as_deref(), Some("carol"));
         assert_eq!(shown(&keys, "carol") + &shown(&keys, "nobody"), "");
         let name = |name| GroupName::parse(name).unwrap();
-        keys.add_group(&name("staff"), &Filter::parse("plan == 'pro'").unwrap());
-        keys.add_group(&name("others"), &Filter::parse("!(plan == 'pro')").unwrap());
+        let rule = |text| UserRule::parse(text).unwrap().unwrap();
+        keys.add_group(&name("staff"), &rule("plan == 'pro'"));
+        keys.add_group(&name("others"), &rule("!(plan == 'pro')"));
         let members = |group| keys.groups()[&name(group)].iter().map(|user| &**user);
         assert_eq!(members("staff").collect::<Vec<_>>(), ["alice", "dave"]);
         assert_eq!(members("others").collect::<Vec<_>>(), ["bob", "carol"]);

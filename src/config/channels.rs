@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::UserRule;
 use crate::schema::SchemaSource;
 
 /// `[channels]` and `[namespaces.NAME]`
@@ -56,6 +57,8 @@ pub struct ChannelOptions {
     /// A room that was made and has been empty for so long gives its place to another one when there are
     /// as many as `limits.max_rooms`. Default 1 h.
     pub room_ttl: Duration,
+    /// Users who may do in every room what its owner may. `None` (written empty): nobody, the default.
+    pub moderators: Option<UserRule>,
     /// Who is kicked out of a room is disconnected (4003). Default off.
     pub kick_closes: bool,
     /// What the data of clients must obey. `None` (written empty): nothing, the default.
@@ -180,6 +183,7 @@ impl Default for ChannelOptions {
             rooms: true,
             auto_create: false,
             room_ttl: Duration::from_hours(1),
+            moderators: None,
             kick_closes: false,
             schema: None,
         }

@@ -1,7 +1,7 @@
 //! What a key holds: the place in [`Config`], how it is written, and its bounds.
 
 use super::values;
-use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer, SyncMode};
+use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer, SyncMode, UserRule};
 use crate::schema::SchemaSource;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -26,6 +26,8 @@ pub enum Field {
     Schema(fn(&mut Config) -> &mut Option<SchemaSource>),
     /// Of attributes of users.
     Attributes(fn(&mut Config) -> &mut Vec<Box<str>>),
+    /// Which users are meant.
+    Rule(fn(&mut Config) -> &mut Option<UserRule>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
     /// Never shown, neither here nor in messages.
     Secret(fn(&mut Config) -> &mut Option<values::Secret>),
@@ -73,6 +75,7 @@ impl Field {
             Self::Sync(at) => *at(config) = values::parse_sync(text)?,
             Self::Schema(at) => *at(config) = values::parse_schema(text)?,
             Self::Attributes(at) => *at(config) = values::parse_attributes(text)?,
+            Self::Rule(at) => *at(config) = UserRule::parse(text)?,
             Self::Choice(at) => {
                 let choice = at(config);
                 let index = choice.names().iter().position(|name| *name == text);
@@ -105,6 +108,10 @@ impl Field {
             Self::Schema(at) => values::show_schema(at(config).as_ref()),
             Self::Sync(at) => format!("\"{}\"", values::show_sync(*at(config))),
             Self::Attributes(at) => format!("\"{}\"", at(config).join(",")),
+            Self::Rule(at) => {
+                let text = at(config).as_ref().map(UserRule::text).unwrap_or_default();
+                values::quoted(text)
+            }
             Self::Choice(at) => {
                 let choice = at(config);
                 format!("\"{}\"", choice.names()[choice.index()])
@@ -154,6 +161,9 @@ impl Field {
                 "up to {} names of attributes, such as \"name,plan\", or \"\" for none",
                 values::SHOWN_ATTRIBUTES_MAX
             ),
+            Self::Rule(_) => {
+                "a filter such as \"role == 'moderator'\", or \"\" for nobody".to_string()
+            }
             Self::Choice(_) => format!("one of {}", self.choices().join(", ")),
             Self::Secret(_) => {
                 let (least, most) = (values::SECRET_BYTES.start(), values::SECRET_BYTES.end());
@@ -178,6 +188,7 @@ impl Field {
             | Self::Sync(_)
             | Self::Schema(_)
             | Self::Attributes(_)
+            | Self::Rule(_)
             | Self::Path(_) => &[],
         }
     }
@@ -205,6 +216,7 @@ impl Field {
             Self::Sync(_) => "WHEN",
             Self::Schema(_) => "SCHEMA",
             Self::Attributes(_) => "NAME,NAME",
+            Self::Rule(_) => "FILTER",
             Self::Choice(_) => "NAME",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::filter::Filter;
+use super::UserRule;
 use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName};
 
 /// Groups of one file.
@@ -10,7 +10,7 @@ const GROUPS_MAX: usize = 1000;
 
 /// `[groups]`: a filter over the attributes of the keys file for each group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GroupRules(BTreeMap<GroupName, Box<str>>);
+pub struct GroupRules(BTreeMap<GroupName, UserRule>);
 
 impl GroupRules {
     /// What was written for a group.
@@ -22,16 +22,16 @@ impl GroupRules {
         let name = GroupName::parse(name).ok_or_else(|| {
             format!("a group has 1 to {GROUP_NAME_BYTES_MAX} bytes, none of them control")
         })?;
-        Filter::parse(filter).map_err(|error| format!("no filter: {error}"))?;
+        let rule = UserRule::parse(filter)?.ok_or("it is empty")?;
         if self.0.len() >= GROUPS_MAX && !self.0.contains_key(&name) {
             return Err(format!("there are {GROUPS_MAX} groups already"));
         }
-        self.0.insert(name, filter.into());
+        self.0.insert(name, rule);
         Ok(())
     }
 
-    /// In the order of their names, with the text of the filter.
-    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &str)> {
-        self.0.iter().map(|(name, filter)| (name, &**filter))
+    /// In the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &UserRule)> {
+        self.0.iter()
     }
 }

@@ -7,7 +7,6 @@ use super::keys::{self, GROUPS, Key, NAMESPACES, ROUTES, SCHEMAS, SECTIONS};
 use super::problem::{ConfigError, Origin, Problem};
 use super::raw::{self, Entry, Value};
 use super::{ChannelOptions, Config, Keys, Namespace, values};
-use crate::filter::Filter;
 use crate::schema::SchemasReader;
 use std::collections::BTreeMap;
 use std::fs;
@@ -271,11 +270,8 @@ impl Merge {
         if let Some(path) = &auth.keys_file {
             match Keys::read(path) {
                 Ok(mut keys) => {
-                    for (group, filter) in self.config.groups.iter() {
-                        // It was looked at when it was set.
-                        if let Ok(filter) = Filter::parse(filter) {
-                            keys.add_group(group, &filter);
-                        }
+                    for (group, rule) in self.config.groups.iter() {
+                        keys.add_group(group, rule);
                     }
                     auth.keys = Arc::new(keys);
                 }

@@ -16,6 +16,7 @@ pub mod raw;
 mod routes;
 mod toml_text;
 mod type_schemas;
+mod user_rule;
 pub mod values;
 
 pub use auth_keys::{Keys, StaticGroups, TOKEN_BYTES_MAX};
@@ -25,6 +26,7 @@ pub use load::{Assignment, Loaded, Sources};
 pub use problem::{ConfigError, Origin, Problem};
 pub use routes::{DEFAULT_ROUTE, Destination, Route, RouteTable, Routes, Webhooks};
 pub use type_schemas::TypeSchemas;
+pub use user_rule::UserRule;
 pub use values::{Secret, reserved_by};
 
 use std::net::{Ipv4Addr, SocketAddr};

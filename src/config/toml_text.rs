@@ -26,7 +26,7 @@ impl Loaded {
                 self.write_named(&mut text, SCHEMAS, schemas);
             } else if section == GROUPS {
                 let groups = self.config.groups.iter();
-                let groups = groups.map(|(name, filter)| (&**name, quoted(filter)));
+                let groups = groups.map(|(name, rule)| (&**name, values::quoted(rule.text())));
                 self.write_named(&mut text, GROUPS, groups);
             } else {
                 self.write_section(&mut text, section, section, &self.config);
@@ -66,19 +66,13 @@ impl Loaded {
         let lines: Vec<_> = values
             .map(|(name, value)| {
                 let origin = self.origin(&format!("{section}.{name}"));
-                (format!("{} = {value}", quoted(name)), origin.brief())
+                (format!("{} = {value}", values::quoted(name)), origin.brief())
             })
             .collect();
         if !lines.is_empty() {
             write_lines(text, section, lines);
         }
     }
-}
-
-/// A name as a key of TOML, or a text as a value.
-fn quoted(name: &str) -> String {
-    let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("\"{escaped}\"")
 }
 
 fn write_lines(text: &mut String, section: &str, lines: Vec<(String, String)>) {

@@ -115,10 +115,14 @@ pub fn parse_directory(text: &str) -> Result<Option<PathBuf>, String> {
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
+/// A text of one line as it is written in TOML, as a value or a key.
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// A folder or a file as it is written.
 pub fn show_path(path: Option<&Path>) -> String {
-    let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
+    quoted(&path.map(|path| path.display().to_string()).unwrap_or_default())
 }
 
 /// A schema, or `None` for the empty text.

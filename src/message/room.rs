@@ -23,6 +23,8 @@ pub struct Asker {
     pub reader: Reader,
     /// Its user, or the id of its connection.
     pub name: UserName,
+    /// It may do what the owner may.
+    pub moderates: bool,
     /// A session that had been in the room comes back.
     pub returns: bool,
 }

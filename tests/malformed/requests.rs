@@ -23,6 +23,10 @@ const REQUESTS: &[(&str, &str)] = &[
         "id:i-sr channel:s! data:nbi-fsrao! echo:b messageId:sr",
     ),
     (
+        r#"{"id":"r","action":"publish","channel":"a","data":1,"filter":"x"}"#,
+        "channel:s! data:nbi-fsrao! filter:sr",
+    ),
+    (
         r#"{"id":"r","action":"publish","channel":"a","data":1,"to":{"user":"u"}}"#,
         "id:i-sr channel:s! data:nbi-fsrao! to:o to.user:s!",
     ),

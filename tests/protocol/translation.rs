@@ -90,6 +90,7 @@ impl Translator {
                     message_id: fields.text("messageId")?,
                     no_echo: fields.truth("echo")? == Some(false),
                     to_user: to_user.transpose()?,
+                    filter: fields.text("filter")?,
                 }))
             }
             other => Err(format!("the action `{other}`")),

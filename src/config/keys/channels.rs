@@ -1,10 +1,10 @@
 //! The keys of `[channels]`, which namespaces have too.
 
 use super::{GIB, Key, RETENTION, TIMEOUT};
-use crate::config::field::Field::{Attributes, Choice, Count, Schema, Size, Switch, Time};
+use crate::config::field::Field::{Attributes, Choice, Count, Rule, Schema, Size, Switch, Time};
 
 /// In the order they are printed.
-pub static KEYS: [Key; 24] = [
+pub static KEYS: [Key; 25] = [
     Key {
         path: "channels.level",
         flag: Some("level"),
@@ -136,6 +136,12 @@ pub static KEYS: [Key; 24] = [
         flag: None,
         help: "A room that has been empty for so long gives its place to a new one if there must be one",
         field: Time(|c| &mut c.channels.room_ttl, RETENTION),
+    },
+    Key {
+        path: "channels.moderators",
+        flag: None,
+        help: "Users who may do in every room what its owner may: a filter over their attributes",
+        field: Rule(|c| &mut c.channels.moderators),
     },
     Key {
         path: "channels.kick_closes",

@@ -1,7 +1,6 @@
 //! Every key there is, from a file into its place.
 
 use super::*;
-use crate::filter::Filter;
 use crate::ids::GroupName;
 use crate::schema::SchemaSource;
 
@@ -81,6 +80,7 @@ fn every_key_is_read_from_a_file() {
         rooms = false
         auto_create = true
         room_ttl = "31s"
+        moderators = "role == 'mod'"
         kick_closes = true
         schema = "envelope"
         [namespaces.chat]
@@ -150,6 +150,7 @@ fn every_key_is_read_from_a_file() {
         rooms: false,
         auto_create: true,
         room_ttl: Duration::from_secs(31),
+        moderators: UserRule::parse("role == 'mod'").unwrap(),
         kick_closes: true,
         schema: Some(SchemaSource::Envelope),
     };
@@ -199,7 +200,7 @@ fn every_key_is_read_from_a_file() {
                 keys_file: Some(keys.to_path_buf()),
                 keys: {
                     let mut keys = Keys::read(keys).unwrap();
-                    let pro = Filter::parse("plan == 'pro'").unwrap();
+                    let pro = UserRule::parse("plan == 'pro'").unwrap().unwrap();
                     keys.add_group(&GroupName::parse("pro").unwrap(), &pro);
                     Arc::new(keys)
                 },
