@@ -93,9 +93,11 @@ impl ShardMessage {
         const SMALL: usize = 128;
         let bytes = |frames: &[Bytes]| frames.iter().map(Bytes::len).sum::<usize>();
         match self {
-            Self::Publish { body: frame, .. }
-            | Self::Deliver { frame, .. }
-            | Self::DeliverSome { frame, .. } => SMALL + frame.len(),
+            Self::Publish { body, publisher, .. } => {
+                SMALL + body.len() + publisher.filter().map_or(0, |filter| filter.weight())
+            }
+            Self::Deliver { frame, .. } => SMALL + frame.len(),
+            Self::DeliverSome { frame, filter, .. } => SMALL + frame.len() + filter.weight(),
             Self::Slice { slice, .. } => SMALL + bytes(&slice.frames),
             Self::Page { page, .. } => SMALL + bytes(&page.frames),
             Self::Log(answer) => answer.weight(),

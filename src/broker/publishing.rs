@@ -343,7 +343,8 @@ impl Broker {
         }
         // A publisher that has gone since may have left its slot to somebody who wants this.
         let except = except.filter(|token| self.members.is_current(*token)).map(|token| token.slot);
-        let bytes = frame.len() + FRAME_OVERHEAD_BYTES;
+        let filter_bytes = filter.as_ref().map_or(0, |filter| filter.weight());
+        let bytes = frame.len() + FRAME_OVERHEAD_BYTES + filter_bytes;
         let class = match &topic.past {
             None => FrameClass::Publication { topic: key.0, policy: topic.policy },
             Some(_) => FrameClass::Retained,

@@ -38,6 +38,7 @@ pub const FILTER_DEPTH_MAX: usize = 16;
 pub struct Filter {
     /// Each leads to one before it, or to an end: there is no way round.
     steps: Box<[Step]>,
+    weight: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -84,7 +85,8 @@ impl Filter {
         let expression = Parser::new(text)?.filter()?;
         let mut steps = Vec::new();
         compile(expression, Next::Accept, Next::Reject, &mut steps);
-        Ok(Self { steps: steps.into() })
+        let weight = steps.iter().map(Step::weight).sum();
+        Ok(Self { steps: steps.into(), weight })
     }
 
     /// Whether a receiver with these attributes is meant. Allocates nothing; the cost is bounded by
@@ -103,9 +105,14 @@ impl Filter {
         }
     }
 
+    /// Bytes that it takes, about: up to some 20 KiB.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// Comparisons that a receiver costs at most.
     pub fn cost(&self) -> usize {
-        self.steps.iter().map(|step| step.test.values()).sum()
+        self.steps.iter().map(|step| step.test.values().len()).sum()
     }
 }
 
@@ -127,6 +134,20 @@ fn compile(expression: Expression<'_>, yes: Next, no: Next, steps: &mut Vec<Step
     }
 }
 
+impl Step {
+    fn weight(&self) -> usize {
+        let texts = self.test.values().iter().map(|value| match value {
+            Value::Text(text) => size_of::<[usize; 2]>() + text.len(),
+            Value::Number(_) | Value::Bool(_) => 0,
+        });
+        let listed = match &self.test {
+            Test::OneOf(values) => size_of_val(&**values),
+            Test::Equals(_) | Test::Less(..) | Test::Greater(..) => 0,
+        };
+        size_of::<Self>() + self.attribute.len() + listed + texts.sum::<usize>()
+    }
+}
+
 impl Test {
     fn passes(&self, value: &Value) -> bool {
         match self {
@@ -145,10 +166,12 @@ impl Test {
         }
     }
 
-    fn values(&self) -> usize {
+    fn values(&self) -> &[Value] {
         match self {
-            Self::OneOf(values) => values.len(),
-            Self::Equals(_) | Self::Less(..) | Self::Greater(..) => 1,
+            Self::OneOf(values) => values,
+            Self::Equals(value) | Self::Less(value, _) | Self::Greater(value, _) => {
+                std::slice::from_ref(value)
+            }
         }
     }
 }
@@ -263,6 +286,10 @@ mod tests {
         let tests: Vec<_> = (0..128).map(|number| format!("a=={number}")).collect();
         let filter = Filter::parse(&tests.join("||")).unwrap();
         assert_eq!((filter.steps.len(), filter.cost()), (128, 128));
+        assert!((128 * 64..20 << 10).contains(&filter.weight()), "{}", filter.weight());
+        let texts = vec!["'abc'"; 128].join(",");
+        let list = Filter::parse(&format!("a in [{texts}]")).unwrap();
+        assert!((128 * 40..20 << 10).contains(&list.weight()), "{}", list.weight());
         assert!(filter.matches(&attributes("a=0")) && filter.matches(&attributes("a=127")));
         assert!(!filter.matches(&attributes("a=128")));
     }
