@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::attendance::Attendance;
 use super::sessions::Session;
 use super::{ACKED, Outcome, Published, TOPICS, translate};
 use crate::io::sim::{Network, Random, SocketId};
@@ -74,6 +75,7 @@ pub struct Client {
     /// What it asked to recover, by topic: until that is answered.
     recovering: BTreeMap<usize, Place>,
     pub session: Session,
+    pub attendance: Attendance,
     /// Offsets of the acked topic that it has got and is to acknowledge.
     pub owed: Vec<u64>,
     /// Offsets of the acked topic for which it has sent an acknowledgement.
@@ -100,6 +102,7 @@ impl Client {
             pings: 0,
             recovering: BTreeMap::new(),
             session: Session::default(),
+            attendance: Attendance::new(manner),
             owed: Vec::new(),
             acknowledged: BTreeSet::new(),
             prompt: manner == Manner::Witness,
@@ -117,6 +120,11 @@ impl Client {
 
     pub fn is_subscribed(&self, topic: usize) -> bool {
         self.subscribed.contains_key(&topic)
+    }
+
+    /// Those that it is subscribed to.
+    pub fn topics(&self) -> impl Iterator<Item = usize> {
+        self.subscribed.keys().copied()
     }
 
     pub fn upgrade(&self, network: &RefCell<Network>) {
@@ -242,6 +250,13 @@ impl Client {
         self.leave();
     }
 
+    /// Breaks off if it has left without the server knowing, or will be thrown out for its silence.
+    pub fn depart_if_doomed(&mut self, network: &RefCell<Network>) {
+        if !self.closed && (self.left || self.manner == Manner::Mute) {
+            self.reset(network);
+        }
+    }
+
     pub fn set_manner(&mut self, manner: Manner) {
         self.manner = manner;
     }
@@ -352,7 +367,7 @@ impl Client {
         if message["type"] == "welcome" {
             assert_eq!(self.messages, 1, "the server speaks first");
         }
-        if self.take_session_message(message, published.len()) {
+        if self.take_attendance(message) || self.take_session_message(message, published.len()) {
         } else if message["type"] == "pong" {
             let pong = message["timestamp"].as_u64().expect("our timestamp");
             assert_eq!(pong, self.last_pong + 1, "pongs come in order, none is lost");
@@ -400,6 +415,7 @@ impl Client {
                 if let Some(segment) = self.subscribed.remove(&topic) {
                     self.segments[segment].over = true;
                 }
+                self.attendance.forget(topic);
                 if topic == ACKED {
                     self.owed.clear();
                 }

@@ -9,6 +9,7 @@
 //! `STENTOR_SIM_SEED=17 cargo test simulat` replays one.
 
 mod acks;
+mod attendance;
 mod check;
 pub(crate) mod client;
 mod outsider;
@@ -48,7 +49,7 @@ pub(crate) const FIRST_KEPT: usize = 6;
 const ACKED: usize = 8;
 
 /// What the worlds must meet, else they prove nothing.
-const MET: [Counter; 12] = [
+const MET: [Counter; 14] = [
     Counter::SessionsRestored,
     Counter::SessionsMoved,
     Counter::SessionsExpired,
@@ -61,6 +62,8 @@ const MET: [Counter; 12] = [
     Counter::Redelivered,
     Counter::AckExpired,
     Counter::AckPaused,
+    Counter::PresenceNotices,
+    Counter::PresenceDropped,
 ];
 
 /// What was published, by id: ids are handed out in order.
@@ -174,6 +177,7 @@ impl World {
         self.check_streams();
         self.check_offsets();
         self.check_sessions();
+        self.check_attendance();
         self.shut_down();
         MET.map(|counter| self.settings.metrics.total(counter))
     }
@@ -234,6 +238,7 @@ impl World {
             0..=4 => client.subscribe(&self.network, topic, &mut self.random),
             13 => self.come_back(index),
             14 | 15 => self.restore_session(index),
+            16 => client.ask_everybody(&self.network, topic, &mut self.random),
             5 => client.unsubscribe(&self.network, topic, &mut self.random),
             6 => client.ping(&self.network, &mut self.random),
             7 if self.random.one_in(6) => client.reset(&self.network),
@@ -375,13 +380,21 @@ fn small_bounds(random: &mut Random) -> Config {
     acked.options.level = Level::Acked;
     acked.options.ack_timeout = Duration::from_millis(50 + random.below(1000) as u64);
     acked.options.ack_retries = random.below(4) as u32;
+    let mut kept = history("kept", 1_000_000, 1_000_000);
+    let [mut new, mut old] =
+        [namespace("new", SlowConsumer::DropNewest), namespace("old", SlowConsumer::DropOldest)];
+    new.options.presence = true;
+    for told in [&mut old.options, &mut config.channels, &mut kept.options, &mut acked.options] {
+        told.join_leave = true;
+        told.join_leave_interval = Duration::from_millis(random.below(60) as u64);
+    }
     config.namespaces = vec![
         acked,
-        history("kept", 1_000_000, 1_000_000),
+        kept,
         history("short", 3 + random.below(60), 1 + random.below(20) as u64),
         namespace("last", SlowConsumer::Conflate),
-        namespace("new", SlowConsumer::DropNewest),
-        namespace("old", SlowConsumer::DropOldest),
+        new,
+        old,
     ];
     config
 }

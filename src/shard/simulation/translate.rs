@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::proto::protobuf::tests::envelope::envelope::Body;
 use crate::proto::protobuf::tests::envelope::{
-    Ack, Confirmation, Envelope, Error, Gap, Ping, Position, Publication, Publish, Subscribe,
-    Unsubscribe, Welcome,
+    Ack, Confirmation, Envelope, Error, Gap, Member, Ping, Position, Presence, Publication,
+    Publish, Query, Response, Subscribe, Unsubscribe, Welcome,
 };
 
 /// Behind the data of a publication that is not to be JSON.
@@ -35,6 +35,12 @@ pub fn request(text: &str, is_raw: bool) -> Vec<u8> {
         _ if request["type"] == "ack" => {
             let offset = request["offset"].as_u64().unwrap_or_default();
             Body::Ack(Ack { message_id: text("messageId"), channel, offset })
+        }
+        _ if request["type"] == "query" => {
+            let Value::Object(payload) = &request["payload"] else { panic!("an object") };
+            let resource = payload["resource"].as_str().expect("a resource").to_owned();
+            let parameters = payload["parameters"].to_string().into_bytes();
+            Body::Query(Query { resource, parameters })
         }
         _ => Body::Ping(Ping { timestamp_ms: request["timestamp"].as_i64().expect("a number") }),
     };
@@ -90,8 +96,20 @@ fn message(envelope: Envelope) -> Value {
         Body::Welcome(Welcome { session_id, connection_id, .. }) => {
             json!({"type": "welcome", "sessionId": session_id, "connectionId": connection_id})
         }
+        Body::Response(Response { payload, .. }) => {
+            let payload: Value = serde_json::from_slice(&payload).expect("JSON");
+            json!({"type": "response", "requestId": id, "payload": payload})
+        }
+        Body::Presence(Presence { channel, joined, left, clients, more, .. }) => json!({
+            "type": "presence", "channel": channel, "joined": members(joined),
+            "left": members(left), "clients": clients, "more": more,
+        }),
         other => panic!("unexpected {other:?}"),
     }
+}
+
+fn members(members: Vec<Member>) -> Vec<Value> {
+    members.into_iter().map(|member| json!({"connectionId": member.connection_id})).collect()
 }
 
 /// A message of JSON; the data of a publication that is not, as in [`messages`].
