@@ -266,7 +266,7 @@ impl Broker {
     }
 
     /// Whether it was one.
-    fn forget_membership(&mut self, token: Token, room: &str) -> bool {
+    pub fn forget_membership(&mut self, token: Token, room: &str) -> bool {
         let Some((generation, rooms)) = self.memberships.get_mut(&token.slot) else { return false };
         let before = rooms.len();
         if *generation == token.generation {

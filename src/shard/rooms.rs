@@ -52,7 +52,10 @@ impl State {
             self.leave_room(token, &room, id);
             return;
         }
-        self.ask_home(token, &room, action, id);
+        if self.ask_home(token, &room, action, id).is_err() {
+            // The server's want of room, not the client's mistake.
+            self.refuse_query(token, Cow::Borrowed(BACKLOG_FULL), id);
+        }
     }
 
     fn ask_home(
@@ -61,17 +64,14 @@ impl State {
         room: &str,
         action: RoomAction,
         id: Option<RequestId<'_>>,
-    ) {
-        let Some(name) = self.member_name(token) else { return };
+    ) -> Result<(), SubscribeError> {
+        let Some(name) = self.member_name(token) else { return Ok(()) };
         let request_id = id.map(|id| id.as_json().into());
         let mut effects = std::mem::take(&mut self.effects);
         let (who, what) = ((token, name), (action, false));
         let asked = self.broker.ask_room(who, room, what, request_id, &mut effects);
         self.apply(effects);
-        if asked.is_err() {
-            // The server's want of room, not the client's mistake.
-            self.refuse_query(token, Cow::Borrowed(BACKLOG_FULL), id);
-        }
+        asked
     }
 
     /// What others call whoever has this connection: its user, or its id.
@@ -83,12 +83,27 @@ impl State {
 
     /// A session that was in rooms has its subscriptions again.
     pub(super) fn return_to_room(&mut self, token: Token, room: &TopicName) {
+        if self.broker.rooms_of(token).contains(room) {
+            // The connection has joined by itself.
+            return;
+        }
         let Some(name) = self.member_name(token) else { return };
+        // From now on: who leaves before the home has answered has left, and a session that loses its
+        // connection again is a member's still.
+        self.broker.note_membership(token, room.clone());
+        self.note_session(token);
         let mut effects = std::mem::take(&mut self.effects);
         let (who, what) = ((token, name), (RoomAction::Join, true));
         let asked = self.broker.ask_room(who, room, what, None, &mut effects);
         self.apply(effects);
         if asked.is_err() {
+            self.lose_room(token, room);
+        }
+    }
+
+    /// There is no way back into the room, if the connection still wants that.
+    fn lose_room(&mut self, token: Token, room: &TopicName) {
+        if self.broker.forget_membership(token, room) {
             self.removed(token, room, Removal::Lost);
         }
     }
@@ -100,7 +115,10 @@ impl State {
         }
         self.end_subscription(token, room);
         // Answered behind that by the home, so that whoever asks next does not see it there.
-        self.ask_home(token, room, RoomAction::Leave, id);
+        if self.ask_home(token, room, RoomAction::Leave, id).is_err() {
+            // It has left all the same: that the home hears of, however much waits for it.
+            self.respond(token, &room_left(room), id);
+        }
     }
 
     /// The home of a room has answered a client.
@@ -113,8 +131,10 @@ impl State {
     ) {
         let id = request_id.as_deref().and_then(RequestId::parse);
         match outcome {
-            RoomOutcome::Joined(_) if returns => self.note_membership(token, room),
-            RoomOutcome::Refused(_) if returns => self.removed(token, &room, Removal::Lost),
+            // It has known so since it asked, or has joined by itself meanwhile.
+            RoomOutcome::Joined(_) | RoomOutcome::Refused(RoomRefusal::AlreadyMember)
+                if returns => {}
+            RoomOutcome::Refused(_) if returns => self.lose_room(token, &room),
             RoomOutcome::Joined(view) => self.enter_room(token, room, view, request_id),
             RoomOutcome::Done => self.respond(token, &room_left(&room), id),
             RoomOutcome::Described(view) => self.respond(token, &view.payload(&room), id),

@@ -13,6 +13,7 @@ mod attendance;
 mod check;
 pub(crate) mod client;
 mod outsider;
+mod rooms;
 mod scenarios;
 mod sessions;
 mod translate;

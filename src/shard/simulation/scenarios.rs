@@ -18,7 +18,7 @@ impl World {
         (0..count).for_each(|_| self.step());
     }
 
-    fn said(&mut self, socket: SocketId) -> String {
+    pub fn said(&mut self, socket: SocketId) -> String {
         let bytes = self.network.borrow_mut().read(socket, usize::MAX);
         String::from_utf8_lossy(&bytes).into_owned()
     }
