@@ -267,8 +267,9 @@ impl Broker {
     }
 
     /// At home: who is there.
-    pub fn presence_of(&self, name: &str, query: PresenceQuery) -> Presence {
-        let attendance = self.find(name).and_then(|key| self.topics.topic(key).attendance.as_ref());
+    pub fn presence_of(&mut self, name: &str, query: PresenceQuery) -> Presence {
+        let key = self.find(name);
+        let attendance = key.and_then(|key| self.topics.topic_mut(key).attendance.as_mut());
         attendance.map_or_else(Presence::default, |attendance| attendance.roster.page(query))
     }
 }

@@ -23,14 +23,17 @@ pub struct Roster {
     /// Connections of each user.
     users: HashMap<UserName, u32>,
     last: u64,
+    /// The highest number that an answer has shown.
+    shown: u64,
     news: News,
 }
 
-/// What subscribers have not been told of. Who comes and goes unnoticed is in none of it.
+/// What subscribers have not been told of. Who comes and goes unnoticed is in none of it; whom an answer has
+/// shown was noticed.
 #[derive(Debug, Default)]
 struct News {
     joined: BTreeSet<u64>,
-    /// At most as many as subscribers were told of.
+    /// At most as many as subscribers were told of, or asked for.
     left: Vec<PresentMember>,
 }
 
@@ -74,18 +77,20 @@ impl Roster {
                 self.users.remove(user);
             }
         }
-        if !self.news.joined.remove(&number) {
+        let was_told = !self.news.joined.remove(&number);
+        if was_told || number <= self.shown {
             self.news.left.push(member);
         }
     }
 
-    pub fn page(&self, query: PresenceQuery) -> Presence {
+    pub fn page(&mut self, query: PresenceQuery) -> Presence {
         let PresenceQuery { after, limit } = query;
         let behind = self.members.range(after.saturating_add(1)..);
         let page: Vec<_> = behind.take(limit).collect();
         let last = page.last().map(|(number, _)| **number);
         let next = last.filter(|last| self.members.range(last + 1..).next().is_some());
         let members = page.into_iter().map(|(_, member)| member.clone()).collect();
+        self.shown = self.shown.max(last.unwrap_or(0));
         Presence { count: self.count(), members, next }
     }
 
@@ -144,7 +149,7 @@ mod tests {
         Arrival { connection_id, user, info }
     }
 
-    /// What a client knows that has heard every notice.
+    /// What a client knows that has heard every notice, or has asked and heard every one since.
     #[derive(Default)]
     struct Listener(Vec<PresentMember>);
 
@@ -153,25 +158,41 @@ mod tests {
             for (index, notice) in notices.iter().enumerate() {
                 assert!(notice.joined.len() + notice.left.len() <= NOTICE_MEMBERS_MAX);
                 for left in &notice.left {
-                    let found = self.0.iter().position(|member| member == left);
-                    self.0.remove(found.expect("who leaves was there"));
+                    // Somebody else may have asked and seen it.
+                    self.0.retain(|member| member != left);
                 }
-                self.0.extend(notice.joined.iter().cloned());
+                for joined in &notice.joined {
+                    if !self.0.contains(joined) {
+                        self.0.push(joined.clone());
+                    }
+                }
                 assert_eq!(notice.more, index + 1 < notices.len());
                 assert!(notice.more || notice.count.clients == self.0.len());
             }
         }
     }
 
+    /// All pages of a roster.
+    fn listed(roster: &mut Roster, limit: usize) -> Vec<PresentMember> {
+        let (mut listed, mut after) = (Vec::new(), Some(0));
+        while let Some(place) = after {
+            let page = roster.page(PresenceQuery { after: place, limit });
+            assert!(page.members.len() <= limit);
+            listed.extend(page.members);
+            after = page.next;
+        }
+        listed
+    }
+
     proptest! {
         #[test]
         fn a_roster_is_an_ordered_set_and_listeners_know_it(
-            steps in prop::collection::vec((0..8u8, 0..40u32, prop::option::of(0..5u32)), 0..300),
+            steps in prop::collection::vec((0..9u8, 0..40u32, prop::option::of(0..5u32)), 0..300),
             limit in 1..9usize,
         ) {
             let mut roster = Roster::default();
             let mut model: Vec<(u32, PresentMember)> = Vec::new();
-            let mut listener = Listener::default();
+            let (mut listener, mut asker) = (Listener::default(), Listener::default());
             for (time, (step, slot, user)) in steps.into_iter().enumerate() {
                 let now = Moment(time as u64);
                 match step {
@@ -191,7 +212,12 @@ mod tests {
                         model.retain(|(of, _)| *of != slot);
                         roster.leave(place(slot));
                     }
-                    _ => listener.hear(roster.take_news()),
+                    7 => {
+                        let news = roster.take_news();
+                        listener.hear(news.clone());
+                        asker.hear(news);
+                    }
+                    _ => asker.0 = listed(&mut roster, limit),
                 }
                 let mut users: Vec<_> = model.iter().filter_map(|(_, it)| it.user.clone()).collect();
                 users.sort();
@@ -199,18 +225,14 @@ mod tests {
                 let count = Headcount { clients: model.len(), users: users.len() };
                 prop_assert_eq!(roster.count(), count);
             }
-            listener.hear(roster.take_news());
+            let news = roster.take_news();
+            listener.hear(news.clone());
+            asker.hear(news);
             prop_assert!(!roster.has_news());
             let model: Vec<_> = model.into_iter().map(|(_, member)| member).collect();
             prop_assert_eq!(&listener.0, &model);
-            let (mut listed, mut after) = (Vec::new(), Some(0));
-            while let Some(place) = after {
-                let page = roster.page(PresenceQuery { after: place, limit });
-                prop_assert!(page.members.len() <= limit);
-                listed.extend(page.members);
-                after = page.next;
-            }
-            prop_assert_eq!(listed, model);
+            prop_assert_eq!(&asker.0, &model);
+            prop_assert_eq!(listed(&mut roster, limit), model);
         }
     }
 

@@ -269,7 +269,7 @@ impl World {
     }
 
     /// Who is there, as the home knows it and as a listener has heard it.
-    fn check_presence(&self) {
+    fn check_presence(&mut self) {
         for (topic, name) in TOPICS.iter().enumerate() {
             let present = self.current.keys().filter(|(_, _, of)| *of == topic);
             let mut present: Vec<_> = present

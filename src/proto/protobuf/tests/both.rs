@@ -63,21 +63,22 @@ fn passed_on(command: Command<'_>) -> bytes::Bytes {
     publication_frame("c", &message.stamped(None, 3, 4))
 }
 
-fn text() -> impl Strategy<Value = String> {
-    prop_oneof![3 => "[a-z:é\"\\\\\n]{1,12}", 1 => "\\PC{1,30}"]
+// Boxes, here and below: types of strategies that hold each other take the compiler minutes.
+fn text() -> BoxedStrategy<String> {
+    prop_oneof![3 => "[a-z:é\"\\\\\n]{1,12}", 1 => "\\PC{1,30}"].boxed()
 }
 
 /// Empty: there is none.
-fn maybe_text() -> impl Strategy<Value = String> {
-    prop_oneof![1 => Just(String::new()), 2 => text()]
+fn maybe_text() -> BoxedStrategy<String> {
+    prop_oneof![1 => Just(String::new()), 2 => text()].boxed()
 }
 
 /// The name of a channel, and what is none.
-fn channel() -> impl Strategy<Value = String> {
-    prop_oneof![8 => "[a-z:é]{1,12}", 1 => text(), 1 => Just("system".to_owned())]
+fn channel() -> BoxedStrategy<String> {
+    prop_oneof![8 => "[a-z:é]{1,12}", 1 => text(), 1 => Just("system".to_owned())].boxed()
 }
 
-fn value() -> impl Strategy<Value = Value> {
+fn value() -> BoxedStrategy<Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -86,16 +87,19 @@ fn value() -> impl Strategy<Value = Value> {
         any::<i16>().prop_map(|number| (f64::from(number) / 4.0).into()),
         text().prop_map(Value::from),
     ];
-    leaf.prop_recursive(4, 16, 4, |value| {
+    let tree = leaf.boxed().prop_recursive(4, 16, 4, |value| {
         prop_oneof![
             prop::collection::vec(value.clone(), 0..4).prop_map(Value::from),
             object(value).prop_map(Value::from),
         ]
-    })
+        .boxed()
+    });
+    tree.boxed()
 }
 
-fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Map<String, Value>> {
-    prop::collection::vec((text(), value), 0..4).prop_map(|members| members.into_iter().collect())
+fn object(value: BoxedStrategy<Value>) -> BoxedStrategy<Map<String, Value>> {
+    let members = prop::collection::vec((text(), value), 0..4);
+    members.prop_map(|members| members.into_iter().collect()).boxed()
 }
 
 /// Sets what is not empty or 0, as protobuf has it.

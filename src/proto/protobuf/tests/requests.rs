@@ -258,7 +258,7 @@ fn is_servers(envelope: &Envelope) -> bool {
     matches!(envelope.body, Some(Body::Gap(_)))
 }
 
-fn name() -> impl Strategy<Value = String> {
+fn name() -> BoxedStrategy<String> {
     prop_oneof![
         4 => "[a-z:é]{1,12}",
         1 => Just(String::new()),
@@ -266,9 +266,10 @@ fn name() -> impl Strategy<Value = String> {
         1 => "[\"\\\\\n a]{1,80}",
         1 => Just("x".repeat(256)),
     ]
+    .boxed()
 }
 
-fn data() -> impl Strategy<Value = Vec<u8>> {
+fn data() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
         prop::sample::select(vec![
@@ -283,14 +284,16 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
         ])
         .prop_map(<[u8]>::to_vec),
     ]
+    .boxed()
 }
 
-fn message_id() -> impl Strategy<Value = String> {
+fn message_id() -> BoxedStrategy<String> {
     prop_oneof![
         Just(String::new()),
         name(),
         any::<(u64, u64)>().prop_map(|(epoch, offset)| format!("{}-{offset}", Epoch(epoch))),
     ]
+    .boxed()
 }
 
 fn restore() -> BoxedStrategy<RestoreSession> {
