@@ -21,7 +21,7 @@ use crate::proto::{Presence, PresenceQuery};
 const TOLD_MAX: usize = 64;
 /// What the interval between two notices of one topic is at least, for each connection in it: in a crowd whose
 /// members come one after the other every notice goes to all of them, and this many a second do.
-const INTERVAL_PER_CLIENT: Duration = Duration::from_micros(100);
+const INTERVAL_PER_CLIENT: Duration = Duration::from_micros(200);
 /// Subscribers hear later where a shard of theirs can take no more at the moment.
 const CONGESTED_PAUSE: Duration = Duration::from_millis(20);
 

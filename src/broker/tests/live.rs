@@ -471,7 +471,7 @@ fn subscriptions_that_wait_for_their_home_count_once() {
 
 #[test]
 fn a_crowd_is_told_less_often() {
-    for (count, expected) in [(20, 10), (5001, 500)] {
+    for (count, expected) in [(20, 10), (5001, 1000)] {
         let mut config = Config::default();
         config.channels.join_leave = true;
         config.channels.join_leave_interval = Duration::from_millis(10);
