@@ -1,4 +1,4 @@
-//! What is asked about groups, and how it is done: nothing of it leaves this thread.
+//! What is asked about groups, and how it is done: on this thread, and the shards are told of changes.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 

@@ -163,9 +163,14 @@ impl AdminRequest {
     /// Bytes that wait with it, beyond a small message.
     pub fn weight(&self) -> usize {
         match &self.call {
-            AdminCall::Publish { data, .. } | AdminCall::SendToUser { data, .. } => data.len(),
-            AdminCall::SendToConnection { frame, .. }
-            | AdminCall::SendToEverybody { frame, .. } => frame.len(),
+            AdminCall::Publish { data, filter, .. } => data.len() + filter_bytes(filter.as_ref()),
+            AdminCall::SendToUser { data, .. } => data.len(),
+            AdminCall::SendToConnection { frame, filter, .. } => {
+                frame.len() + filter_bytes(filter.as_ref())
+            }
+            AdminCall::SendToEverybody { frame, except } => {
+                frame.len() + filter_bytes(except.filter.as_ref())
+            }
             AdminCall::Subscribers { topics } => topics.len() * size_of::<TopicName>(),
             AdminCall::History { .. }
             | AdminCall::Presence { .. }
@@ -185,6 +190,10 @@ impl AdminRequest {
             | AdminCall::Stats => 0,
         }
     }
+}
+
+fn filter_bytes(filter: Option<&Arc<Filter>>) -> usize {
+    filter.map_or(0, |filter| filter.weight())
 }
 
 /// What a shard answers.
