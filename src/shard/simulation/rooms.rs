@@ -48,6 +48,15 @@ fn command(world: &World, socket: SocketId, id: u32, action: &str, room: &str) {
     say(world, socket, &text);
 }
 
+/// A connection that has made a room and is in it, with its welcome.
+fn make(world: &mut World, room: &str) -> (SocketId, Value) {
+    let (socket, welcome) = open(world, 0);
+    command(world, socket, 1, "create_room", room);
+    command(world, socket, 2, "join", room);
+    hear(world, socket, r#""requestId":2"#);
+    (socket, welcome)
+}
+
 /// How many users are in the room.
 fn users(world: &mut World, room: &str) -> usize {
     let (socket, _) = open(world, 0);
@@ -104,10 +113,7 @@ fn who_leaves_a_room_whose_home_takes_no_more_has_left() {
 fn who_comes_back_and_unsubscribes_before_the_home_answers_has_left() {
     let mut world = world(2, |_| {});
     let room = far_room(&world);
-    let (keeper, _) = open(&mut world, 0);
-    command(&world, keeper, 1, "create_room", &room);
-    command(&world, keeper, 2, "join", &room);
-    hear(&mut world, keeper, r#""requestId":2"#);
+    make(&mut world, &room);
     let (before, welcome) = open(&mut world, 0);
     command(&world, before, 3, "join", &room);
     hear(&mut world, before, r#""requestId":3"#);
@@ -131,10 +137,7 @@ fn who_comes_back_and_unsubscribes_before_the_home_answers_has_left() {
 fn a_session_that_comes_back_to_a_member_leaves_it_in_the_room() {
     let mut world = world(2, |_| {});
     let room = far_room(&world);
-    let (before, welcome) = open(&mut world, 0);
-    command(&world, before, 1, "create_room", &room);
-    command(&world, before, 2, "join", &room);
-    hear(&mut world, before, r#""requestId":2"#);
+    let (before, welcome) = make(&mut world, &room);
     world.network.borrow_mut().reset(before);
 
     let (after, _) = open(&mut world, 0);
