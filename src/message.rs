@@ -204,6 +204,9 @@ pub struct Receipt {
     pub filter: Option<Arc<Filter>>,
 }
 
+/// For people: why a publication for some of the subscribers is refused on a topic with a history.
+pub const FILTERED_HISTORY: &str = "`filter`: the channel has a history, which is for everybody";
+
 /// What the home of a topic did with a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishOutcome {

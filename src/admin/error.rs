@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use crate::ids::TopicNameError;
-use crate::message::{AdminRefusal, PublishOutcome};
+use crate::message::{AdminRefusal, FILTERED_HISTORY, PublishOutcome};
 use crate::proto::ErrorCode;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl ApiError {
 
     /// A publication for some of the subscribers where everybody can have it later.
     pub fn filtered_history() -> Self {
-        let message = "`filter`: the channel has a history, which is for everybody";
-        Self::new(StatusCode::CONFLICT, ErrorCode::InvalidMessage.as_str(), message)
+        let code = ErrorCode::InvalidMessage.as_str();
+        Self::new(StatusCode::CONFLICT, code, FILTERED_HISTORY)
     }
 
     /// A shard has answered something else than it was asked: a bug.

@@ -8,7 +8,7 @@ use super::dispatch::BACKLOG_FULL;
 use crate::broker::PublishRequest;
 use crate::filter::Filter;
 use crate::ids::Token;
-use crate::message::{PublishOutcome, Receipt};
+use crate::message::{FILTERED_HISTORY, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::{Answer, ErrorCode, Family, Rejection, RequestId};
 
@@ -18,9 +18,6 @@ const NOT_STORED: &str = "the durable log has not kept it; try again later";
 /// For people, with `forbidden`.
 const BARRED: &str =
     "the channel is a room: only its members may publish there, if they are not muted";
-
-/// For people, with `invalid_message`: whatever is kept goes to everybody who asks for it.
-const FILTERED_HISTORY: &str = "`filter`: the channel has a history, which is for everybody";
 
 /// What a client publishes, or sends to a user.
 pub(super) struct Message<'a> {
