@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use stentor::broker::{Broker, Deliver, Origin, PublishRequest, SubscribeRequest};
+use stentor::broker::{Broker, Deliver, Effect, Origin, PublishRequest, SubscribeRequest, home_of};
 use stentor::config::Config;
 use stentor::filter::{Attributes, Filter, Interner};
 use stentor::ids::{ShardId, Token, TopicName};
@@ -15,7 +15,9 @@ use stentor::io::{FrameId, FramePool, Waker};
 use stentor::mesh;
 use stentor::message::{Begin, ShardMessage};
 use stentor::proto::protobuf::{self, Requests, Scratch};
-use stentor::proto::{Command, Commands, Decoder, DecoderLimits, Encoding, Event, Start, encoder};
+use stentor::proto::{
+    Command, Commands, Decoder, DecoderLimits, Encoding, Event, Rejection, Start, encoder,
+};
 use stentor::schema::Schema;
 
 use super::null::{NullServer, client_frame, protobuf_publish};
@@ -26,7 +28,7 @@ pub type Case = Box<dyn FnMut()>;
 pub type Prepare = fn() -> Case;
 
 /// Every case by name.
-pub const CASES: [(&str, Prepare); 20] = [
+pub const CASES: [(&str, Prepare); 22] = [
     ("decode-text-64B", || decode(client_frame(1, &[b'x'; 64]))),
     ("decode-text-1KiB", || decode(client_frame(1, &[b'x'; 1024]))),
     ("unmask-16KiB", || decode(masked(&[b'x'; 16 << 10]))),
@@ -34,6 +36,8 @@ pub const CASES: [(&str, Prepare); 20] = [
     ("parse-publish-1KiB", || parse(text(1024))),
     ("frame-64B", || frame(text(64))),
     ("frame-1KiB", || frame(text(1024))),
+    ("route-publish-json-128B", || route_publish(Encoding::Json)),
+    ("route-publish-protobuf-128B", || route_publish(Encoding::Protobuf)),
     ("take-publish-json-128B", || take_publish(Encoding::Json)),
     ("take-publish-protobuf-128B", || take_publish(Encoding::Protobuf)),
     ("frame-protobuf-128B", || other_frame(text(128))),
@@ -117,20 +121,44 @@ fn other_frame(data: String) -> Case {
     })
 }
 
-/// The frame of a client's publication of 128 bytes, until it stands in its order for one subscriber.
-fn take_publish(encoding: Encoding) -> Case {
+/// A client's publication of 128 bytes, without its frame, and that as it comes.
+fn publish_of_128(encoding: Encoding) -> (u8, Vec<u8>) {
     let data = text(128);
-    let (opcode, payload) = match encoding {
+    match encoding {
         Encoding::Json => {
             let text = format!(r#"{{"action":"publish","channel":"topic","data":{data}}}"#);
             (1, text.into_bytes())
         }
         Encoding::Protobuf => (2, protobuf_publish(&data)),
-    };
-    let mut wire = client_frame(opcode, &payload);
+    }
+}
+
+/// A client's publication of 128 bytes: parsed, its topic found, its frame made, for the shard that orders it.
+fn route_publish(encoding: Encoding) -> Case {
+    let (_, message) = publish_of_128(encoding);
+    // That it is UTF-8 is found out with the frame.
+    let text = String::from_utf8(message.clone()).unwrap_or_default();
+    let ShardId(home) = home_of(&hasher(), 2, "topic");
+    let mut broker = subscribed_broker((ShardId(1 - home), 2), 1);
+    let (mut frames, mut effects) = (FramePool::default(), Vec::new());
+    Box::new(move || {
+        let mut scratch = Scratch::default();
+        let command = match encoding {
+            Encoding::Json => Commands::new(black_box(&text)).next(),
+            Encoding::Protobuf => Requests::new(black_box(&message)).next(&mut scratch),
+        };
+        publish(&mut broker, command, &mut frames, &mut effects);
+        assert!(matches!(effects.pop(), Some(Effect::Send { .. })));
+    })
+}
+
+/// The frame of a client's publication of 128 bytes, until it stands in its order for one subscriber.
+fn take_publish(encoding: Encoding) -> Case {
+    let (opcode, message) = publish_of_128(encoding);
+    let mut wire = client_frame(opcode, &message);
     let limits = DecoderLimits { message_bytes_max: 1 << 20, empty_fragments_max: 16 };
     let mut decoder = Decoder::default();
-    let mut broker = subscribed_broker(1);
+    let mut broker = subscribed_broker((ShardId(0), 1), 1);
     let (mut frames, mut effects) = (FramePool::default(), Vec::new());
     Box::new(move || {
         let mut scratch = Scratch::default();
@@ -141,23 +169,36 @@ fn take_publish(encoding: Encoding) -> Case {
             Ok(Some(Event::Binary(bytes))) => Requests::new(bytes).next(&mut scratch),
             other => panic!("{other:?}"),
         };
-        let Some(Ok(Command::Publish { channel, data, echo, .. })) = command else {
-            panic!("{command:?}")
-        };
-        let (token, data) = (Token { slot: 0, generation: 1 }, data.as_bytes());
-        let request = PublishRequest { token, topic: &channel, data, echo, receipt: None };
-        broker.publish(request, &mut frames, &mut effects);
+        publish(&mut broker, command, &mut frames, &mut effects);
         while broker.has_fanouts() {
             broker.advance(256, &mut frames, &mut effects, &mut Nobody);
         }
     })
 }
 
-/// A broker at which these slots have subscribed to one topic.
-fn subscribed_broker(subscribers: u32) -> Broker {
-    let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
+/// Gives a client's publication to the broker.
+fn publish(
+    broker: &mut Broker,
+    command: Option<Result<Command<'_>, Rejection<'_>>>,
+    frames: &mut FramePool,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(Ok(Command::Publish { channel, data, echo, .. })) = command else {
+        panic!("{command:?}")
+    };
+    let (token, data) = (Token { slot: 0, generation: 1 }, data.as_bytes());
+    let request = PublishRequest { token, topic: &channel, data, echo, receipt: None };
+    broker.publish(request, frames, effects);
+}
+
+fn hasher() -> SeedableRandomState {
+    SeedableRandomState::with_seed(1, SharedSeed::global_fixed())
+}
+
+/// The broker of a shard, of so many, at which these slots have subscribed to one topic.
+fn subscribed_broker((shard, shards): (ShardId, u16), subscribers: u32) -> Broker {
     let origin = Origin { identity: 1, unix_start: 0 };
-    let mut broker = Broker::new(ShardId(0), 1, hasher, origin, &Config::default());
+    let mut broker = Broker::new(shard, shards, hasher(), origin, &Config::default());
     let mut effects = Vec::new();
     for slot in 0..subscribers {
         let begin = Begin { start: Start::Now, limit: None };
@@ -170,7 +211,7 @@ fn subscribed_broker(subscribers: u32) -> Broker {
 
 /// One publication in the broker: put in order, fanned out to nobody's queue.
 fn broker_publish(subscribers: u32) -> Case {
-    let mut broker = subscribed_broker(subscribers);
+    let mut broker = subscribed_broker((ShardId(0), 1), subscribers);
     let (mut frames, mut effects) = (FramePool::default(), Vec::new());
     Box::new(move || {
         let (token, data) = (Token { slot: 0, generation: 1 }, &b"{}"[..]);

@@ -101,9 +101,9 @@ pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
         return payload_frame(OpCode::Text, message);
     }
     assemble(&[
-        Part::raw(r#"{"channel":"#),
-        Part::String(channel),
-        Part::raw(r#","data":"#),
+        Part::raw(r#"{"channel":""#),
+        Part::Raw(&escape::content(channel)),
+        Part::raw(r#"","data":"#),
         Part::Raw(data),
         Part::raw("}"),
     ])
@@ -114,9 +114,9 @@ pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
 /// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
 pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
     assemble(&[
-        Part::raw(r#"{"channel":"#),
-        Part::String(channel),
-        Part::raw(r#","offset":"#),
+        Part::raw(r#"{"channel":""#),
+        Part::Raw(&escape::content(channel)),
+        Part::raw(r#"","offset":"#),
         Part::raw(itoa::Buffer::new().format(offset)),
         Part::raw(r#","data":"#),
         Part::Raw(data),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::filter::Filter;
 use crate::ids::{TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, check_topic_name};
+use crate::proto::command::plain::Opening;
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Rejection, RequestId,
 };
@@ -56,13 +57,28 @@ pub(super) struct Fields<'a> {
 pub(in crate::proto) type Refused = (ErrorCode, Cow<'static, str>);
 
 impl<'a> Fields<'a> {
-    /// Reads one message, whatever it is, and leaves `scanner` behind it.
-    pub fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<(), JsonError> {
+    /// Reads the message that `text` begins with, whatever it is. `opening`: what is known of it. Returns the
+    /// place behind it.
+    pub fn read(
+        &mut self,
+        text: &'a str,
+        opening: Option<Opening<'a>>,
+    ) -> Result<Scanner<'a>, JsonError> {
+        let mut scanner = Scanner::new(text);
         scanner.whitespace();
         let text = scanner.rest();
-        let Some(mut object) = scanner.object() else {
+        let mut object = if let Some(Opening { channel, data, rest }) = opening {
+            self.action = Some(r#""publish""#);
+            self.channel = Some(channel);
+            self.data = Some(data);
+            scanner = rest;
+            scanner.rest_of_object()
+        } else if let Some(object) = scanner.object() {
+            object
+        } else {
             self.is_no_object = true;
-            return scanner.value().map(drop);
+            scanner.value()?;
+            return Ok(scanner);
         };
         while let Some((key, value)) = object.next_member()? {
             if !key.has_escapes() {
@@ -72,7 +88,7 @@ impl<'a> Fields<'a> {
             } // Else it is no text, and so no name that we know.
         }
         self.text = text.get(..text.len() - scanner.rest().len()).unwrap_or_default();
-        Ok(())
+        Ok(scanner)
     }
 
     fn set(&mut self, name: &str, value: &'a str) {

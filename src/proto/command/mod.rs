@@ -4,6 +4,7 @@
 
 mod ack;
 mod fields;
+mod plain;
 mod recall;
 mod room;
 mod session;
@@ -22,6 +23,7 @@ use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{
     Refused, compiled, displayed_name, invalid,
 };
+use crate::proto::command::plain::Opening;
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
 pub(in crate::proto) use crate::proto::command::room::room;
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
@@ -250,9 +252,13 @@ pub fn next_command<'a>(text: &mut &'a str) -> Option<Result<Command<'a>, Reject
     if text.is_empty() {
         return None;
     }
-    let mut scanner = Scanner::new(text);
+    let opening = Opening::read(text);
+    if let Some((publish, rest)) = opening.as_ref().and_then(Opening::publication) {
+        *text = rest;
+        return Some(Ok(publish));
+    }
     let mut fields = Fields::default();
-    match fields.read(&mut scanner).and_then(|()| next_message(&mut scanner)) {
+    match fields.read(text, opening).and_then(|mut behind| next_message(&mut behind)) {
         Ok(rest) => {
             *text = rest;
             Some(fields.command())

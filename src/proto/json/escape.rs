@@ -1,5 +1,19 @@
 //! Writing JSON strings: the measuring and the escaping of text between quotes.
 
+use std::borrow::Cow;
+
+use crate::proto::json::skip;
+
+/// What stands for `text` between the quotes of a JSON string: mostly the text itself.
+pub(in crate::proto) fn content(text: &str) -> Cow<'_, [u8]> {
+    if is_plain(text) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut out = Vec::with_capacity(string_len(text) - 2);
+    text.bytes().for_each(|byte| push_escaped(byte, &mut out));
+    Cow::Owned(out)
+}
+
 /// Bytes that `text` takes as a JSON string, quotes included.
 pub(in crate::proto) fn string_len(text: &str) -> usize {
     if is_plain(text) { 2 + text.len() } else { 2 + text.bytes().map(escaped_len).sum::<usize>() }
@@ -18,7 +32,7 @@ pub(in crate::proto) fn push_string(text: &str, out: &mut Vec<u8>) {
 
 /// Whether nothing in the text must be escaped.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+    skip::plain(text.as_bytes()).is_empty()
 }
 
 /// RFC 8259, 7: the quotation mark, the reverse solidus and U+0000–U+001F MUST be escaped.
@@ -57,6 +71,7 @@ mod tests {
         let mut out = Vec::new();
         push_string(text, &mut out);
         assert_eq!(out.len(), string_len(text));
+        assert_eq!(&*content(text), &out[1..out.len() - 1]);
         String::from_utf8(out).unwrap()
     }
 

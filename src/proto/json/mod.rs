@@ -87,6 +87,36 @@ impl<'a> Scanner<'a> {
         Ok(self.advance_to(rest))
     }
 
+    /// Takes this text, if it comes next. No white space is passed over.
+    #[inline(always)]
+    pub fn literal(&mut self, text: &str) -> bool {
+        let rest = self.rest.strip_prefix(text);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// Takes a string without escapes, with its quotes, if it comes next. No white space is passed over.
+    #[inline]
+    pub fn plain_string(&mut self) -> Option<&'a str> {
+        let [b'"', content @ ..] = self.rest.as_bytes() else { return None };
+        let (behind, has_escapes) = skip::string_end(content).ok()?;
+        (!has_escapes).then(|| self.advance_to(behind))
+    }
+
+    /// The value of a member of the outermost object, if it comes next. No white space is passed over.
+    #[inline]
+    pub fn member(&mut self) -> Option<&'a str> {
+        let bytes = self.rest.as_bytes();
+        let begins = bytes.first().is_some_and(|first| *first > b' ');
+        let rest = skip::value(bytes, 1).ok()?;
+        begins.then(|| self.advance_to(rest))
+    }
+
+    /// The rest of an object, some of whose members have been read.
+    pub fn rest_of_object(&mut self) -> Object<'a, '_> {
+        Object { scanner: self, is_first: false }
+    }
+
     /// Opens the object that comes next; `None` if another value does.
     pub fn object(&mut self) -> Option<Object<'a, '_>> {
         self.whitespace();

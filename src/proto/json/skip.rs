@@ -6,9 +6,6 @@ use crate::proto::json::JsonError;
 /// Most arrays and objects that may be open at once, the outermost included.
 pub const DEPTH_MAX: u32 = 64;
 
-/// Keys and names end within so many words; what is longer is looked at in larger pieces.
-const SHORT_WORDS: usize = 2;
-
 type Rest<'a> = Result<&'a [u8], JsonError>;
 
 /// A value inside of `depth` open containers. A loop and one word, where a grammar has recursion.
@@ -162,37 +159,36 @@ fn digits(rest: &[u8]) -> Rest<'_> {
     Ok(rest)
 }
 
-/// Bytes that stand for themselves in a string: up to a quote, a backslash or a control character.
+/// Bytes that stand for themselves in a string: up to a quote, a backslash or a control character. Returns what
+/// follows them.
 #[inline]
-fn plain(mut rest: &[u8]) -> &[u8] {
-    let mut words = 0;
+pub(super) fn plain(text: &[u8]) -> &[u8] {
+    let mut rest = plain_chunks(text);
     while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         let special = special_bytes(u64::from_le_bytes(*word));
         if special != 0 {
-            let plain_len = special.trailing_zeros() as usize / 8;
-            return rest.get(plain_len..).unwrap_or_default();
+            return rest.get(special.trailing_zeros() as usize / 8..).unwrap_or_default();
         }
         rest = behind;
-        words += 1;
-        if words == SHORT_WORDS {
-            rest = plain_chunks(rest);
-        }
     }
-    while let [0x20..=0x21 | 0x23..=0x5B | 0x5D..=0xFF, behind @ ..] = rest {
-        rest = behind;
+    // What is left, with spaces behind it, which are plain.
+    let mut word = [b' '; 8];
+    if let Some(left) = word.get_mut(..rest.len()) {
+        left.copy_from_slice(rest);
     }
-    rest
+    let plain_len = special_bytes(u64::from_le_bytes(word)).trailing_zeros() as usize / 8;
+    rest.get(plain_len..).unwrap_or_default()
 }
 
 /// Passes over whole chunks of plain bytes: one may be left that is plain at first.
 #[inline]
 fn plain_chunks(mut rest: &[u8]) -> &[u8] {
-    while let Some((chunk, behind)) = rest.split_first_chunk::<32>() {
+    while let Some((chunk, behind)) = rest.split_first_chunk::<16>() {
         // Without a branch, so that it becomes vector instructions.
-        let special = chunk.iter().fold(0, |special, byte| {
-            special | u8::from(*byte < 0x20) | u8::from(*byte == b'"') | u8::from(*byte == b'\\')
+        let has_special = chunk.iter().fold(false, |special, byte| {
+            special | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\')
         });
-        if special != 0 {
+        if has_special {
             break;
         }
         rest = behind;

@@ -8,6 +8,7 @@ mod chat;
 mod envelope;
 mod field;
 mod number;
+mod plain;
 mod publication;
 pub mod reply;
 mod request;

@@ -17,6 +17,7 @@ use crate::proto::protobuf::envelope::{
     self, Ack, Auth, Body, ChannelPosition, EndSession, Envelope, Message, Ping, Position, Publish,
     Query, RestoreSession, Subscribe, Unsubscribe,
 };
+use crate::proto::protobuf::plain;
 use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};
 use crate::proto::recall::{Claim, ClaimedPlace, Since, Start};
@@ -67,13 +68,21 @@ impl<'b> Requests<'b> {
         let envelope = reader.delimited();
         self.rest = if envelope.is_ok() { reader.rest() } else { &[] };
         Some(match envelope {
-            Ok(envelope) => match Envelope::default().merged(envelope) {
-                Ok(envelope) => envelope.command(scratch),
-                Err(error) => Err(malformed(error.to_string().into())),
-            },
+            Ok(envelope) => {
+                plain::publication(envelope).map_or_else(|| read(envelope, scratch), Ok)
+            }
             Err(WireError::Truncated) => Err(malformed("the frame ends within an envelope".into())),
             Err(error) => Err(malformed(error.to_string().into())),
         })
+    }
+}
+
+/// The request that any envelope is.
+#[inline(never)]
+fn read<'a>(envelope: &'a [u8], scratch: &'a mut Scratch) -> Result<Command<'a>, Rejection<'a>> {
+    match Envelope::default().merged(envelope) {
+        Ok(envelope) => envelope.command(scratch),
+        Err(error) => Err(malformed(error.to_string().into())),
     }
 }
 

@@ -101,7 +101,23 @@ impl<'a> Reader<'a> {
         if number == 0 { Err(WireError::FieldNumber) } else { Ok(Some((number, value))) }
     }
 
+    /// What field `number` has, if it comes next, with text, bytes or a message, and is whole. `number` must be
+    /// below 16: its key is one byte.
+    #[inline]
+    pub fn expect_delimited(&mut self, number: u32) -> Option<&'a [u8]> {
+        debug_assert!(number < 16);
+        let [key, rest @ ..] = self.rest else { return None };
+        if u32::from(*key) != number << 3 | 2 {
+            return None;
+        }
+        let mut reader = Self::new(rest);
+        let bytes = reader.delimited().ok()?;
+        *self = reader;
+        Some(bytes)
+    }
+
     /// Bytes behind their length.
+    #[inline]
     pub fn delimited(&mut self) -> Result<&'a [u8], WireError> {
         let length = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated)?;
         let (bytes, rest) = self.rest.split_at_checked(length).ok_or(WireError::Truncated)?;
@@ -109,12 +125,23 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
-        // Keys and lengths mostly have one byte.
-        if let [byte @ ..0x80, rest @ ..] = self.rest {
-            self.rest = rest;
-            return Ok(u64::from(*byte));
+        // Keys mostly have one byte, lengths one or two.
+        match self.rest {
+            [byte @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            [low, high @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7F) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut number = 0;
         for (index, &byte) in self.rest.iter().take(VARINT_BYTES_MAX).enumerate() {
             number |= u64::from(byte & 0x7F) << (7 * index);

@@ -186,7 +186,28 @@ fn publish() -> impl Strategy<Value = String> {
         .prop_map(|members| format!(" {{{}}}", members.join(", ")))
 }
 
+/// As `JSON.stringify` writes it, with more members or without.
+fn usual_publish() -> impl Strategy<Value = String> {
+    let more =
+        select(vec!["", ",\"id\":7", ",\"echo\":false", ",\"data\":1", ",\"channel\":\"b\"", ","]);
+    (string(), document(), more, blank()).prop_map(|(channel, data, more, behind)| {
+        format!("{{\"action\":\"publish\",\"channel\":{channel},\"data\":{data}{more}}}{behind}")
+    })
+}
+
 proptest! {
+    #[test]
+    fn the_usual_form_is_read_as_any_other(text in usual_publish(), edits in edits()) {
+        for text in [mutate(&text, &edits), text] {
+            check_publish(&text)?;
+            // Nobody writes it like this: it is read in the other way.
+            let unusual = format!(" {text}");
+            if !text.is_empty() {
+                prop_assert!(Commands::new(&text).eq(Commands::new(&unusual)), "{}", text);
+            }
+        }
+    }
+
     #[test]
     fn documents_have_one_verdict(text in document()) {
         prop_assert_eq!(scan(&text), Some(&text[..]));
