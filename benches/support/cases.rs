@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
-use stentor::broker::{Broker, Deliver, Effect, Origin, PublishRequest, SubscribeRequest, home_of};
+use stentor::broker::{
+    Broker, Deliver, Effect, Origin, PublishRequest, Select, SubscribeRequest, home_of,
+};
 use stentor::config::Config;
 use stentor::filter::{Attributes, Filter, Interner};
 use stentor::ids::{ShardId, Token, TopicName};
@@ -203,7 +205,8 @@ fn subscribed_broker((shard, shards): (ShardId, u16), subscribers: u32) -> Broke
     for slot in 0..subscribers {
         let begin = Begin { start: Start::Now, limit: None };
         let token = Token { slot, generation: 1 };
-        let request = SubscribeRequest { token, topic: "topic", begin, request_id: None };
+        let select = Select::All;
+        let request = SubscribeRequest { token, topic: "topic", begin, request_id: None, select };
         broker.subscribe(request, &mut effects).expect("there is room");
     }
     broker

@@ -14,6 +14,7 @@ use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup
 use super::rooms::{CreateRoom, ListRooms, OneRoom, RoomUser};
 use super::target::{Compiled, Send, User, Who, present};
 use crate::ids::{ConnectionId, TopicName, check_topic_name};
+use crate::proto::tags::Tags;
 use crate::proto::{HistoryQuery, PresenceQuery, Since};
 
 /// Entries of one page of a listing, publications of one page of a history.
@@ -35,9 +36,9 @@ pub enum Command {
     #[serde(deserialize_with = "object")]
     Send(Send),
     #[serde(deserialize_with = "object")]
-    Subscribe(Subscription),
+    Subscribe(Subscribe),
     #[serde(deserialize_with = "object")]
-    Unsubscribe(Subscription),
+    Unsubscribe(Unsubscribe),
     #[serde(deserialize_with = "object")]
     Disconnect(Disconnect),
     #[serde(deserialize_with = "object")]
@@ -89,6 +90,8 @@ pub struct Publish {
     pub message_id: Option<MessageId>,
     #[serde(default, deserialize_with = "present")]
     pub filter: Option<Compiled>,
+    #[serde(default, deserialize_with = "present")]
+    pub tags: Option<Tagged>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,11 +103,25 @@ pub struct Broadcast {
     pub message_id: Option<MessageId>,
     #[serde(default, deserialize_with = "present")]
     pub filter: Option<Compiled>,
+    #[serde(default, deserialize_with = "present")]
+    pub tags: Option<Tagged>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Subscription {
+pub struct Subscribe {
+    #[serde(default, alias = "connectionId", deserialize_with = "present")]
+    connection: Option<Id>,
+    #[serde(default, deserialize_with = "present")]
+    user: Option<User>,
+    pub channel: Channel,
+    #[serde(default, deserialize_with = "present")]
+    pub filter: Option<Compiled>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsubscribe {
     #[serde(default, alias = "connectionId", deserialize_with = "present")]
     connection: Option<Id>,
     #[serde(default, deserialize_with = "present")]
@@ -205,7 +222,13 @@ fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Re
     deserializer.deserialize_map(Reader(PhantomData))
 }
 
-impl Subscription {
+impl Subscribe {
+    pub fn who(&self) -> Result<Who, ApiError> {
+        Who::of(self.connection, self.user.clone())
+    }
+}
+
+impl Unsubscribe {
     pub fn who(&self) -> Result<Who, ApiError> {
         Who::of(self.connection, self.user.clone())
     }
@@ -279,6 +302,17 @@ impl<'de> Deserialize<'de> for MessageId {
         }
         let expected = format!("a message id of 1 to {MESSAGE_ID_BYTES_MAX} bytes");
         Err(Error::invalid_length(text.len(), &expected.as_str()))
+    }
+}
+
+/// The tags of a publication; `None`: the object is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged(pub Option<Tags>);
+
+impl<'de> Deserialize<'de> for Tagged {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        Tags::of_json(json.get()).map(Self).map_err(Error::custom)
     }
 }
 

@@ -61,6 +61,12 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, FILTERED_HISTORY)
     }
 
+    /// Tags, or a filter over them, where the namespace has none.
+    pub fn no_tags() -> Self {
+        let message = "the channel's namespace has no tags: set its option `tags`";
+        Self::new(StatusCode::CONFLICT, ErrorCode::PermissionDenied.as_str(), message)
+    }
+
     /// A shard has answered something else than it was asked: a bug.
     pub fn unexpected() -> Self {
         let message = "an event loop gave the wrong answer; this is a bug";

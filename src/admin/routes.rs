@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::answer::{Envelope, Outcome};
 use super::command::{
     Batch, Broadcast, Channels, Command, Connections, Disconnect, History, Info, Object, One,
-    Presence, Publish, Subscription,
+    Presence, Publish, Subscribe, Unsubscribe,
 };
 use super::error::ApiError;
 use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
@@ -50,8 +50,8 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Context>>); 31] {
         ("/api/publish", command!(Publish => Publish)),
         ("/api/broadcast", command!(Broadcast => Broadcast)),
         ("/api/send", command!(Send => Send)),
-        ("/api/subscribe", command!(Subscription => Subscribe)),
-        ("/api/unsubscribe", command!(Subscription => Unsubscribe)),
+        ("/api/subscribe", command!(Subscribe => Subscribe)),
+        ("/api/unsubscribe", command!(Unsubscribe => Unsubscribe)),
         ("/api/disconnect", command!(Disconnect => Disconnect)),
         ("/api/history", command!(History => History)),
         ("/api/presence", command!(Presence => Presence)),

@@ -7,15 +7,16 @@ use super::answer::{self, Envelope, Outcome, json};
 use super::asking::Asked;
 use super::command::{
     self, Batch, Broadcast, Channel, Command, Disconnect, History, MessageId, Presence, Publish,
-    Subscription,
+    Subscribe, Unsubscribe,
 };
 use super::error::ApiError;
 use super::target::{Compiled, Who};
 use super::{Context, Stage};
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, TopicName};
 use crate::message::{AdminAnswer, AdminCall};
 use crate::proto::close::{KICKED, is_sendable_by_peer};
 use crate::proto::json::{JsonError, Scanner, quote};
+use crate::proto::tags::Tags;
 use crate::proto::{CloseCode, ErrorCode};
 
 /// 5.5: all control frames have a payload of 125 bytes or less; two are the code.
@@ -101,19 +102,21 @@ impl Context {
     }
 
     fn publish(&self, publish: &Publish) -> Begun {
-        let Publish { channel, data, message_id, filter } = publish;
+        let Publish { channel, data, message_id, filter, tags } = publish;
         let rest = (message_id.as_ref(), filter.as_ref());
-        let begin = || self.post(channel, self.check_data(data)?, rest);
+        let tags = tags.as_ref().and_then(|tags| tags.0.as_ref());
+        let begin = || self.post(channel, &self.check_data(data)?, tags, rest);
         Begun::Publish(begin())
     }
 
     fn broadcast(&self, broadcast: &Broadcast) -> Begun {
-        let Broadcast { channels, data, message_id, filter } = broadcast;
+        let Broadcast { channels, data, message_id, filter, tags } = broadcast;
         let rest = (message_id.as_ref(), filter.as_ref());
+        let tags = tags.as_ref().and_then(|tags| tags.0.as_ref());
         let begin = || {
             command::check_count(channels.len(), "channels")?;
             let data = self.check_data(data)?;
-            let post = |channel| self.post(channel, data.clone(), rest);
+            let post = |channel| self.post(channel, &data, tags, rest);
             Ok(channels.iter().map(post).collect())
         };
         Begun::Broadcast(begin())
@@ -122,17 +125,29 @@ impl Context {
     fn post(
         &self,
         channel: &Channel,
-        data: Bytes,
+        data: &Bytes,
+        tags: Option<&Tags>,
         (message_id, filter): (Option<&MessageId>, Option<&Compiled>),
     ) -> Result<Asked, ApiError> {
         let topic = channel.check()?;
         if filter.is_some() && self.config.options_of(&topic).has_history() {
             return Err(ApiError::filtered_history());
         }
+        if tags.is_some() {
+            self.check_tags(&topic)?;
+        }
+        let data = tags.map_or_else(|| data.clone(), |tags| tags.before(data).into());
         let message_id = message_id.map(|id| quote(&id.0).into());
         let filter = filter.map(|filter| filter.0.clone());
         let home = (self.home)(&topic);
         self.shards.ask(home, AdminCall::Publish { topic, data, message_id, filter })
+    }
+
+    fn check_tags(&self, topic: &TopicName) -> Result<(), ApiError> {
+        match self.config.options_of(topic).tags {
+            true => Ok(()),
+            false => Err(ApiError::no_tags()),
+        }
     }
 
     /// A value that clients too might publish, without the body it stands in.
@@ -151,25 +166,32 @@ impl Context {
         }
     }
 
-    async fn subscribe(&self, subscription: &Subscription) -> Outcome {
+    async fn subscribe(&self, subscription: &Subscribe) -> Outcome {
         let topic = subscription.channel.check()?;
+        let filter = subscription.filter.as_ref().map(|filter| filter.0.clone());
+        if filter.is_some() {
+            self.check_tags(&topic)?;
+        }
         match subscription.who()? {
             Who::Connection(id) => {
                 let connection = id.find()?;
-                let call = AdminCall::Subscribe { connection, topic };
+                let call = AdminCall::Subscribe { connection, topic, filter };
                 match self.ask_connection(connection, call).await? {
                     AdminAnswer::Subscribed(position) => json(&answer::Place::from(position)),
                     _ => Err(ApiError::unexpected()),
                 }
             }
             Who::User(user) => {
-                let call = || AdminCall::SubscribeUser { user: user.clone(), topic: topic.clone() };
+                let call = || {
+                    let (user, topic, filter) = (user.clone(), topic.clone(), filter.clone());
+                    AdminCall::SubscribeUser { user, topic, filter }
+                };
                 self.reach(call).await
             }
         }
     }
 
-    async fn unsubscribe(&self, subscription: &Subscription) -> Outcome {
+    async fn unsubscribe(&self, subscription: &Unsubscribe) -> Outcome {
         let topic = subscription.channel.check()?;
         match subscription.who()? {
             Who::Connection(id) => {

@@ -1,7 +1,10 @@
 //! What goes into a broker and what comes out of it, as values.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::filter::Filter;
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
 use crate::message::{
@@ -157,6 +160,22 @@ pub struct SubscribeRequest<'a> {
     pub begin: Begin,
     /// Raw JSON of the client, for the confirmation.
     pub request_id: Option<Box<str>>,
+    pub select: Select,
+}
+
+/// Which publications of a topic a subscription is for from its confirmation on, by their tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
+    /// Those that it was for before; of a new one, all.
+    AsBefore,
+    All,
+    Matching(Arc<Filter>),
+}
+
+impl From<Option<Arc<Filter>>> for Select {
+    fn from(filter: Option<Arc<Filter>>) -> Self {
+        filter.map_or(Self::All, Self::Matching)
+    }
 }
 
 /// A client's request to publish, as the broker needs it.

@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::receivers::Receivers;
+use super::selections::Selections;
 use super::subscribers::{Inserted, Subscribers};
-use crate::filter::Filter;
+use crate::filter::{Attributes, Filter};
 use crate::io::{FrameId, FramePool};
+use crate::proto::tags;
 
 /// Publications of one sweep.
 const SWEEP_PUBLICATIONS_MAX: usize = 64;
@@ -65,6 +67,8 @@ pub struct Fanout {
     batch: Vec<Publication>,
     /// The frames of `batch`.
     batch_frames: Vec<FrameId>,
+    /// The tags in them, once some subscriber has a filter.
+    batch_tags: Vec<Attributes>,
     batch_bytes: usize,
     /// What the filters in `batch` compare with for each receiver.
     batch_values: usize,
@@ -127,13 +131,14 @@ impl Fanout {
     }
 
     /// Visits subscribers until the budget or the sweep is used up; a new sweep begins by itself.
+    /// `selections`: which of them have a filter of their own.
     /// `deliver` gets a slot and the frames for it, in order. Who does not take them (`false`) is no
     /// subscriber any more and goes to `behind`, with the number of the first one it has not got.
     /// Returns the deliveries, and the bytes of the publications that every subscriber has now; when
     /// those were taken goes to `finished`.
     pub fn advance(
         &mut self,
-        (subscribers, known): (&mut Subscribers, &Receivers),
+        (subscribers, known, selections): (&mut Subscribers, &Receivers, Option<&Selections>),
         frames: &mut FramePool,
         budget: &mut Budget,
         (behind, finished): (&mut Vec<(u32, u64)>, &mut Finished),
@@ -144,19 +149,27 @@ impl Fanout {
             subscribers.compact();
             self.begin_sweep();
         }
-        let filtered = !self.newcomers.is_empty()
+        if selections.is_some() {
+            let behind = self.batch_frames.iter().skip(self.batch_tags.len());
+            self.batch_tags.extend(behind.map(|frame| tags::of_frame(frames.bytes(*frame))));
+        }
+        let filtered = selections.is_some()
+            || !self.newcomers.is_empty()
             || self
                 .batch
                 .iter()
                 .any(|publication| publication.except.is_some() || publication.filter.is_some());
         let cost = 1 + self.batch_bytes / VISIT_BYTES + self.batch_values / VISIT_VALUES;
+        let mut values = 0;
         let mut wanted = std::mem::take(&mut self.wanted);
         while budget.visits > 0 && self.cursor < subscribers.places() {
             let slot = subscribers.at(self.cursor);
             self.cursor += 1;
             let Some(slot) = slot else { continue };
             let ids = if filtered {
-                self.filter(slot, known, &mut wanted);
+                let selection = selections.and_then(|selections| selections.get(slot));
+                self.filter(slot, known, selection, &mut wanted);
+                values += selection.map_or(0, |filter| filter.cost() * self.batch.len());
                 &wanted
             } else {
                 &self.batch_frames
@@ -171,7 +184,8 @@ impl Fanout {
                     behind.extend(first.map(|first| (slot, first.number)));
                 }
             }
-            budget.visits = budget.visits.saturating_sub(cost);
+            budget.visits = budget.visits.saturating_sub(cost + values / VISIT_VALUES);
+            values %= VISIT_VALUES;
         }
         self.wanted = wanted;
         advanced.last = self.batch.last().map_or(0, |publication| publication.number);
@@ -220,6 +234,7 @@ impl Fanout {
             frames.retire(publication.frame);
         }
         self.batch_frames.clear();
+        self.batch_tags.clear();
         self.cursor = 0;
         self.batch_values = 0;
         if self.pending.is_empty() {
@@ -228,25 +243,32 @@ impl Fanout {
         std::mem::take(&mut self.batch_bytes)
     }
 
-    fn filter(&self, slot: u32, known: &Receivers, wanted: &mut Vec<FrameId>) {
+    /// `selection`: the filter of the subscriber, who has asked for publications with some tags only.
+    fn filter(
+        &self,
+        slot: u32,
+        known: &Receivers,
+        selection: Option<&Arc<Filter>>,
+        wanted: &mut Vec<FrameId>,
+    ) {
         let since = self
             .newcomers
             .binary_search_by_key(&slot, |newcomer| newcomer.slot)
             .map_or(0, |index| self.newcomers[index].since);
         wanted.clear();
-        wanted.extend(
-            self.batch
-                .iter()
-                .filter(|publication| {
-                    publication.number >= since
-                        && publication.except != Some(slot)
-                        && publication
-                            .filter
-                            .as_ref()
-                            .is_none_or(|filter| filter.matches(known.attributes(slot)))
-                })
-                .map(|publication| publication.frame),
-        );
+        let is_wanted = |(place, publication): &(usize, &Publication)| {
+            let Publication { number, except, filter, .. } = publication;
+            let is_for_it =
+                || filter.as_ref().is_none_or(|filter| filter.matches(known.attributes(slot)));
+            // There are tags for each in the batch if there is a selection.
+            let is_selected = || {
+                let tags = self.batch_tags.get(*place);
+                selection.zip(tags).is_none_or(|(selection, tags)| selection.matches(tags))
+            };
+            *number >= since && *except != Some(slot) && is_for_it() && is_selected()
+        };
+        let meant = self.batch.iter().enumerate().filter(is_wanted);
+        wanted.extend(meant.map(|(_, publication)| publication.frame));
     }
 }
 

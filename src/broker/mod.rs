@@ -15,7 +15,7 @@
 //!
 //! Files: `subscribing` (how subscriptions begin and end), `interest` (between home and subscribers' shards), `publishing` (order and fan-out), `durable` (what
 //! waits for the log), `filling` (what waits to hear from it), `behind`, `chunks` (what is read from it), `recall`
-//! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `receivers` (what filters know of them), `resume`
+//! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `receivers` (what filters know of them), `selections` (filters of subscriptions), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `rooms` (topics with members), `room` (what the home of one knows), `sessions` (those without a
 //! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
 //! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `namespaces`, `window` (the tables).
@@ -46,6 +46,7 @@ mod retention;
 mod room;
 mod rooms;
 mod roster;
+mod selections;
 mod session_log;
 mod sessions;
 mod subscribers;
@@ -58,7 +59,9 @@ mod window;
 
 pub use acking::Unacked;
 pub use acks::AckError;
-pub use effect::{Deliver, Effect, Fed, PublishRequest, Resumed, SubscribeError, SubscribeRequest};
+pub use effect::{
+    Deliver, Effect, Fed, PublishRequest, Resumed, Select, SubscribeError, SubscribeRequest,
+};
 pub use namespaces::NamespaceCount;
 pub use places::Places;
 pub use recall::SLICE_COST_MAX;
@@ -137,6 +140,8 @@ pub struct Broker {
     acks: Acks,
     retention: Retention,
     tally: Tally,
+    /// See [`Broker::take_compared`].
+    compared: usize,
     /// Queries that other shards, or the log, have not answered.
     queries: usize,
     /// Reused: slots that a fan-out left behind, with the offset that each wants next.
@@ -217,6 +222,7 @@ impl Broker {
             acks: Acks::new(config.limits.max_unacked),
             retention: Retention::new(config.limits.history_memory),
             tally: Tally::default(),
+            compared: 0,
             queries: 0,
             behind: Vec::new(),
             handed: Vec::new(),

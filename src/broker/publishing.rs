@@ -122,7 +122,8 @@ impl Broker {
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
-                let subscribers = (&mut topic.subscribers, self.users.receivers());
+                let selections = topic.selections.as_deref();
+                let subscribers = (&mut topic.subscribers, self.users.receivers(), selections);
                 let told = (&mut self.behind, &mut self.finished);
                 let advanced = if topic.past.as_ref().is_some_and(|past| past.is_inbox) {
                     let handed = &mut self.handed;

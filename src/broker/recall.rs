@@ -424,12 +424,13 @@ impl Broker {
         Page { position: None, ..page }
     }
 
-    /// Hands a slice on. The one that reaches the head makes the subscription live.
+    /// Hands a slice on, but for what the subscription is not for. The one that reaches the head makes it
+    /// live.
     pub(super) fn replay(
         &mut self,
         key: TopicKey,
         token: Token,
-        slice: Slice,
+        mut slice: Slice,
         effects: &mut Vec<Effect>,
     ) {
         if slice.failed {
@@ -437,6 +438,7 @@ impl Broker {
             effects.push(Effect::Unreadable { token });
             return;
         }
+        self.retain_selected(key, token, &mut slice.frames);
         let Slice { gap, frames, next, at_head, .. } = self.note_slice(key, token, slice);
         self.tally.gaps += u64::from(gap.is_some());
         if gap.is_some() || !frames.is_empty() {

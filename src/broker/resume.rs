@@ -59,6 +59,10 @@ impl Broker {
                     if topic.is_some() && !outcome.is_some_and(is_lost) {
                         self.resume_unacked(token, &subscription, start);
                     }
+                    if let Some(key) = topic {
+                        let filter = subscription.filter.clone();
+                        self.topics.topic_mut(key).set_selection(token.slot, filter);
+                    }
                     (topic, outcome.map(Ok))
                 }
                 Err(code) => (None, Some(Err(code))),
@@ -99,7 +103,10 @@ impl Broker {
                     (Some(unacked.position), unacked.acked.as_slice().into())
                 });
                 let is_member = self.rooms_of(token).contains(&topic);
-                subscriptions.push(SessionSubscription { topic, position, acked, is_member });
+                let filter = self.topics.topic(key).selection(token.slot).cloned();
+                let subscription =
+                    SessionSubscription { topic, position, acked, is_member, filter };
+                subscriptions.push(subscription);
             }
         }
         let refused = |entry: &&Entry| matches!(entry.outcome, Some(Err(_)));
@@ -118,8 +125,9 @@ impl Broker {
                 let recovery = Some(Recovery { outcome: Ok(()), count: 0 });
                 let topic = self.topics.topic(key).name.clone();
                 let (position, acked) = (standing.position, Box::default());
-                let is_member = false;
-                let subscription = SessionSubscription { topic, position, acked, is_member };
+                let (is_member, filter) = (false, None);
+                let subscription =
+                    SessionSubscription { topic, position, acked, is_member, filter };
                 let outcome = Ok(Standing { recovery, ..standing });
                 standings.push(Resumed { subscription, outcome });
             }

@@ -16,7 +16,19 @@ impl Broker {
         request: SubscribeRequest<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), SubscribeError> {
-        let SubscribeRequest { token, topic: name, begin, request_id } = request;
+        let (token, select) = (request.token, request.select.clone());
+        let key = self.begin_subscription(request, effects)?;
+        // What is delivered from here on comes behind the confirmation.
+        self.select(key, token, select);
+        Ok(())
+    }
+
+    fn begin_subscription(
+        &mut self,
+        request: SubscribeRequest<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<TopicKey, SubscribeError> {
+        let SubscribeRequest { token, topic: name, begin, request_id, .. } = request;
         let hash = self.topics.hash(name);
         let found = self.topics.find(hash, name);
         if let Some(key) = found
@@ -24,7 +36,7 @@ impl Broker {
         {
             let topic = self.topics.topic(key).name.clone();
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
-            return Ok(());
+            return Ok(key);
         }
         let limit = self.limits.subscriptions_per_connection_max;
         if self.members.subscriptions(token) >= limit as usize + self.inboxes_of(token) {
@@ -34,7 +46,7 @@ impl Broker {
             && self.is_under_way(key, token)
         {
             self.wait_behind(key, token, request_id);
-            return Ok(());
+            return Ok(key);
         }
         let home = self.topics.home(hash);
         let asks = begin.start != Start::Now;
@@ -75,7 +87,7 @@ impl Broker {
             let waiting = Waiting { token, request_id, wants_history, hold: Hold::No };
             self.ask_home(key, waiting, effects);
         }
-        Ok(())
+        Ok(key)
     }
 
     /// Ends a subscription, or the wait for it. `false`: there is none.
@@ -110,6 +122,7 @@ impl Broker {
             effects.push(Effect::Subscribed { token, topic, request_id, standing });
         }
         self.members.remove(token, key);
+        self.topics.topic_mut(key).set_selection(token.slot, None);
         self.note_presence(key, token);
         self.lose_interest(key, effects);
         if withdrawn {
@@ -128,6 +141,7 @@ impl Broker {
             self.note_presence(key, token);
             let topic = self.topics.topic_mut(key);
             topic.subscribers.remove(token.slot);
+            topic.set_selection(token.slot, None);
             topic.waiting.retain(|waiting| waiting.token != token);
             if topic.past.is_some() {
                 self.remove_cursor(key, token);

@@ -13,6 +13,7 @@ use super::history::History;
 use super::namespaces::Space;
 use super::presence::Attendance;
 use super::room::Room;
+use super::selections::Selections;
 use super::subscribers::Subscribers;
 use super::window::Terms;
 use crate::config::SlowConsumer;
@@ -96,6 +97,8 @@ pub struct Topic {
     pub fanout: Option<Box<Fanout>>,
     /// Of topics with history only.
     pub past: Option<Box<Past>>,
+    /// Only while a subscription has a filter.
+    pub selections: Option<Box<Selections>>,
     /// Only where it is known who is there.
     pub attendance: Option<Box<Attendance>>,
     /// At home, if it is one.
@@ -241,6 +244,7 @@ impl Topics {
             interested: Vec::new(),
             fanout: None,
             past: None,
+            selections: None,
             attendance: None,
             room: None,
         }) as u32);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::Broker;
-use super::effect::{Effect, PublishRequest, SubscribeError, SubscribeRequest};
+use super::effect::{Effect, PublishRequest, Select, SubscribeError, SubscribeRequest};
 use super::receivers::Receivers;
 use crate::filter::Attributes;
 use crate::ids::{Token, TopicName, UserName};
@@ -132,7 +132,13 @@ impl Broker {
         for index in 0..self.namespaces.inboxes().len() {
             let topic = TopicName::inbox(&self.namespaces.inboxes()[index], user);
             let begin = Begin { start: Start::Now, limit: None };
-            let request = SubscribeRequest { token, topic: &topic, begin, request_id: None };
+            let request = SubscribeRequest {
+                token,
+                topic: &topic,
+                begin,
+                request_id: None,
+                select: Select::All,
+            };
             let home = self.topics.home(self.topics.hash(&topic));
             // Of an inbox that queues the home is asked, whether the topic is known here or not.
             let outcome = if self.congested.contains(&home) {

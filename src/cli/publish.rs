@@ -4,6 +4,7 @@ use super::print;
 use super::remote::Remote;
 use crate::client::{Client, ClientError};
 use crate::proto::json::{JsonError, Scanner, quote};
+use crate::proto::tags::{Tags, TagsError};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::borrow::Cow;
@@ -29,6 +30,7 @@ Examples:
   stentor publish news 42                              a number; '\"42\"' is a string
   tail -f app.log | stentor publish log -              a publication for each line
   stentor publish kept:a 1 --ack                       prints the offset it got
+  stentor publish deals 1 --tag plan=pro --tag level=3 for those whose filter asks for that
 
 A line of stdin that cannot be published is reported with its number; the others are published, and
 the exit code is 1.";
@@ -45,9 +47,22 @@ pub struct Options {
     /// Print the offset of each publication when it is acknowledged; `-` on a channel without history
     #[arg(long)]
     ack: bool,
+    /// Say this of it, for the filters of its subscribers
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+}
+
+fn parse_tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected a name, `=` and a value")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl Options {
+    fn tags(&self) -> Result<Option<Tags>, TagsError> {
+        let tags = self.tags.iter().map(|(name, value)| (name.into(), value.into()));
+        Tags::of_texts(&tags.collect::<Vec<_>>())
+    }
+
     /// `false`: nobody reads it.
     fn print_ack(&self, offset: Option<u64>) -> io::Result<bool> {
         let line = offset.map_or("-\n".to_owned(), |offset| format!("{offset}\n"));
@@ -59,9 +74,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if options.data == "-" {
         publish_lines(options, BufReader::new(io::stdin()))?;
     } else {
-        let data = to_json(&options.data)?;
+        let (data, tags) = (to_json(&options.data)?, options.tags()?);
         let mut client = options.remote.connect()?;
-        let offset = client.publish(&options.channel, &data)?;
+        let offset = client.publish(&options.channel, &data, tags.as_ref())?;
         options.print_ack(offset)?;
         client.close();
     }
@@ -75,6 +90,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// no data or refused is reported, and the next one has its turn: whoever pipes a log into this
 /// wants the rest of it.
 fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> anyhow::Result<()> {
+    let tags = options.tags()?;
     let mut client = options.remote.connect()?;
     let (sender, lines) = mpsc::sync_channel(LINES_AHEAD_MAX);
     // It ends with the input, or with the process.
@@ -98,7 +114,10 @@ fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> any
         };
         let outcome = match &line {
             Ok(line) if line.trim().is_empty() => continue,
-            Ok(line) => publish_line(&mut client, &options.channel, line).with_context(at_line)?,
+            Ok(line) => {
+                let outcome = publish_line(&mut client, &options.channel, line, tags.as_ref());
+                outcome.with_context(at_line)?
+            }
             Err(error) => Err(error.to_string()),
         };
         match outcome {
@@ -124,12 +143,13 @@ fn publish_line(
     client: &mut Client,
     channel: &str,
     line: &str,
+    tags: Option<&Tags>,
 ) -> Result<Result<Option<u64>, String>, ClientError> {
     let data = match to_json(line) {
         Ok(data) => data,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    match client.publish(channel, &data) {
+    match client.publish(channel, &data, tags) {
         Ok(offset) => Ok(Ok(offset)),
         Err(ClientError::Refused(refusal)) => Ok(Err(refusal.to_string())),
         Err(error) => Err(error),

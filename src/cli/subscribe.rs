@@ -3,6 +3,7 @@
 use super::print;
 use super::remote::Remote;
 use crate::client::{Begin, ServerMessage};
+use crate::filter::{Filter, FilterError};
 use anyhow::bail;
 use clap::Args;
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ Examples:
   stentor subscribe chat:lobby chat:games --url ws://127.0.0.1:9000
   stentor subscribe prices --json | jq .data.price
   stentor subscribe chat:lobby --since start           what the channel keeps, then what comes
+  stentor subscribe deals --filter 'level > 3'        of what has tags, that alone
   stentor subscribe chat:lobby --recover 5d0e6fa1b2c3d4e5:17";
 
 #[derive(Args)]
@@ -41,6 +43,13 @@ pub struct Options {
     /// Go on behind a position that was reached before
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = parse_recover, conflicts_with = "since")]
     recover: Option<Begin>,
+    /// Only publications whose tags this is true of
+    #[arg(long, value_name = "FILTER", value_parser = parse_filter)]
+    filter: Option<String>,
+}
+
+fn parse_filter(text: &str) -> Result<String, FilterError> {
+    Filter::parse(text).map(|_| text.to_owned())
 }
 
 fn parse_since(text: &str) -> Result<Begin, String> {
@@ -61,7 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut client = options.remote.connect()?;
     let begin = options.recover.as_ref().or(options.since.as_ref()).unwrap_or(&Begin::Now);
     for channel in &options.channels {
-        client.subscribe(channel, begin)?;
+        client.subscribe(channel, begin, options.filter.as_deref())?;
     }
     let mut left = options.count;
     let mut printed: HashMap<String, u64> = HashMap::new();

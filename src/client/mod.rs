@@ -7,6 +7,7 @@ pub use error::ClientError;
 pub use message::{Publication, Refusal, ServerMessage};
 
 use crate::proto::json::quote;
+use crate::proto::tags::Tags;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -84,9 +85,14 @@ impl Client {
         }
     }
 
-    /// Asks for the publications of a channel. The answer, [`ServerMessage::Subscribed`] or
+    /// Asks for the publications of a channel, or of those for which `filter` is. The answer, [`ServerMessage::Subscribed`] or
     /// [`ServerMessage::Refused`], comes from [`Client::next_message`].
-    pub fn subscribe(&mut self, channel: &str, begin: &Begin) -> Result<(), ClientError> {
+    pub fn subscribe(
+        &mut self,
+        channel: &str,
+        begin: &Begin,
+        filter: Option<&str>,
+    ) -> Result<(), ClientError> {
         let begin = match begin {
             Begin::Now => String::new(),
             Begin::Oldest => r#","since":"start""#.to_owned(),
@@ -95,7 +101,10 @@ impl Client {
                 format!(r#","recover":{{"epoch":{},"offset":{offset}}}"#, quote(epoch))
             }
         };
-        self.send(format!(r#"{{"action":"subscribe","channel":{}{begin}}}"#, quote(channel)))
+        let filter = filter.map(|filter| format!(r#","filter":{}"#, quote(filter)));
+        let filter = filter.unwrap_or_default();
+        let channel = quote(channel);
+        self.send(format!(r#"{{"action":"subscribe","channel":{channel}{begin}{filter}}}"#))
     }
 
     /// Tells the server that a publication with this `messageId` has arrived: else it is sent again.
@@ -103,15 +112,21 @@ impl Client {
         self.send(format!(r#"{{"type":"ack","messageId":{}}}"#, quote(message_id)))
     }
 
-    /// Publishes `data`, a JSON text, and waits for the acknowledgement; returns its offset, on a
+    /// Publishes `data`, a JSON text, with tags perhaps, and waits for the acknowledgement; returns its offset, on a
     /// channel with history. Other messages that come before it are passed over: a connection that
     /// subscribes should not publish with this.
-    pub fn publish(&mut self, channel: &str, data: &str) -> Result<Option<u64>, ClientError> {
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        data: &str,
+        tags: Option<&Tags>,
+    ) -> Result<Option<u64>, ClientError> {
         self.last_request += 1;
         let request = self.last_request;
         let channel = quote(channel);
+        let tags = tags.map(|tags| format!(r#","tags":{}"#, tags.as_json())).unwrap_or_default();
         self.send(format!(
-            r#"{{"action":"publish","channel":{channel},"data":{data},"id":{request}}}"#
+            r#"{{"action":"publish","channel":{channel},"data":{data}{tags},"id":{request}}}"#
         ))?;
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {

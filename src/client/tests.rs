@@ -40,7 +40,7 @@ fn a_subscriber_sees_its_confirmation_then_the_publications() {
         while socket.read().is_ok() {}
     });
     let mut client = Client::connect(&url).unwrap();
-    client.subscribe("a \"b\"", &Begin::Now).unwrap();
+    client.subscribe("a \"b\"", &Begin::Now, None).unwrap();
     let confirmed = client.next_message().unwrap();
     assert_eq!(
         confirmed,
@@ -72,9 +72,9 @@ fn a_publisher_waits_for_its_own_answer() {
         while socket.read().is_ok() {}
     });
     let mut client = Client::connect(&url).unwrap();
-    assert_eq!(client.publish("x", "[1, 2]").unwrap(), Some(8));
+    assert_eq!(client.publish("x", "[1, 2]", None).unwrap(), Some(8));
     client.acknowledge("e-1").unwrap();
-    let error = client.publish("x", "3").unwrap_err();
+    let error = client.publish("x", "3", None).unwrap_err();
     assert_eq!(error.to_string(), "too many (rate_limited)");
     client.close();
     server.join().unwrap();

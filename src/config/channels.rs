@@ -26,6 +26,8 @@ pub struct ChannelOptions {
     pub idempotency_window: Duration,
     /// Message ids remembered of each channel; 0: none. Default 1,000.
     pub idempotency_size: usize,
+    /// Publications may have tags, and subscriptions filters over them. Default off.
+    pub tags: bool,
     /// Users may be sent messages under these channels. Default off; `offline_queue` implies it.
     pub direct: bool,
     /// What is sent to a user goes to the durable log first, and waits there until a connection of the
@@ -169,6 +171,7 @@ impl Default for ChannelOptions {
             last: false,
             idempotency_window: Duration::from_mins(5),
             idempotency_size: 1000,
+            tags: false,
             direct: false,
             offline_queue: false,
             offline_queue_size: 1000,

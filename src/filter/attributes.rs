@@ -42,6 +42,13 @@ impl Value {
         }
     }
 
+    /// A number, `true`, `false` or a text in double quotes in JSON is that, everything else a text as it
+    /// stands.
+    fn reading(text: &str) -> Self {
+        let json = serde_json::from_str(text).ok();
+        json.as_ref().and_then(Self::of_json).unwrap_or_else(|| Self::text(text))
+    }
+
     /// `None`: they are of two kinds, or have no order.
     pub fn compare(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
@@ -64,7 +71,8 @@ impl fmt::Display for Value {
     }
 }
 
-/// The attributes of one user, in the order of their names.
+/// The attributes of one user, in the order of their names; or the tags of one publication, in that of their
+/// publisher.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes(Box<[(Arc<str>, Value)]>);
 
@@ -100,11 +108,9 @@ impl Attributes {
                      letters, digits, `_`, `-` and `.`, and begins with a letter or `_`"
                 ));
             }
-            let json = serde_json::from_str(value).ok();
-            let value = match json.as_ref().and_then(Value::of_json) {
-                Some(Value::Text(text)) => Value::Text(interner.intern(&text)),
-                Some(value) => value,
-                None => Value::Text(interner.intern(value)),
+            let value = match Value::reading(value) {
+                Value::Text(text) => Value::Text(interner.intern(&text)),
+                value => value,
             };
             if matches!(&value, Value::Text(text) if text.len() > VALUE_BYTES_MAX) {
                 return Err(format!(
@@ -114,6 +120,12 @@ impl Attributes {
             attributes.push((interner.intern(name), value));
         }
         Self::of(attributes)
+    }
+
+    /// Of tags, each name once: their values have the kinds that those of [`Attributes::parse`] have.
+    pub fn of_tags<T: AsRef<str>>(tags: Vec<(T, T)>) -> Self {
+        let read = |(name, value): (T, T)| (name.as_ref().into(), Value::reading(value.as_ref()));
+        Self(tags.into_iter().map(read).collect())
     }
 
     fn of(mut attributes: Vec<(Arc<str>, Value)>) -> Result<Self, String> {

@@ -1,4 +1,5 @@
-//! Whom a publication is for: a predicate over the attributes of a receiver, compiled once and asked of each.
+//! Whom a publication is for, and which publications a subscription is for: a predicate over the attributes of
+//! a receiver, or over the tags of a publication, compiled once and asked of each.
 //!
 //! ```text
 //! filter  = all { "||" all }                     all   = one { "&&" one }
@@ -8,7 +9,7 @@
 //! ```
 //!
 //! A NAME alone asks whether the attribute is `true`. Values of two kinds are not equal, and neither is less
-//! than the other. Of an attribute that the receiver has not every test is false, but for `!=` and `not in`,
+//! than the other. Of an attribute that is not there every test is false, but for `!=` and `not in`,
 //! which are the opposites of `==` and `in`.
 
 mod attributes;
@@ -39,6 +40,8 @@ pub struct Filter {
     /// Each leads to one before it, or to an end: there is no way round.
     steps: Box<[Step]>,
     weight: usize,
+    /// As it was written.
+    text: Box<str>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -85,11 +88,11 @@ impl Filter {
         let expression = Parser::new(text)?.filter()?;
         let mut steps = Vec::new();
         compile(expression, Next::Accept, Next::Reject, &mut steps);
-        let weight = steps.iter().map(Step::weight).sum();
-        Ok(Self { steps: steps.into(), weight })
+        let weight = steps.iter().map(Step::weight).sum::<usize>() + text.len();
+        Ok(Self { steps: steps.into(), weight, text: text.into() })
     }
 
-    /// Whether a receiver with these attributes is meant. Allocates nothing; the cost is bounded by
+    /// Whether a receiver with these attributes, or a publication with these tags, is meant. Allocates nothing; the cost is bounded by
     /// [`Filter::cost`].
     pub fn matches(&self, attributes: &Attributes) -> bool {
         let mut at = self.steps.len() - 1;
@@ -103,6 +106,11 @@ impl Filter {
                 Next::Reject => return false,
             }
         }
+    }
+
+    /// As it was written: the same again, compiled.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Bytes that it takes, about: up to some 20 KiB.

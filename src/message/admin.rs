@@ -46,7 +46,7 @@ pub struct AdminRequest {
 /// What is asked. Each is a bounded piece of work.
 #[derive(Debug)]
 pub enum AdminCall {
-    /// To the topic's home. `data` is one JSON value, `message_id` a JSON string.
+    /// To the topic's home. `data` is one JSON value, with tags before it perhaps; `message_id` a JSON string.
     Publish {
         topic: TopicName,
         data: Bytes,
@@ -90,6 +90,7 @@ pub enum AdminCall {
     Subscribe {
         connection: ConnectionId,
         topic: TopicName,
+        filter: Option<Arc<Filter>>,
     },
     Unsubscribe {
         connection: ConnectionId,
@@ -121,6 +122,7 @@ pub enum AdminCall {
     SubscribeUser {
         user: UserName,
         topic: TopicName,
+        filter: Option<Arc<Filter>>,
     },
     UnsubscribeUser {
         user: UserName,
@@ -165,6 +167,9 @@ impl AdminRequest {
         match &self.call {
             AdminCall::Publish { data, filter, .. } => data.len() + filter_bytes(filter.as_ref()),
             AdminCall::SendToUser { data, .. } => data.len(),
+            AdminCall::Subscribe { filter, .. } | AdminCall::SubscribeUser { filter, .. } => {
+                filter_bytes(filter.as_ref())
+            }
             AdminCall::SendToConnection { frame, filter, .. } => {
                 frame.len() + filter_bytes(filter.as_ref())
             }
@@ -179,10 +184,8 @@ impl AdminRequest {
             | AdminCall::Topics { .. }
             | AdminCall::Connections { .. }
             | AdminCall::Connection(_)
-            | AdminCall::Subscribe { .. }
             | AdminCall::Unsubscribe { .. }
             | AdminCall::Disconnect { .. }
-            | AdminCall::SubscribeUser { .. }
             | AdminCall::UnsubscribeUser { .. }
             | AdminCall::DisconnectUser { .. }
             // The names are those of the server API.

@@ -1,5 +1,8 @@
 //! Sessions between shards: their homes keep those without a connection, and know who has the others.
 
+use std::sync::Arc;
+
+use crate::filter::Filter;
 use crate::ids::{ConnectionId, Position, SessionId, ShardId, Token, TopicName, UserName};
 use crate::proto::ErrorCode;
 
@@ -132,6 +135,8 @@ pub struct SessionSubscription {
     pub acked: Box<[(u64, u64)]>,
     /// It is a room that it was in.
     pub is_member: bool,
+    /// Which publications it is for, by their tags.
+    pub filter: Option<Arc<Filter>>,
 }
 
 impl SessionState {
@@ -141,7 +146,9 @@ impl SessionState {
         const NAME_BYTES: usize = 32;
         let bytes = |subscription: &SessionSubscription| {
             let ranges = size_of_val(&*subscription.acked);
-            size_of::<SessionSubscription>() + NAME_BYTES + subscription.topic.len() + ranges
+            let filter = subscription.filter.as_ref().map_or(0, |filter| filter.weight());
+            let name = NAME_BYTES + subscription.topic.len();
+            size_of::<SessionSubscription>() + name + ranges + filter
         };
         let user = self.user.as_ref().map_or(0, |user| NAME_BYTES + user.len());
         user + self.subscriptions.iter().map(bytes).sum::<usize>()

@@ -3,7 +3,7 @@
 //! Little endian; the log knows whether the bytes are whole:
 //!
 //! ```text
-//!  0 u8   version, 1
+//!  0 u8   version: 2 with filters, else 1, as it was before there were any
 //!  1 u8   0: ended, and nothing follows the secret; 1: with a connection; 2: without
 //!  2 u64  when it was so, Unix ms
 //! 10 u128 secret of its id
@@ -11,20 +11,28 @@
 //! 58 u8   length of its user, 0: nobody's; the user
 //!    u32  subscriptions; of each:
 //!         u8 length of the channel, the channel
-//!         u8 0: without position; 1: u64 epoch, u64 offset; 128 more: a room that it was in
+//!         u8 0: without position; 1: u64 epoch, u64 offset; 128 more: a room that it was in;
+//!            64 more, in version 2: with a filter
+//!         with a filter: u16 length, the filter as it was written
 //!         u32 ranges of what is acknowledged behind that; of each: u64 first, u64 last
 //! ```
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{SessionState, SessionSubscription};
+use crate::filter::Filter;
 use crate::ids::{Epoch, Position, TopicName, UserName, check_topic_name};
 
-/// The form of records that this program writes, and the only one it reads.
+/// The form of records without filters, and that of records with some.
 const VERSION: u8 = 1;
+const VERSION_FILTERS: u8 = 2;
 
 /// Of a subscription: it is a room that the session was in.
 const MEMBER: u8 = 128;
+/// Of a subscription: it has a filter.
+const FILTERED: u8 = 64;
 
 const ENDED: u8 = 0;
 const CONNECTED: u8 = 1;
@@ -68,16 +76,29 @@ impl SessionRecord {
             Some(kept) if kept.connected => CONNECTED,
             Some(_) => PARKED,
         };
-        out.extend([VERSION, kind]);
+        let has_filters = self.kept.as_ref().is_some_and(|kept| {
+            kept.state.subscriptions.iter().any(|subscription| subscription.filter.is_some())
+        });
+        out.extend([if has_filters { VERSION_FILTERS } else { VERSION }, kind]);
         out.extend(self.time_ms.to_le_bytes());
         out.extend(self.secret.to_le_bytes());
         if let Some(KeptSession { proofs, state, .. }) = &self.kept {
             proofs.iter().for_each(|proof| out.extend(proof.to_le_bytes()));
             put_text(&mut out, state.user.as_deref().unwrap_or_default());
             out.extend((state.subscriptions.len() as u32).to_le_bytes());
-            for SessionSubscription { topic, position, acked, is_member } in &state.subscriptions {
+            for SessionSubscription { topic, position, acked, is_member, filter } in
+                &state.subscriptions
+            {
                 put_text(&mut out, topic);
-                out.push(u8::from(position.is_some()) | if *is_member { MEMBER } else { 0 });
+                let member = if *is_member { MEMBER } else { 0 };
+                let filtered = if filter.is_some() { FILTERED } else { 0 };
+                out.push(u8::from(position.is_some()) | member | filtered);
+                if let Some(filter) = filter {
+                    let text = filter.text();
+                    // No longer than `FILTER_BYTES_MAX`.
+                    out.extend((text.len() as u16).to_le_bytes());
+                    out.extend(text.as_bytes());
+                }
                 if let Some(Position { epoch, offset }) = position {
                     out.extend(epoch.0.to_le_bytes());
                     out.extend(offset.to_le_bytes());
@@ -94,12 +115,13 @@ impl SessionRecord {
 
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordFlaw> {
         let mut rest = Rest(bytes);
-        match rest.u8() {
-            Some(VERSION) => {}
+        let may_have_filters = match rest.u8() {
+            Some(VERSION) => false,
+            Some(VERSION_FILTERS) => true,
             Some(other) => return Err(RecordFlaw::Version(other)),
             None => return Err(RecordFlaw::Content),
-        }
-        let record = rest.record().ok_or(RecordFlaw::Content)?;
+        };
+        let record = rest.record(may_have_filters).ok_or(RecordFlaw::Content)?;
         if rest.0.is_empty() { Ok(record) } else { Err(RecordFlaw::Content) }
     }
 }
@@ -115,7 +137,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn record(&mut self) -> Option<SessionRecord> {
+    fn record(&mut self, may_have_filters: bool) -> Option<SessionRecord> {
         let kind = self.u8()?;
         let (time_ms, secret) = (self.u64()?, self.u128()?);
         let connected = match kind {
@@ -133,18 +155,23 @@ impl<'a> Rest<'a> {
         // Not as many places as it says: bytes that are not there take no memory.
         let mut subscriptions = Vec::new();
         for _ in 0..count {
-            subscriptions.push(self.subscription()?);
+            subscriptions.push(self.subscription(may_have_filters)?);
         }
         let state = SessionState { user, subscriptions: subscriptions.into() };
         let kept = Some(KeptSession { proofs, connected, state });
         Some(SessionRecord { secret, time_ms, kept })
     }
 
-    fn subscription(&mut self) -> Option<SessionSubscription> {
+    fn subscription(&mut self, may_have_filter: bool) -> Option<SessionSubscription> {
         let topic = self.text().filter(|topic| check_topic_name(topic).is_ok())?;
         let topic = TopicName::new(topic);
         let flags = self.u8()?;
-        let position = match flags & !MEMBER {
+        let filter = match flags & FILTERED != 0 {
+            true if may_have_filter => Some(self.filter()?),
+            true => return None,
+            false => None,
+        };
+        let position = match flags & !(MEMBER | FILTERED) {
             0 => None,
             1 => Some(Position { epoch: Epoch(self.u64()?), offset: self.u64()? }),
             _ => return None,
@@ -164,7 +191,15 @@ impl<'a> Rest<'a> {
             position,
             acked: acked.into(),
             is_member: flags & MEMBER != 0,
+            filter,
         })
+    }
+
+    fn filter(&mut self) -> Option<Arc<Filter>> {
+        let length = usize::from(self.array().map(u16::from_le_bytes)?);
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Filter::parse(str::from_utf8(text).ok()?).ok().map(Arc::new)
     }
 
     fn text(&mut self) -> Option<&'a str> {
@@ -206,8 +241,10 @@ mod tests {
     fn subscriptions() -> impl Strategy<Value = SessionSubscription> {
         let position = proptest::option::of((any::<u64>(), 0..1000u64));
         let steps = proptest::collection::vec((1..9u64, 0..9u64), 0..5);
-        ("[a-z:é]{1,40}", position, steps, any::<bool>()).prop_map(
-            |(topic, position, steps, is_member)| {
+        let filter = proptest::option::of("[a-z]{1,9} == '[a-zé]{0,300}'");
+        ("[a-z:é]{1,40}", position, steps, any::<bool>(), filter).prop_map(
+            |(topic, position, steps, is_member, filter)| {
+                let filter = filter.and_then(|text| Filter::parse(&text).ok()).map(Arc::new);
                 let position =
                     position.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset });
                 let mut last = position.map_or(0, |position| position.offset);
@@ -219,7 +256,7 @@ mod tests {
                 let acked: Vec<_> = steps.into_iter().map(range).collect();
                 let acked = if position.is_some() { acked } else { Vec::new() };
                 let (topic, acked) = (TopicName::new(&topic), acked.into());
-                SessionSubscription { topic, position, acked, is_member }
+                SessionSubscription { topic, position, acked, is_member, filter }
             },
         )
     }
@@ -268,11 +305,39 @@ mod tests {
         }
 
         #[test]
-        fn other_versions_are_told_apart(record in records(), version in 2..=u8::MAX) {
+        fn other_versions_are_told_apart(record in records(), version in 3..=u8::MAX) {
             let mut bytes = record.encode().to_vec();
             bytes[0] = version;
             prop_assert_eq!(SessionRecord::decode(&bytes), Err(RecordFlaw::Version(version)));
         }
+    }
+
+    /// What programs write, and have written, that know of no filters.
+    #[test]
+    fn records_without_filters_are_as_they_were() {
+        let topic = TopicName::new("a");
+        let (acked, filter) = (Box::default(), None);
+        let subscription =
+            SessionSubscription { topic, position: None, acked, is_member: true, filter };
+        let state = SessionState { user: None, subscriptions: [subscription].into() };
+        let kept = Some(KeptSession { proofs: [3, 4], connected: false, state });
+        let mut record = SessionRecord { secret: 2, time_ms: 1, kept };
+        let mut written = vec![1, 2];
+        written.extend(1u64.to_le_bytes());
+        [2u128, 3, 4].iter().for_each(|secret| written.extend(secret.to_le_bytes()));
+        written.extend([0, 1, 0, 0, 0, 1, b'a', 128, 0, 0, 0, 0]);
+        assert_eq!(record.encode(), written);
+        assert_eq!(SessionRecord::decode(&written), Ok(record.clone()));
+        let filter = Filter::parse("b").map(Arc::new).unwrap();
+        if let Some(kept) = &mut record.kept {
+            kept.state.subscriptions[0].filter = Some(filter);
+        }
+        let written = record.encode();
+        assert_eq!(written[0], 2);
+        assert!(written.ends_with(&[1, b'a', 128 | 64, 1, 0, b'b', 0, 0, 0, 0]));
+        let mut older = written.to_vec();
+        older[0] = 1;
+        assert_eq!(SessionRecord::decode(&older), Err(RecordFlaw::Content));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::ids::Position;
 use crate::proto::close::CloseCode;
 use crate::proto::json::escape;
 use crate::proto::opcode::OpCode;
-use crate::proto::typed::as_message;
+use crate::proto::tags::{self, TAGS_MARK};
+use crate::proto::typed::{MESSAGE_MARK, as_message};
 
 /// Longest header of a server frame: 2 bytes and a 64-bit length.
 pub const HEADER_BYTES_MAX: usize = 10;
@@ -91,19 +92,44 @@ fn assemble(parts: &[Part<'_>]) -> Bytes {
     Bytes::from(out)
 }
 
-/// A publication as each subscriber gets it: `{"channel":C,"data":D}`, `data` byte for byte; or the message
-/// that is in its place.
+/// A publication as each subscriber gets it: `{"channel":C,"data":D}`, `data` byte for byte, with its tags
+/// `{"channel":C,"tags":T,"data":D}`; or the message that is in its place.
 ///
 /// `data` must be as [`Command::Publish`](crate::proto::Command) has it, or
-/// [`TypedMessage::stamped`](crate::proto::typed::TypedMessage::stamped).
+/// [`TypedMessage::stamped`](crate::proto::typed::TypedMessage::stamped), or
+/// [`Tags::before`](crate::proto::tags::Tags::before).
 pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
-    if let Some(message) = as_message(data) {
-        return payload_frame(OpCode::Text, message);
+    if let [MESSAGE_MARK | TAGS_MARK, ..] = data {
+        return marked_frame(channel, data);
     }
     assemble(&[
         Part::raw(r#"{"channel":""#),
         Part::Raw(&escape::content(channel)),
         Part::raw(r#"","data":"#),
+        Part::Raw(data),
+        Part::raw("}"),
+    ])
+}
+
+/// A message, or a publication with tags.
+fn marked_frame(channel: &str, data: &[u8]) -> Bytes {
+    match (as_message(data), tags::split(data)) {
+        (Some(message), _) => payload_frame(OpCode::Text, message),
+        (None, Some((tags, data))) => tagged_frame(channel, "", tags, data),
+        // No mark stands alone.
+        (None, None) => text_frame(&[]),
+    }
+}
+
+/// A publication with tags. `place`: what stands between the channel and them, with a comma before it.
+fn tagged_frame(channel: &str, place: &str, tags: &[u8], data: &[u8]) -> Bytes {
+    text_frame(&[
+        Part::raw(r#"{"channel":"#),
+        Part::String(channel),
+        Part::raw(place),
+        Part::raw(r#","tags":"#),
+        Part::Raw(tags),
+        Part::raw(r#","data":"#),
         Part::Raw(data),
         Part::raw("}"),
     ])
@@ -139,8 +165,8 @@ pub fn acked_frame(channel: &str, position: Position, data: &[u8]) -> Bytes {
     ])
 }
 
-/// A publication of a channel with history: that of [`acked_frame`] or of [`retained_frame`]; or the message
-/// that is in its place, with `"offset":N` before all it has, and `"deliveryId":"E-N"` on an acked channel.
+/// A publication of a channel with history: that of [`acked_frame`] or of [`retained_frame`], with its tags
+/// before the data; or the message that is in its place, with `"offset":N` before all it has, and `"deliveryId":"E-N"` on an acked channel.
 pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool) -> Bytes {
     if let Some([b'{', members @ ..]) = as_message(data) {
         let id = if is_acked { format!(r#","deliveryId":"{position}""#) } else { String::new() };
@@ -151,6 +177,9 @@ pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool
             Part::raw(","),
             Part::Raw(members),
         ])
+    } else if let Some((tags, data)) = tags::split(data) {
+        let id = if is_acked { format!(r#","messageId":"{position}""#) } else { String::new() };
+        tagged_frame(channel, &format!(r#","offset":{}{id}"#, position.offset), tags, data)
     } else if is_acked {
         acked_frame(channel, position, data)
     } else {
@@ -264,6 +293,22 @@ mod tests {
         let frame = publication_frame("chat:lobby", data);
         assert_eq!(&frame[..2], [0x81, payload.len() as u8]);
         assert_eq!(&frame[2..], payload);
+    }
+
+    #[test]
+    fn tags_stand_right_before_the_data() {
+        let data = b"\t{\"plan\":\"pro\"}\t{ \"a\" : \"\\t\" }";
+        let rest = r#""tags":{"plan":"pro"},"data":{ "a" : "\t" }}"#;
+        let text = |frame: Bytes| String::from_utf8(frame_payload(&frame).to_vec()).unwrap();
+        let live = publication_frame("c", data);
+        assert_eq!(text(live), format!(r#"{{"channel":"c",{rest}"#));
+        let position = Position { epoch: crate::ids::Epoch(0xab), offset: 7 };
+        let kept = kept_frame("c", position, data, false);
+        assert_eq!(retained_offset("c", &kept), 7);
+        assert_eq!(kept_data(&kept, data), data[..]);
+        assert_eq!(text(kept), format!(r#"{{"channel":"c","offset":7,{rest}"#));
+        let acked = text(kept_frame("c", position, data, true));
+        assert_eq!(acked, format!(r#"{{"channel":"c","offset":7,"messageId":"{position}",{rest}"#));
     }
 
     #[test]

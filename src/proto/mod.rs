@@ -23,6 +23,7 @@ pub mod recall;
 pub mod reply;
 pub mod room;
 pub mod routed;
+pub mod tags;
 pub mod typed;
 
 #[cfg(test)]

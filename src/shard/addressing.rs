@@ -92,6 +92,7 @@ impl State {
         ticket: AdminTicket,
         user: &UserName,
         topic: &TopicName,
+        filter: Option<&Arc<Filter>>,
     ) {
         let tokens = self.open_connections_of(user);
         if tokens.is_empty() {
@@ -101,7 +102,7 @@ impl State {
         let crowd = Crowd { ticket, left: tokens.len(), subscribed: 0, refusal: None };
         self.outside.crowds.push(crowd);
         for token in tokens {
-            self.begin_subscribing(ticket, token, topic.clone());
+            self.begin_subscribing(ticket, token, topic.clone(), filter.cloned());
         }
     }
 

@@ -1,11 +1,13 @@
 //! Commands of clients to the broker, and what the broker wants back to clients and shards.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::State;
 use super::connection::Phase;
-use super::publishing::{Message, table_full};
+use super::publishing::{Message, NO_TAGS, table_full};
 use crate::broker::{Effect, SubscribeError, SubscribeRequest};
+use crate::filter::Filter;
 use crate::ids::Token;
 use crate::message::{AdminTicket, Begin};
 use crate::metrics::Counter;
@@ -79,15 +81,16 @@ impl State {
             return;
         }
         match command {
-            Command::Subscribe { channel, start, limit, id } => {
-                self.subscribe(token, channel, Begin { start, limit }, id);
+            Command::Subscribe { channel, start, limit, id, filter } => {
+                self.subscribe(token, channel, (Begin { start, limit }, filter), id);
             }
             Command::Unsubscribe { subscription, id } => self.unsubscribe(token, subscription, id),
-            Command::Publish { channel, data, echo, id, message_id, filter } => {
-                self.publish(token, Message { channel, data, echo, id, message_id, filter });
+            Command::Publish { channel, data, echo, id, message_id, filter, tags } => {
+                self.publish(token, Message { channel, data, echo, id, message_id, filter, tags });
             }
             Command::Direct { to, channel, data, echo, id, message_id, filter } => {
-                let message = Message { channel, data, echo, id, message_id, filter };
+                let tags = None;
+                let message = Message { channel, data, echo, id, message_id, filter, tags };
                 self.send_to_user(token, &to, message);
             }
             Command::Message(message) => self.pass_on(token, &message),
@@ -123,11 +126,18 @@ impl State {
         &mut self,
         token: Token,
         channel: Cow<'_, str>,
-        begin: Begin,
+        (begin, filter): (Begin, Option<Arc<Filter>>),
         id: Option<RequestId<'_>>,
     ) {
+        if filter.is_some() && !self.broker.has_tags(&channel) {
+            let (family, code) = (Family::Action, ErrorCode::PermissionDenied);
+            let (message, channel) = (Cow::Borrowed(NO_TAGS), Some(channel));
+            self.reject(token, &Rejection { family, code, message, channel, id }, 1);
+            return;
+        }
         let request_id = id.map(|id| id.as_json().into());
-        let request = SubscribeRequest { token, topic: &channel, begin, request_id };
+        let select = filter.into();
+        let request = SubscribeRequest { token, topic: &channel, begin, request_id, select };
         let mut effects = std::mem::take(&mut self.effects);
         let outcome = self.broker.subscribe(request, &mut effects);
         self.apply(effects);

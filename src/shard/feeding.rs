@@ -11,11 +11,18 @@ use crate::metrics::Counter;
 /// Slices queued or asked for per turn: about a millisecond of sending.
 const SLICES_MAX: usize = 64;
 
+/// What filters of subscriptions compare with in the time of sending a slice.
+const SLICE_VALUES: usize = 1024;
+
 impl State {
     /// Lets the next connections on the list read.
     pub(super) fn advance_feeds(&mut self) {
         let limit = self.settings.config.limits.send_queue_size.min(SLICE_COST_MAX);
+        let mut left = SLICES_MAX;
         for _ in 0..self.feeds.len().min(SLICES_MAX) {
+            if left == 0 {
+                return;
+            }
             let Some(token) = self.feeds.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(token.index()) else { continue };
             if connection.generation != token.generation {
@@ -39,6 +46,7 @@ impl State {
                 Fed::Stalled | Fed::Something => self.feeds.push_back(token),
             }
             self.apply(effects);
+            left = left.saturating_sub(1 + self.broker.take_compared() / SLICE_VALUES);
         }
     }
 

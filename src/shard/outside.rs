@@ -69,8 +69,8 @@ impl State {
             }
             AdminCall::Connections { from } => self.list_connections(ticket, from),
             AdminCall::Connection(id) => self.tell_connection(ticket, id),
-            AdminCall::Subscribe { connection, topic } => {
-                self.subscribe_outside(ticket, connection, topic);
+            AdminCall::Subscribe { connection, topic, filter } => {
+                self.subscribe_outside(ticket, connection, topic, filter);
             }
             AdminCall::Unsubscribe { connection, topic } => {
                 self.unsubscribe_outside(ticket, connection, &topic);
@@ -87,7 +87,9 @@ impl State {
             AdminCall::SendToEverybody { frame, except } => {
                 self.send_to_everybody(ticket, frame, except);
             }
-            AdminCall::SubscribeUser { user, topic } => self.subscribe_user(ticket, &user, &topic),
+            AdminCall::SubscribeUser { user, topic, filter } => {
+                self.subscribe_user(ticket, &user, &topic, filter.as_ref());
+            }
             AdminCall::UnsubscribeUser { user, topic } => {
                 self.unsubscribe_user(ticket, &user, &topic);
             }
@@ -215,9 +217,15 @@ impl State {
         }
     }
 
-    fn subscribe_outside(&mut self, ticket: AdminTicket, id: ConnectionId, topic: TopicName) {
+    fn subscribe_outside(
+        &mut self,
+        ticket: AdminTicket,
+        id: ConnectionId,
+        topic: TopicName,
+        filter: Option<Arc<Filter>>,
+    ) {
         match self.find_open(id) {
-            Some(token) => self.begin_subscribing(ticket, token, topic),
+            Some(token) => self.begin_subscribing(ticket, token, topic, filter),
             None => self.refuse_outside(ticket, AdminRefusal::NoConnection),
         }
     }
@@ -227,10 +235,12 @@ impl State {
         ticket: AdminTicket,
         token: Token,
         topic: TopicName,
+        filter: Option<Arc<Filter>>,
     ) {
         self.outside.subscribing.push(Subscribing { token, topic: topic.clone(), ticket });
         let begin = Begin { start: Start::Now, limit: None };
-        let request = SubscribeRequest { token, topic: &topic, begin, request_id: None };
+        let select = filter.into();
+        let request = SubscribeRequest { token, topic: &topic, begin, request_id: None, select };
         let mut effects = std::mem::take(&mut self.effects);
         let outcome = self.broker.subscribe(request, &mut effects);
         self.apply(effects);

@@ -10,6 +10,7 @@ use crate::filter::Filter;
 use crate::ids::Token;
 use crate::message::{FILTERED_HISTORY, PublishOutcome, Receipt};
 use crate::metrics::Counter;
+use crate::proto::tags::Tags;
 use crate::proto::{Answer, ErrorCode, Family, Rejection, RequestId};
 
 /// For people, with `unavailable`. The log has counted it.
@@ -19,6 +20,9 @@ const NOT_STORED: &str = "the durable log has not kept it; try again later";
 const BARRED: &str =
     "the channel is a room: only its members may publish there, if they are not muted";
 
+/// For people, with `permission_denied`.
+pub(super) const NO_TAGS: &str = "the channel's namespace has no tags";
+
 /// What a client publishes, or sends to a user.
 pub(super) struct Message<'a> {
     pub channel: Cow<'a, str>,
@@ -27,13 +31,14 @@ pub(super) struct Message<'a> {
     pub id: Option<RequestId<'a>>,
     pub message_id: Option<&'a str>,
     pub filter: Option<Arc<Filter>>,
+    pub tags: Option<Tags>,
 }
 
 impl State {
     /// A client publishes.
     #[inline]
     pub(super) fn publish(&mut self, token: Token, message: Message<'_>) {
-        let Message { channel, data, echo, id, message_id, filter } = message;
+        let Message { channel, data, echo, id, message_id, filter, tags } = message;
         if let Err((code, message)) = self.admit_publication(token) {
             // That the server shuts down is no mistake of its client.
             let penalty = u32::from(code == ErrorCode::RateLimited);
@@ -42,6 +47,11 @@ impl State {
         }
         if filter.is_some() && self.broker.has_history(&channel) {
             let refused = (ErrorCode::InvalidMessage, FILTERED_HISTORY);
+            self.refuse_publication(token, (channel, id), refused, 1);
+            return;
+        }
+        if tags.is_some() && !self.broker.has_tags(&channel) {
+            let refused = (ErrorCode::PermissionDenied, NO_TAGS);
             self.refuse_publication(token, (channel, id), refused, 1);
             return;
         }
@@ -58,7 +68,8 @@ impl State {
                 filter,
             })
         });
-        let data = data.as_bytes();
+        let tagged = tags.map(|tags| tags.before(data.as_bytes()));
+        let data = tagged.as_deref().unwrap_or(data.as_bytes());
         let request = PublishRequest { token, topic: &channel, data, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish(request, &mut self.frames, &mut effects);

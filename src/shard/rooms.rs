@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::State;
 use super::connection::Phase;
 use super::dispatch::BACKLOG_FULL;
-use crate::broker::{SubscribeError, SubscribeRequest};
+use crate::broker::{Select, SubscribeError, SubscribeRequest};
 use crate::ids::{Token, TopicName, UserName};
 use crate::message::{Begin, RoomOutcome};
 use crate::metrics::Counter;
@@ -168,7 +168,8 @@ impl State {
         }
         self.entering.push(Entering { token, room: room.clone(), view, request_id });
         let begin = Begin { start: Start::Now, limit: None };
-        let request = SubscribeRequest { token, topic: &room, begin, request_id: None };
+        let select = Select::AsBefore;
+        let request = SubscribeRequest { token, topic: &room, begin, request_id: None, select };
         let mut effects = std::mem::take(&mut self.effects);
         let outcome = self.broker.subscribe(request, &mut effects);
         self.apply(effects);

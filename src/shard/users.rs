@@ -290,7 +290,7 @@ impl State {
 
     /// A client sends a message to a user.
     pub(super) fn send_to_user(&mut self, token: Token, to: &UserName, message: Message<'_>) {
-        let Message { channel, data, echo, id, message_id, filter } = message;
+        let Message { channel, data, echo, id, message_id, filter, tags: _ } = message;
         if let Err((code, text)) = self.admit_message(token, &channel) {
             if code == ErrorCode::Unauthenticated {
                 self.count(Counter::Unauthenticated, 1);

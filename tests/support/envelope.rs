@@ -89,6 +89,9 @@ pub struct Subscribe {
     /// The most publications that the history may give.
     #[prost(uint32, optional, tag = "5")]
     pub limit: ::core::option::Option<u32>,
+    /// Which publications it is for: a predicate over their tags. Empty: for all of them.
+    #[prost(string, tag = "4")]
+    pub filter: ::prost::alloc::string::String,
 }
 /// By one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -99,7 +102,7 @@ pub struct Unsubscribe {
     #[prost(uint64, optional, tag = "2")]
     pub subscription_id: ::core::option::Option<u64>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Publish {
     #[prost(string, tag = "1")]
     pub channel: ::prost::alloc::string::String,
@@ -112,6 +115,12 @@ pub struct Publish {
     pub message_id: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub no_echo: bool,
+    /// For the filters of subscriptions; the channel's namespace says whether there may be some.
+    #[prost(map = "string, string", tag = "5")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     /// The user who is to get it, subscribed or not; the channel's namespace says whether that may be.
     #[prost(string, optional, tag = "6")]
     pub to_user: ::core::option::Option<::prost::alloc::string::String>,
@@ -119,7 +128,7 @@ pub struct Publish {
     #[prost(string, tag = "7")]
     pub filter: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Publication {
     #[prost(string, tag = "1")]
     pub channel: ::prost::alloc::string::String,
@@ -132,6 +141,12 @@ pub struct Publication {
     /// Of what comes again until it is acknowledged: the same each time.
     #[prost(string, tag = "4")]
     pub message_id: ::prost::alloc::string::String,
+    /// What its publisher said of it, for filters.
+    #[prost(map = "string, string", tag = "7")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     /// In a History: `data` is a whole message, an event or one of a chat, in JSON; its message_id, on an acked
     /// channel, is what it is acknowledged by.
     #[prost(bool, tag = "8")]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Sink, broker, subscribe};
-use crate::broker::{Broker, Effect, PublishRequest, SubscribeError};
+use super::{Sink, body, broker, select, subscribe, tag};
+use crate::broker::{Broker, Effect, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::config::Config;
 use crate::filter::{Attributes, Filter, Interner};
 use crate::ids::{ConnectionId, Moment, ShardId, Token, UserName};
@@ -24,7 +24,8 @@ const BACKLOG_BYTES_MAX: usize = 500;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Subscribe(usize, u32, usize),
+    /// With `true` or `false` to those publications only whose tag is that.
+    Subscribe(usize, u32, usize, Option<bool>),
     Unsubscribe(usize, u32, usize),
     Leave(usize, u32),
     /// With `true` or `false` for those only of whom `odd` is that.
@@ -41,8 +42,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (shard, slot, topic) = (0..SHARDS, 0..SLOTS, 0..TOPICS.len());
     prop_oneof![
-        4 => (shard.clone(), slot.clone(), topic.clone())
-            .prop_map(|(shard, slot, topic)| Step::Subscribe(shard, slot, topic)),
+        4 => (shard.clone(), slot.clone(), topic.clone(), any::<Option<bool>>())
+            .prop_map(|(shard, slot, topic, tag)| Step::Subscribe(shard, slot, topic, tag)),
         2 => (shard.clone(), slot.clone(), topic.clone())
             .prop_map(|(shard, slot, topic)| Step::Unsubscribe(shard, slot, topic)),
         1 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Leave(shard, slot)),
@@ -56,10 +57,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One confirmed subscription.
+/// One confirmed subscription, until it ends or is confirmed with another filter.
 #[derive(Debug)]
 struct Stream {
     topic: usize,
+    /// The tag of what it is for.
+    tag: Option<bool>,
     /// Accepted publications of the topic whose publisher asked after the confirmation.
     due_from: usize,
     seen: Vec<usize>,
@@ -83,6 +86,8 @@ struct World {
     generations: Vec<Vec<u32>>,
     /// The current stream of each shard's slot and topic.
     current: BTreeMap<(usize, u32, usize), usize>,
+    /// The tag that each asked for last.
+    selected: BTreeMap<(usize, u32, usize), Option<bool>>,
     streams: Vec<(usize, Token, Stream)>,
     publications: Vec<Publication>,
     /// By topic: what its home accepted, in order.
@@ -107,6 +112,7 @@ impl World {
             congested: vec![vec![false; SHARDS]; SHARDS],
             generations: vec![vec![1; SLOTS as usize]; SHARDS],
             current: BTreeMap::new(),
+            selected: BTreeMap::new(),
             streams: Vec::new(),
             publications: Vec::new(),
             orders: vec![Vec::new(); TOPICS.len()],
@@ -121,7 +127,7 @@ impl World {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Subscribe(shard, slot, topic) => self.subscribe(shard, slot, topic),
+            Step::Subscribe(shard, slot, topic, tag) => self.subscribe(shard, slot, topic, tag),
             Step::Unsubscribe(shard, slot, topic) => {
                 let mut effects = Vec::new();
                 let token = self.token(shard, slot);
@@ -151,7 +157,7 @@ impl World {
         }
     }
 
-    fn subscribe(&mut self, shard: usize, slot: u32, topic: usize) {
+    fn subscribe(&mut self, shard: usize, slot: u32, topic: usize, tag: Option<bool>) {
         let mut effects = Vec::new();
         let token = self.token(shard, slot);
         if let Some(odd) = odd(token)
@@ -167,9 +173,12 @@ impl World {
             .filter(|topic| self.current.contains_key(&(shard, slot, *topic)))
             .count();
         let known = self.current.contains_key(&(shard, slot, topic));
-        let outcome = self.brokers[shard].subscribe(subscribe(token, TOPICS[topic]), &mut effects);
-        match outcome {
-            Ok(()) => assert!(known || held < SUBSCRIPTIONS_MAX as usize),
+        let request = SubscribeRequest { select: select(tag), ..subscribe(token, TOPICS[topic]) };
+        match self.brokers[shard].subscribe(request, &mut effects) {
+            Ok(()) => {
+                assert!(known || held < SUBSCRIPTIONS_MAX as usize);
+                self.selected.insert((shard, slot, topic), tag);
+            }
             Err(SubscribeError::TooMany { limit }) => assert_eq!(limit, SUBSCRIPTIONS_MAX),
             Err(SubscribeError::Congested) => assert!(self.congested[shard].contains(&true)),
             Err(SubscribeError::TableFull { .. }) => panic!("the table is not full"),
@@ -196,8 +205,8 @@ impl World {
             filter: odd.map(|odd| Arc::new(Filter::parse(&format!("odd == {odd}")).unwrap())),
         };
         let name = TOPICS[topic];
-        let data = id.to_string();
-        let (data, receipt) = (data.as_bytes(), Some(Box::new(receipt)));
+        let data = body(id);
+        let (data, receipt) = (&data[..], Some(Box::new(receipt)));
         let request = PublishRequest { token, topic: name, data, echo, receipt };
         let mut effects = Vec::new();
         self.brokers[shard].publish(request, &mut self.frames[shard], &mut effects);
@@ -249,7 +258,9 @@ impl World {
             let topic = topic.expect("only accepted publications are delivered");
             let stream = self.current.get(&(shard, slot, topic));
             let stream = *stream.unwrap_or_else(|| panic!("{slot} of {shard} does not want {id}"));
-            self.streams[stream].2.seen.push(id);
+            let stream = &mut self.streams[stream].2;
+            assert!(stream.tag.is_none() || stream.tag == tag(id), "{id} is not for {stream:?}");
+            stream.seen.push(id);
         }
         self.apply(shard, effects);
     }
@@ -300,9 +311,19 @@ impl World {
                     let topic = TOPICS.iter().position(|name| *name == &*topic).unwrap();
                     let due_from = self.publications.len();
                     let next = self.streams.len();
-                    let stream = *self.current.entry((shard, token.slot, topic)).or_insert(next);
+                    let key = (shard, token.slot, topic);
+                    let tag = self.selected.get(&key).copied().flatten();
+                    if let Some(stream) = self.current.get(&key)
+                        && self.streams[*stream].2.tag != tag
+                    {
+                        // From here on it is as another one.
+                        self.streams[*stream].2.over = true;
+                        self.current.remove(&key);
+                    }
+                    let stream = *self.current.entry(key).or_insert(next);
                     if stream == next {
-                        let stream = Stream { topic, due_from, seen: Vec::new(), over: false };
+                        let (seen, over) = (Vec::new(), false);
+                        let stream = Stream { topic, tag, due_from, seen, over };
                         self.streams.push((shard, token, stream));
                     }
                 }
@@ -343,6 +364,7 @@ impl World {
     }
 
     fn end(&mut self, shard: usize, slot: u32, topic: usize) {
+        self.selected.remove(&(shard, slot, topic));
         if let Some(stream) = self.current.remove(&(shard, slot, topic)) {
             self.streams[stream].2.over = true;
         }
@@ -379,7 +401,8 @@ impl World {
         for (shard, token, stream) in &self.streams {
             let wants = |id: &usize| {
                 let publication = &self.publications[*id];
-                (publication.echo || publication.token != (*shard, *token))
+                (stream.tag.is_none() || stream.tag == tag(*id))
+                    && (publication.echo || publication.token != (*shard, *token))
                     && (publication.odd.is_none() || publication.odd == odd(*token))
             };
             let wanted: Vec<_> = self.orders[stream.topic].iter().copied().filter(wants).collect();

@@ -9,15 +9,19 @@ mod resume;
 mod session_log;
 mod sessions;
 
+use std::sync::Arc;
+
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
-use super::{Broker, Deliver, Origin, SubscribeRequest};
+use super::{Broker, Deliver, Origin, Select, SubscribeRequest};
 use crate::config::Config;
+use crate::filter::Filter;
 use crate::ids::{ShardId, Token};
 use crate::io::{FrameId, FramePool};
 use crate::message::Begin;
 use crate::proto::Start;
+use crate::proto::tags::Tags;
 
 /// Unix time of the simulated clock's zero.
 const UNIX_START: u64 = 1_700_000_000_000;
@@ -30,7 +34,27 @@ fn broker(shard: u16, shards: usize, config: &Config) -> Broker {
 
 fn subscribe(token: Token, topic: &str) -> SubscribeRequest<'_> {
     let begin = Begin { start: Start::Now, limit: None };
-    SubscribeRequest { token, topic, begin, request_id: None }
+    SubscribeRequest { token, topic, begin, request_id: None, select: Select::All }
+}
+
+/// A subscription to those publications only whose tag `odd` is that; `None`: to all.
+fn select(odd: Option<bool>) -> Select {
+    odd.map_or(Select::All, |odd| {
+        Select::Matching(Arc::new(Filter::parse(&format!("odd == {odd}")).unwrap()))
+    })
+}
+
+/// The tag `odd` of the publication with this number, if it has one.
+fn tag(number: usize) -> Option<bool> {
+    (!number.is_multiple_of(3)).then_some(number % 2 == 1)
+}
+
+/// What is published: the number, with its tag.
+fn body(number: usize) -> Vec<u8> {
+    let data = number.to_string().into_bytes();
+    let Some(odd) = tag(number) else { return data };
+    let tags = Tags::of_texts(&[("odd".into(), odd.to_string().into())]).unwrap();
+    tags.unwrap().before(&data)
 }
 
 /// The text of a frame's payload; all of ours are short.

@@ -133,6 +133,7 @@ fn at(topic: &str, position: Position) -> (SessionSubscription, Start) {
         position: Some(position),
         acked: Box::default(),
         is_member: false,
+        filter: None,
     };
     (subscription, Start::Recover { epoch: Some(epoch), offset })
 }
@@ -143,6 +144,7 @@ fn live(topic: &str) -> (SessionSubscription, Start) {
         position: None,
         acked: Box::default(),
         is_member: false,
+        filter: None,
     };
     (subscription, Start::Recover { epoch: None, offset: 0 })
 }

@@ -57,7 +57,9 @@ fn holder(number: u32, shard: ShardId) -> Holder {
 fn state(version: u64) -> SessionState {
     let position = Some(Position { epoch: Epoch(1), offset: version });
     let (topic, acked) = (TopicName::new("kept:a"), Box::default());
-    let subscriptions = [SessionSubscription { topic, position, acked, is_member: false }].into();
+    let (is_member, filter) = (false, None);
+    let subscriptions =
+        [SessionSubscription { topic, position, acked, is_member, filter }].into();
     SessionState { user: None, subscriptions }
 }
 

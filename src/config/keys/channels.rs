@@ -4,7 +4,7 @@ use super::{GIB, Key, RETENTION, TIMEOUT};
 use crate::config::field::Field::{Attributes, Choice, Count, Rule, Schema, Size, Switch, Time};
 
 /// In the order they are printed.
-pub static KEYS: [Key; 25] = [
+pub static KEYS: [Key; 26] = [
     Key {
         path: "channels.level",
         flag: Some("level"),
@@ -52,6 +52,12 @@ pub static KEYS: [Key; 25] = [
         flag: None,
         help: "Message ids remembered of each channel; 0: none",
         field: Count(|c| &mut c.channels.idempotency_size, 0..=10_000_000),
+    },
+    Key {
+        path: "channels.tags",
+        flag: None,
+        help: "Publications may have tags, and subscriptions filters over them",
+        field: Switch(|c| &mut c.channels.tags),
     },
     Key {
         path: "channels.direct",

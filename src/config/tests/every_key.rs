@@ -66,6 +66,7 @@ fn every_key_is_read_from_a_file() {
         last = true
         idempotency_window = "18s"
         idempotency_size = 19
+        tags = true
         direct = true
         offline_queue = true
         offline_queue_size = 28
@@ -136,6 +137,7 @@ fn every_key_is_read_from_a_file() {
         last: true,
         idempotency_window: Duration::from_secs(18),
         idempotency_size: 19,
+        tags: true,
         direct: true,
         offline_queue: true,
         offline_queue_size: 28,

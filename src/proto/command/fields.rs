@@ -12,6 +12,7 @@ use crate::proto::command::{
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, RawString, Scanner};
 use crate::proto::routed::RoutedMessage;
+use crate::proto::tags::Tags;
 
 /// Most characters of an unknown name that an error repeats.
 const NAME_CHARS_MAX: usize = 64;
@@ -43,6 +44,7 @@ pub(super) struct Fields<'a> {
     pub(super) payload: Option<&'a str>,
     pub(super) to: Option<&'a str>,
     filter: Option<&'a str>,
+    tags: Option<&'a str>,
     pub(super) session_id: Option<&'a str>,
     pub(super) connection_id: Option<&'a str>,
     pub(super) positions: Option<&'a str>,
@@ -109,6 +111,7 @@ impl<'a> Fields<'a> {
             "payload" => (&mut self.payload, "payload"),
             "to" => (&mut self.to, "to"),
             "filter" => (&mut self.filter, "filter"),
+            "tags" => (&mut self.tags, "tags"),
             "sessionId" => (&mut self.session_id, "sessionId"),
             "connectionId" => (&mut self.connection_id, "connectionId"),
             "positions" => (&mut self.positions, "positions"),
@@ -159,6 +162,7 @@ impl<'a> Fields<'a> {
 
     fn action_command(&self, action: &str) -> Result<Command<'a>, Refused> {
         match action {
+            "publish" if self.to.is_some() && self.tags()?.is_some() => Err(no_tags()),
             "publish" if self.to.is_some() => Ok(Command::Direct {
                 id: self.id()?,
                 channel: self.channel()?,
@@ -175,11 +179,15 @@ impl<'a> Fields<'a> {
                 echo: self.echo()?,
                 message_id: self.message_id()?,
                 filter: self.filter()?,
+                tags: self.tags()?,
             }),
-            "subscribe" => {
-                let (id, channel) = (self.id()?, self.channel()?);
-                Ok(Command::Subscribe { channel, start: self.start()?, limit: self.limit()?, id })
-            }
+            "subscribe" => Ok(Command::Subscribe {
+                id: self.id()?,
+                channel: self.channel()?,
+                start: self.start()?,
+                limit: self.limit()?,
+                filter: self.filter()?,
+            }),
             "unsubscribe" => {
                 Ok(Command::Unsubscribe { id: self.id()?, subscription: self.subscription()? })
             }
@@ -247,6 +255,13 @@ impl<'a> Fields<'a> {
         filter.transpose()
     }
 
+    fn tags(&self) -> Result<Option<Tags>, Refused> {
+        match self.tags {
+            None => Ok(None),
+            Some(tags) => Tags::of_json(tags).map_err(|error| invalid(error.to_string())),
+        }
+    }
+
     fn id(&self) -> Result<Option<RequestId<'a>>, Refused> {
         let Some(value) = self.id else {
             return Ok(None);
@@ -310,6 +325,11 @@ pub(super) fn channel(value: Option<&str>) -> Result<Cow<'_, str>, Refused> {
 pub(in crate::proto) fn compiled(filter: &str) -> Result<Arc<Filter>, Refused> {
     let filter = Filter::parse(filter);
     filter.map(Arc::new).map_err(|error| invalid(format!("`filter`: {error}")))
+}
+
+/// For a message to a user with tags: it has no subscribers whose filters could ask for them.
+pub(in crate::proto) fn no_tags() -> Refused {
+    invalid("`tags` and `to` exclude each other")
 }
 
 pub(in crate::proto) fn invalid(message: impl Into<Cow<'static, str>>) -> Refused {

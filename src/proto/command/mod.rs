@@ -21,7 +21,7 @@ use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId, UserName};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{
-    Refused, compiled, displayed_name, invalid,
+    Refused, compiled, displayed_name, invalid, no_tags,
 };
 use crate::proto::command::plain::Opening;
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
@@ -34,6 +34,7 @@ use crate::proto::presence::PresenceQuery;
 use crate::proto::recall::{Claim, HistoryQuery, Start};
 use crate::proto::room::RoomAction;
 use crate::proto::routed::RoutedMessage;
+use crate::proto::tags::Tags;
 use crate::proto::typed::TypedMessage;
 
 /// Longest `id` and `timestamp`, in bytes as they were written between the quotes: they are echoed.
@@ -52,6 +53,8 @@ pub enum Command<'a> {
         /// Publications that the history may give at most.
         limit: Option<u64>,
         id: Option<RequestId<'a>>,
+        /// Which publications it is for, by their tags.
+        filter: Option<Arc<Filter>>,
     },
     Unsubscribe {
         subscription: Subscription<'a>,
@@ -69,6 +72,7 @@ pub enum Command<'a> {
         message_id: Option<&'a str>,
         /// Which of the subscribers it is for.
         filter: Option<Arc<Filter>>,
+        tags: Option<Tags>,
     },
     /// A message to every connection of a user, under the options of a channel.
     Direct {
@@ -297,7 +301,13 @@ mod tests {
     }
 
     fn subscribe(channel: &str) -> Command<'_> {
-        Command::Subscribe { channel: channel.into(), start: Start::Now, limit: None, id: None }
+        Command::Subscribe {
+            channel: channel.into(),
+            start: Start::Now,
+            limit: None,
+            id: None,
+            filter: None,
+        }
     }
 
     #[test]
@@ -319,6 +329,7 @@ mod tests {
                 id: None,
                 message_id: None,
                 filter: None,
+                tags: None,
             })
         );
         assert_eq!(
@@ -332,8 +343,25 @@ mod tests {
                 id: Some(RequestId("\"x\"")),
                 message_id: Some(r#""m\u0031""#),
                 filter: None,
+                tags: None,
             })
         );
+    }
+
+    #[test]
+    fn tags_and_the_filters_over_them() {
+        let frame = r#"{"action":"publish","tags":{ "a":"\u0062"},"channel":"c","data":1}"#;
+        let Ok(Command::Publish { tags: Some(tags), data: "1", .. }) = one(frame) else {
+            panic!("{frame}")
+        };
+        assert_eq!(tags.as_json(), r#"{"a":"b"}"#);
+        let none = one(r#"{"action":"publish","tags":{},"channel":"c","data":1}"#);
+        assert!(matches!(none, Ok(Command::Publish { tags: None, .. })));
+        let frame = r#"{"action":"subscribe","channel":"c","filter":"a == '\u0062'"}"#;
+        let Ok(Command::Subscribe { filter: Some(filter), .. }) = one(frame) else {
+            panic!("{frame}")
+        };
+        assert_eq!(filter.text(), "a == 'b'");
     }
 
     #[test]
@@ -425,6 +453,15 @@ mod tests {
             (
                 r#"{"action":"publish","channel":"a","data":1,"filter":"a == "}"#,
                 "`filter`: expected a value: a number, true, false or a text in quotes at byte 5",
+            ),
+            (r#"{"action":"publish","channel":"a","data":1,"tags":[]}"#, "`tags` must be an object"),
+            (
+                r#"{"action":"publish","channel":"a","data":1,"tags":{"a":"b"},"to":{"user":"b"}}"#,
+                "`tags` and `to` exclude each other",
+            ),
+            (
+                r#"{"action":"subscribe","channel":"a","filter":"a >"}"#,
+                "`filter`: expected a value: a number, true, false or a text in quotes at byte 3",
             ),
             (r#"{"type":"ping","id":1.5}"#, "`id` must be an integer or a string of 1 to 64 bytes"),
             (r#"{"type":"ping","id":""}"#, "`id` must be an integer or a string of 1 to 64 bytes"),

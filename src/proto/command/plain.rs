@@ -43,6 +43,7 @@ impl<'a> Opening<'a> {
             id: None,
             message_id: None,
             filter: None,
+            tags: None,
         };
         Some((publish, rest))
     }

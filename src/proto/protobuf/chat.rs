@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::proto::json;
 use crate::proto::protobuf::bytes_as_json;
-use crate::proto::protobuf::envelope::Message;
+use crate::proto::protobuf::envelope::{Entry, Message};
 use crate::proto::protobuf::wire::{Value, WireError};
 
 /// What each `MessageType` is called in JSON.
@@ -67,12 +67,6 @@ struct File<'a> {
 struct Action<'a> {
     action: u64,
     target: &'a str,
-}
-
-#[derive(Debug, Default)]
-struct Entry<'a> {
-    key: &'a str,
-    value: &'a str,
 }
 
 /// The JSON message that a query is. `parameters` are JSON; `id`: of the envelope, empty: it has none.
@@ -310,17 +304,6 @@ impl<'a> Message<'a> for Action<'a> {
         match number {
             1 => self.action = value.number("action")?,
             2 => self.target = value.text("target")?,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl<'a> Message<'a> for Entry<'a> {
-    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
-        match number {
-            1 => self.key = value.text("key")?,
-            2 => self.value = value.text("value")?,
             _ => {}
         }
         Ok(())

@@ -45,6 +45,7 @@ pub struct Subscribe<'a> {
     pub since: Option<u64>,
     pub from_start: bool,
     pub limit: Option<u32>,
+    pub filter: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +68,14 @@ pub struct Publish<'a> {
     pub no_echo: bool,
     pub to_user: Option<&'a str>,
     pub filter: &'a str,
+    pub tags: Vec<Entry<'a>>,
+}
+
+/// Of a map.
+#[derive(Debug, Default)]
+pub struct Entry<'a> {
+    pub key: &'a str,
+    pub value: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -193,6 +202,7 @@ impl<'a> Message<'a> for Subscribe<'a> {
                 let before = self.recover.take().unwrap_or_default();
                 self.recover = Some(before.merged(value.bytes("recover")?)?);
             }
+            4 => self.filter = value.text("filter")?,
             5 => self.limit = Some(value.number("limit")? as u32),
             7 => self.since = Some(value.number("since")?),
             8 => self.from_start = value.number("from_start")? != 0,
@@ -231,8 +241,20 @@ impl<'a> Message<'a> for Publish<'a> {
             2 => self.data = value.bytes("data")?,
             3 => self.message_id = value.text("message_id")?,
             4 => self.no_echo = value.number("no_echo")? != 0,
+            5 => self.tags.push(Entry::default().merged(value.bytes("tags")?)?),
             6 => self.to_user = Some(value.text("to_user")?),
             7 => self.filter = value.text("filter")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Entry<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        match number {
+            1 => self.key = value.text("key")?,
+            2 => self.value = value.text("value")?,
             _ => {}
         }
         Ok(())

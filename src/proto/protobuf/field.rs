@@ -1,5 +1,7 @@
 //! Messages of protobuf, written: a list of fields becomes a frame, in one allocation of exact size.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::proto::encoder::frame_header;
@@ -18,6 +20,8 @@ pub enum Field<'a> {
     Present(u32, u64),
     /// A message, there even if it is empty.
     Message(u32, &'a [Field<'a>]),
+    /// A map of texts to texts: for each a message of the two.
+    Map(u32, &'a [(Cow<'a, str>, Cow<'a, str>)]),
     /// Nothing at all.
     Absent,
 }
@@ -44,6 +48,9 @@ impl<'a> Field<'a> {
                 varint_len(key(number, 0)) + varint_len(value)
             }
             Self::Message(number, fields) => delimited_len(number, message_len(fields)),
+            Self::Map(number, entries) => {
+                entries.iter().map(|entry| Field::Message(number, &pair(entry)).len()).sum()
+            }
         }
     }
 
@@ -62,8 +69,16 @@ impl<'a> Field<'a> {
                 write_varint(key(number, 2), out);
                 write_message(fields, out);
             }
+            Self::Map(number, entries) => {
+                entries.iter().for_each(|entry| Field::Message(number, &pair(entry)).write(out));
+            }
         }
     }
+}
+
+/// The fields of an entry of a map.
+fn pair<'a>((key, value): &'a (Cow<'_, str>, Cow<'_, str>)) -> [Field<'a>; 2] {
+    [Field::Text(1, key), Field::Text(2, value)]
 }
 
 /// A binary frame that holds this message behind its length.
@@ -141,5 +156,9 @@ mod tests {
         assert_eq!(&binary_frame(&[Field::flag(1, true)])[..], b"\x82\x03\x02\x08\x01");
         let list = [Field::Listed(1, ""), Field::Listed(1, "a")];
         assert_eq!(&binary_frame(&list)[..], b"\x82\x06\x05\x0a\x00\x0a\x01a");
+        let map = [("a".into(), "b".into()), ("c".into(), "".into())];
+        let map = [Field::Map(7, &map), Field::Map(7, &[])];
+        let entries = b"\x82\x0e\x0d\x3a\x06\x0a\x01a\x12\x01b\x3a\x03\x0a\x01c";
+        assert_eq!(&binary_frame(&map)[..], entries);
     }
 }

@@ -27,5 +27,6 @@ pub(super) fn publication(envelope: &[u8]) -> Option<Command<'_>> {
         id: None,
         message_id: None,
         filter: None,
+        tags: None,
     })
 }

@@ -11,6 +11,7 @@ use crate::proto::json::{RawString, Scanner};
 use crate::proto::protobuf::field::{Field, binary_frame};
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::typed::message_frame;
+use crate::proto::tags::pairs;
 
 /// What stands behind `"data":` in the JSON of a publication whose data is these bytes, which are not
 /// JSON: `"…","encoding":"base64"`.
@@ -31,8 +32,8 @@ pub fn publication_frame(json_frame: &[u8]) -> Bytes {
         return frame;
     }
     let channel = Field::Text(1, &publication.channel);
-    let [data, offset, message_id, is_message] = publication.fields();
-    let fields = [channel, data, offset, message_id, is_message];
+    let [data, offset, message_id, tags, is_message] = publication.fields();
+    let fields = [channel, data, offset, message_id, tags, is_message];
     binary_frame(&[Field::Message(number::PUBLICATION, &fields)])
 }
 
@@ -43,6 +44,7 @@ pub(super) struct Publication<'a> {
     data: Cow<'a, [u8]>,
     offset: u64,
     message_id: Cow<'a, str>,
+    tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// All of it, if it is a message in the place of a publication.
     message: Option<&'a str>,
 }
@@ -61,6 +63,7 @@ impl<'a> Publication<'a> {
                 "channel" => publication.channel = text_of(value),
                 "messageId" => publication.message_id = text_of(value),
                 "data" => publication.data = Cow::Borrowed(value.as_bytes()),
+                "tags" => publication.tags = pairs(value),
                 "offset" => publication.offset = value.parse().unwrap_or_default(),
                 "encoding" => is_base64 = true,
                 "type" => publication.message = Some(text),
@@ -71,7 +74,8 @@ impl<'a> Publication<'a> {
         if let Some(message) = publication.message {
             let (offset, channel) = (publication.offset, Cow::default());
             let (data, message_id) = (Cow::Borrowed(message.as_bytes()), delivery_id);
-            return Self { channel, data, offset, message_id, message: Some(message) };
+            let tags = Vec::new();
+            return Self { channel, data, offset, message_id, tags, message: Some(message) };
         }
         if is_base64 && let [b'"', digits @ .., b'"'] = &publication.data[..] {
             publication.data = Cow::Owned(BASE64.decode(digits).unwrap_or_default());
@@ -80,10 +84,11 @@ impl<'a> Publication<'a> {
     }
 
     /// All but the channel.
-    pub fn fields(&self) -> [Field<'_>; 4] {
+    pub fn fields(&self) -> [Field<'_>; 5] {
         let message_id = Field::Text(4, &self.message_id);
         let is_message = Field::flag(8, self.message.is_some());
-        [Field::Bytes(2, &self.data), Field::Number(3, self.offset), message_id, is_message]
+        let tags = Field::Map(7, &self.tags);
+        [Field::Bytes(2, &self.data), Field::Number(3, self.offset), message_id, tags, is_message]
     }
 }
 

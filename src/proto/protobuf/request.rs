@@ -3,12 +3,14 @@
 
 use std::borrow::Cow;
 use std::mem;
+use std::sync::Arc;
 
+use crate::filter::Filter;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, compiled, history, invalid, next_command, presence, room,
-    sorted_claims,
+    RequestId, Subscription, addressee, compiled, history, invalid, next_command, no_tags, presence,
+    room, sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
@@ -21,6 +23,7 @@ use crate::proto::protobuf::plain;
 use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};
 use crate::proto::recall::{Claim, ClaimedPlace, Since, Start};
+use crate::proto::tags::Tags;
 
 /// The requests of one binary frame, in order; at least one, even for an empty frame.
 ///
@@ -200,9 +203,12 @@ impl<'a> Publish<'a> {
         let data = data.unwrap_or(&scratch.data);
         let echo = !self.no_echo;
         let message_id = (!self.message_id.is_empty()).then_some(&*scratch.message_id);
-        let filter = (!self.filter.is_empty()).then(|| compiled(self.filter)).transpose()?;
+        let filter = filter(self.filter)?;
+        let tags: Vec<_> = self.tags.iter().map(|tag| (tag.key.into(), tag.value.into())).collect();
+        let tags = Tags::of_texts(&tags).map_err(|error| invalid(error.to_string()))?;
         match self.to_user {
-            None => Ok(Command::Publish { channel, data, echo, id, message_id, filter }),
+            None => Ok(Command::Publish { channel, data, echo, id, message_id, filter, tags }),
+            Some(_) if tags.is_some() => Err(no_tags()),
             Some(user) => {
                 let to = addressee(user, "to_user")?;
                 Ok(Command::Direct { to, channel, data, echo, id, message_id, filter })
@@ -228,7 +234,8 @@ impl<'a> Subscribe<'a> {
                 return Err(invalid("`recover`, `since` and `from_start` exclude each other"));
             }
         };
-        Ok(Command::Subscribe { channel, start, limit: self.limit.map(u64::from), id })
+        let (limit, filter) = (self.limit.map(u64::from), filter(self.filter)?);
+        Ok(Command::Subscribe { channel, start, limit, id, filter })
     }
 }
 
@@ -363,6 +370,11 @@ fn quote(text: &str, bytes_max: usize) -> String {
     }
     let quoted = json::quote(text);
     if quoted.len() - 2 <= bytes_max { quoted } else { String::new() }
+}
+
+/// The filter that a field has, if it is not empty.
+fn filter(text: &str) -> Result<Option<Arc<Filter>>, Refused> {
+    (!text.is_empty()).then(|| compiled(text)).transpose()
 }
 
 /// A channel's name that is one.

@@ -110,12 +110,14 @@ impl World {
     pub fn resume(&mut self, shard: usize, slot: u32) {
         let token = self.token(shard, slot);
         let unacked = self.brokers[shard].unacked(token);
+        let stream = self.current.get(&(shard, slot, ACKED));
+        let tag = stream.and_then(|stream| self.streams[*stream].tag);
         self.take(Step::Leave(shard, slot));
         let Some(unacked) = unacked.into_iter().next() else { return };
         self.reached.insert((shard, slot, ACKED), unacked.position);
         let known = unacked.acked.iter().flat_map(|(first, last)| *first..=*last);
         self.restored.insert(self.asked.len(), known.collect());
-        self.subscribe(shard, slot, ACKED, From::Recover, None);
+        self.subscribe(shard, slot, ACKED, From::Recover, (None, tag));
         let token = self.token(shard, slot);
         self.brokers[shard].restore_unacked(token, &unacked);
     }
@@ -165,7 +167,7 @@ fn what_is_not_acknowledged_comes_as_often_as_may_be() {
     // At home, and elsewhere.
     for shard in 0..SHARDS {
         let mut world = World::new(100);
-        world.take(Step::Subscribe(shard, 0, ACKED, From::Now, None));
+        world.take(Step::Subscribe(shard, 0, ACKED, From::Now, (None, None)));
         deliver(&mut world);
         for _ in 0..UNACKED_MAX + 2 {
             world.take(Step::Publish(shard, 1, ACKED, true, None));

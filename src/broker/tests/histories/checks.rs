@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::steps::Step;
 use super::{SHARDS, SLOTS, TTL, UNACKED_MAX, World, position};
 use crate::broker::Broker;
+use crate::broker::tests::tag;
 use crate::ids::Position;
 use crate::message::PublishOutcome;
 
@@ -57,6 +58,8 @@ impl World {
             return;
         }
         self.pass_own(stream, offset);
+        let wanted = self.streams[stream].tag;
+        assert!(wanted.is_none() || wanted == tag(number), "{:?}: {text}", self.streams[stream]);
         assert_eq!(self.streams[stream].next, offset, "{:?}: {text}", self.streams[stream]);
         self.streams[stream].next += 1;
         self.note_delivery(shard, slot, stream, offset);
@@ -76,8 +79,8 @@ impl World {
         stream.next = to + 1;
     }
 
-    /// Passes over what the reader published itself and does not want, and what it has acknowledged on an
-    /// earlier connection, as far as `offset`.
+    /// Passes over what the reader published itself and does not want, what it has acknowledged on an
+    /// earlier connection, and what is or was not for it, as far as `offset`.
     pub fn pass_own(&mut self, stream: usize, offset: u64) {
         let stream = &mut self.streams[stream];
         let order = self.orders.get(&(stream.topic, stream.epoch.0));
@@ -86,7 +89,9 @@ impl World {
         {
             let publication = &self.publications[*number];
             let own = !publication.echo && publication.author == stream.reader;
-            if !own && !stream.known.contains(&stream.next) {
+            let mut wanted = stream.tag.iter().chain(&stream.tags_before);
+            let passes = wanted.any(|wanted| tag(*number) != Some(*wanted));
+            if !own && !passes && !stream.known.contains(&stream.next) {
                 return;
             }
             stream.next += 1;

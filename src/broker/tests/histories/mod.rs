@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Sink, broker, payload};
+use super::{Sink, body, broker, payload, select};
 use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
@@ -39,6 +39,9 @@ struct Stream {
     reader: (usize, Token),
     topic: usize,
     epoch: Epoch,
+    /// The tag of what it is for; and of what it was for before.
+    tag: Option<bool>,
+    tags_before: Vec<bool>,
     /// It has, or was told that it cannot have, everything before.
     next: u64,
     over: bool,
@@ -61,6 +64,8 @@ struct Asked {
     reader: (usize, Token),
     start: Start,
     limit: Option<u64>,
+    /// The tag of what it is for.
+    tag: Option<bool>,
     answered: bool,
 }
 
@@ -167,8 +172,8 @@ impl World {
     fn take(&mut self, step: Step) {
         let mut effects = Vec::new();
         match step {
-            Step::Subscribe(shard, slot, topic, begin, limit) => {
-                self.subscribe(shard, slot, topic, begin, limit);
+            Step::Subscribe(shard, slot, topic, begin, (limit, tag)) => {
+                self.subscribe(shard, slot, topic, begin, (limit, tag));
             }
             Step::Unsubscribe(shard, slot, topic) => {
                 let token = self.token(shard, slot);
@@ -221,7 +226,7 @@ impl World {
         slot: u32,
         topic: usize,
         begin: From,
-        limit: Option<u64>,
+        (limit, tag): (Option<u64>, Option<bool>),
     ) {
         let token = self.token(shard, slot);
         let start = match begin {
@@ -236,9 +241,11 @@ impl World {
             From::Since(since) => Start::Since(since),
         };
         let id = self.asked.len();
-        self.asked.push(Asked { reader: (shard, token), start, limit, answered: false });
+        self.asked.push(Asked { reader: (shard, token), start, limit, tag, answered: false });
         let (topic, request_id) = (TOPICS[topic], Some(id.to_string().into()));
-        let request = SubscribeRequest { token, topic, begin: Begin { start, limit }, request_id };
+        let begin = Begin { start, limit };
+        let select = select(tag);
+        let request = SubscribeRequest { token, topic, begin, request_id, select };
         let mut effects = Vec::new();
         match self.brokers[shard].subscribe(request, &mut effects) {
             Ok(()) => {}
@@ -263,8 +270,8 @@ impl World {
             filter: None,
         };
         let before = self.history(topic);
-        let data = number.to_string();
-        let (data, receipt) = (data.as_bytes(), Some(Box::new(receipt)));
+        let data = body(number);
+        let (data, receipt) = (&data[..], Some(Box::new(receipt)));
         let request = PublishRequest { token, topic: TOPICS[topic], data, echo, receipt };
         let mut effects = Vec::new();
         self.brokers[shard].publish(request, &mut self.frames[shard], &mut effects);
@@ -421,14 +428,16 @@ impl World {
 
     fn confirm(&mut self, shard: usize, token: Token, topic: usize, id: usize, standing: Standing) {
         assert_eq!(token, self.token(shard, token.slot), "confirmed to somebody else");
-        let Asked { start, limit, answered, .. } = &mut self.asked[id];
+        let Asked { start, limit, tag, answered, .. } = &mut self.asked[id];
+        let tag = *tag;
         assert!(!std::mem::replace(answered, true), "confirmed twice");
         let key = (shard, token.slot, topic);
         // Withdrawn before it was answered.
         let Some(at) = standing.position else { return };
         if let Some(stream) = self.current.get(&key) {
-            let stream = &self.streams[*stream];
+            let stream = &mut self.streams[*stream];
             assert_eq!((at.epoch, standing.recovery), (stream.epoch, None), "subscribed already");
+            stream.tags_before.extend(std::mem::replace(&mut stream.tag, tag));
             return;
         }
         if let Some(recovery) = standing.recovery {
@@ -466,8 +475,19 @@ impl World {
         let known = if recovered { known } else { BTreeSet::new() };
         self.current.insert(key, self.streams.len());
         let (delivered, unacked) = (0, BTreeMap::new());
-        let over = false;
-        self.streams.push(Stream { reader, topic, epoch, next, over, delivered, unacked, known });
+        let (over, tags_before) = (false, Vec::new());
+        self.streams.push(Stream {
+            reader,
+            topic,
+            epoch,
+            tag,
+            tags_before,
+            next,
+            over,
+            delivered,
+            unacked,
+            known,
+        });
     }
 }
 

@@ -17,7 +17,8 @@ pub enum From {
 
 #[derive(Debug, Clone)]
 pub enum Step {
-    Subscribe(usize, u32, usize, From, Option<u64>),
+    /// With a limit, and the tag of what it is for.
+    Subscribe(usize, u32, usize, From, (Option<u64>, Option<bool>)),
     Unsubscribe(usize, u32, usize),
     Leave(usize, u32),
     /// With the number of a message id, perhaps.
@@ -60,8 +61,8 @@ pub fn step() -> impl Strategy<Value = Step> {
     let query = (since(), until, 1..9usize, any::<bool>())
         .prop_map(|(since, until, limit, reverse)| HistoryQuery { since, until, limit, reverse });
     prop_oneof![
-        6 => (shard.clone(), slot.clone(), topic.clone(), begin, limit)
-            .prop_map(|(shard, slot, topic, begin, limit)| Step::Subscribe(shard, slot, topic, begin, limit)),
+        6 => (shard.clone(), slot.clone(), topic.clone(), begin, (limit, any::<Option<bool>>()))
+            .prop_map(|(shard, slot, topic, begin, what)| Step::Subscribe(shard, slot, topic, begin, what)),
         2 => (shard.clone(), slot.clone(), topic.clone())
             .prop_map(|(shard, slot, topic)| Step::Unsubscribe(shard, slot, topic)),
         1 => (shard.clone(), slot.clone()).prop_map(|(shard, slot)| Step::Leave(shard, slot)),
@@ -89,8 +90,8 @@ pub fn acked_step() -> impl Strategy<Value = Step> {
     let place = (shard.clone(), slot.clone());
     let begin = prop_oneof![3 => Just(From::Now), 1 => Just(From::Recover)];
     prop_oneof![
-        3 => (place.clone(), begin)
-            .prop_map(|((shard, slot), begin)| Step::Subscribe(shard, slot, ACKED, begin, None)),
+        3 => (place.clone(), begin, any::<Option<bool>>())
+            .prop_map(|((shard, slot), begin, tag)| Step::Subscribe(shard, slot, ACKED, begin, (None, tag))),
         1 => place.clone().prop_map(|(shard, slot)| Step::Unsubscribe(shard, slot, ACKED)),
         8 => (place.clone(), any::<bool>())
             .prop_map(|((shard, slot), echo)| Step::Publish(shard, slot, ACKED, echo, None)),

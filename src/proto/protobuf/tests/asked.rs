@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId};
 use crate::proto::json::RawString;
+use crate::proto::tags::Tags;
 use crate::proto::{Claim, Command, PresenceQuery, Received, RoomAction, Start, Subscription};
 
 /// A request in words of its own.
@@ -15,6 +16,7 @@ pub enum Asked {
         start: Start,
         limit: Option<u64>,
         id: Option<String>,
+        filter: Option<Arc<Filter>>,
     },
     Unsubscribe {
         subscription: Subscription<'static>,
@@ -27,6 +29,7 @@ pub enum Asked {
         ids: [Option<String>; 2],
         to: Option<String>,
         filter: Option<Arc<Filter>>,
+        tags: Option<Tags>,
     },
     History {
         channel: String,
@@ -103,8 +106,9 @@ fn text(json: &str) -> String {
 pub fn asked(command: Command<'_>) -> Asked {
     let id = |id: Option<crate::proto::RequestId<'_>>| id.map(|id| text(id.as_json()));
     match command {
-        Command::Subscribe { channel, start, limit, id: request } => {
-            Asked::Subscribe { channel: channel.into_owned(), start, limit, id: id(request) }
+        Command::Subscribe { channel, start, limit, id: request, filter } => {
+            let channel = channel.into_owned();
+            Asked::Subscribe { channel, start, limit, id: id(request), filter }
         }
         Command::Unsubscribe { subscription, id: request } => Asked::Unsubscribe {
             subscription: match subscription {
@@ -141,7 +145,7 @@ pub fn asked(command: Command<'_>) -> Asked {
         Command::RestoreSession { pair, claims, id: request } => {
             Asked::Restore { pair, claims, id: id(request) }
         }
-        Command::Publish { channel, data, echo, id: request, message_id, filter } => {
+        Command::Publish { channel, data, echo, id: request, message_id, filter, tags } => {
             Asked::Publish {
                 channel: channel.into_owned(),
                 data: data.to_owned(),
@@ -149,6 +153,7 @@ pub fn asked(command: Command<'_>) -> Asked {
                 ids: [id(request), message_id.map(text)],
                 to: None,
                 filter,
+                tags,
             }
         }
         Command::Direct { to, channel, data, echo, id: request, message_id, filter } => {
@@ -159,6 +164,7 @@ pub fn asked(command: Command<'_>) -> Asked {
                 ids: [id(request), message_id.map(text)],
                 to: Some(to.to_string()),
                 filter,
+                tags: None,
             }
         }
         Command::Auth { token, id: request } => {

@@ -1,6 +1,8 @@
 //! What is said in both encodings: it means the same to the server, and subscribers of either get it whole,
 //! whichever its publisher speaks.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::{Map, Value, json};
@@ -111,9 +113,11 @@ fn set(members: &mut Value, name: &str, value: impl Into<Value>) {
 }
 
 fn publication() -> BoxedStrategy<Said> {
-    let to = prop::option::of(text());
-    (channel(), value(), any::<bool>(), maybe_text(), to, maybe_text())
-        .prop_map(|(channel, data, no_echo, message_id, to_user, id)| {
+    let to = prop::option::weighted(0.2, text());
+    let tags = prop::collection::hash_map("[a-d][a-z_.-]{0,5}", "\\PC{0,9}", 0..4);
+    let tags = prop_oneof![2 => Just(HashMap::new()), 1 => tags];
+    (channel(), value(), any::<bool>(), (maybe_text(), maybe_text()), to, tags)
+        .prop_map(|(channel, data, no_echo, (message_id, id), to_user, tags)| {
             let mut members = json!({"action": "publish", "channel": channel, "data": data});
             set(&mut members, "messageId", &*message_id);
             if no_echo {
@@ -122,10 +126,23 @@ fn publication() -> BoxedStrategy<Said> {
             if let Some(user) = &to_user {
                 members["to"] = json!({"user": user});
             }
+            if !tags.is_empty() {
+                members["tags"] = json!({});
+            }
             let data = data.to_string().into_bytes();
             let filter = String::new();
-            let body = Publish { channel, data, message_id, no_echo, to_user, filter };
-            Said::new(id, members, Body::Publish(body))
+            let body =
+                Publish { channel, data, message_id, no_echo, to_user, filter, tags: tags.clone() };
+            let mut said = Said::new(id, members, Body::Publish(body));
+            // In the order in which the map is sent: its tags stand in that.
+            let tags = tags.iter().map(|(name, value)| format!("{}:{}", json!(name), json!(value)));
+            let tags: Vec<_> = tags.collect();
+            said.json = said.json.replacen(
+                r#""tags":{}"#,
+                &format!(r#""tags":{{{}}}"#, tags.join(",")),
+                usize::from(!tags.is_empty()),
+            );
+            said
         })
         .boxed()
 }
@@ -283,15 +300,24 @@ proptest! {
         let of_json = Commands::new(&said.json).next().expect("a message");
         let Some(Body::Publish(publish)) = &said.envelope.body else { unreachable!() };
         for command in [of_json, of_envelope].into_iter().flatten() {
-            let (Command::Publish { channel, data, .. } | Command::Direct { channel, data, .. }) =
-                command else { panic!("{command:?}") };
-            let frame = publication_frame(&channel, data.as_bytes());
+            let (channel, data, tags) = match command {
+                Command::Publish { channel, data, tags, .. } => (channel, data, tags),
+                Command::Direct { channel, data, .. } => (channel, data, None),
+                command => panic!("{command:?}"),
+            };
+            let body = tags.map_or(data.as_bytes().to_vec(), |tags| tags.before(data.as_bytes()));
+            let frame = publication_frame(&channel, &body);
             let json: Value = serde_json::from_slice(frame_payload(&frame)).expect("JSON");
             let written: Value = serde_json::from_slice(&publish.data).expect("JSON");
-            prop_assert_eq!(json, json!({"channel": publish.channel, "data": written}));
+            let mut expected = json!({"channel": publish.channel, "data": written});
+            if !publish.tags.is_empty() {
+                expected["tags"] = json!(publish.tags);
+            }
+            prop_assert_eq!(json, expected);
             let Some(Body::Publication(read)) = decode(&protobuf::publication_frame(&frame)).body
                 else { panic!("{frame:?}") };
             prop_assert_eq!((&read.channel, &read.data), (&publish.channel, &publish.data));
+            prop_assert_eq!(&read.tags, &publish.tags);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What clients send: the same messages are understood, and the same ones refused.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -12,11 +13,12 @@ use super::envelope::{
     Ack, Auth, ChannelPosition, EndSession, Envelope, Event, Ping, Position, Publish, Query,
     RestoreSession, Subscribe, Unsubscribe,
 };
-use crate::filter::Filter;
+use crate::filter::{Filter, VALUE_BYTES_MAX, is_attribute_name};
 use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_topic_name};
 use crate::proto::json::{self};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
+use crate::proto::tags::Tags;
 use crate::proto::{
     Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, RoomAction, RoomPlan, Since,
     Start, Subscription,
@@ -59,7 +61,7 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         return Err(ErrorCode::InvalidMessage);
     }
     Ok(match envelope.body.as_ref().ok_or(ErrorCode::InvalidMessage)? {
-        Body::Subscribe(Subscribe { channel: name, recover, since, from_start, limit }) => {
+        Body::Subscribe(Subscribe { channel: name, recover, since, from_start, limit, filter }) => {
             let channel = channel(name)?;
             let start = match (recover, since, from_start) {
                 (None, None, false) => Start::Now,
@@ -70,7 +72,8 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 (None, None, true) => Start::Since(Since::Oldest),
                 _ => return Err(ErrorCode::InvalidMessage),
             };
-            Asked::Subscribe { channel, start, limit: limit.map(u64::from), id }
+            let (limit, filter) = (limit.map(u64::from), compiled(filter)?);
+            Asked::Subscribe { channel, start, limit, id, filter }
         }
         Body::Unsubscribe(Unsubscribe { channel: name, subscription_id }) => {
             let subscription = match subscription_id {
@@ -118,21 +121,33 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             no_echo,
             to_user: to,
             filter,
+            tags,
         }) => {
             let channel = channel(name)?;
             let is_user = |name: &String| UserName::parse(name).is_some();
             if !fits(message_id, 128) || !to.as_ref().is_none_or(is_user) {
                 return Err(ErrorCode::InvalidMessage);
             }
-            let filter = (!filter.is_empty()).then(|| Filter::parse(filter).map(Arc::new));
-            let filter = filter.transpose().map_err(|_| ErrorCode::InvalidMessage)?;
+            let filter = compiled(filter)?;
+            let is_tag = |(name, value): (&String, &String)| {
+                is_attribute_name(name) && value.len() <= VALUE_BYTES_MAX
+            };
+            if !tags.iter().all(is_tag) || to.is_some() && !tags.is_empty() {
+                return Err(ErrorCode::InvalidMessage);
+            }
+            // In the order in which they were sent, which is that of the map.
+            let json: Vec<_> = tags
+                .iter()
+                .map(|(name, value)| format!("{}:{}", json::quote(name), json::quote(value)))
+                .collect();
+            let tags = Tags::of_json(&format!("{{{}}}", json.join(","))).expect("tags");
             // The other scanner of JSON takes what is nested deeper, and does not keep white space.
             let json = std::str::from_utf8(data).ok().filter(|text| text.trim_ascii() == *text);
             let json =
                 json.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
             let data = json.map_or_else(|| bytes_as_json(data), ToOwned::to_owned);
             let ids = [id, optional(message_id)];
-            Asked::Publish { channel, data, echo: !no_echo, ids, to: to.clone(), filter }
+            Asked::Publish { channel, data, echo: !no_echo, ids, to: to.clone(), filter, tags }
         }
         Body::Ping(Ping { timestamp_ms }) => {
             Asked::Ping { id, timestamp: (*timestamp_ms != 0).then(|| timestamp_ms.to_string()) }
@@ -215,6 +230,11 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         | Body::Gap(_)
         | Body::Presence(_) => return Err(ErrorCode::NoRoute),
     })
+}
+
+fn compiled(filter: &str) -> Result<Option<Arc<Filter>>, ErrorCode> {
+    let filter = (!filter.is_empty()).then(|| Filter::parse(filter).map(Arc::new));
+    filter.transpose().map_err(|_| ErrorCode::InvalidMessage)
 }
 
 /// What a command asks of which room.
@@ -316,6 +336,14 @@ fn restore() -> BoxedStrategy<RestoreSession> {
         .boxed()
 }
 
+/// Mostly none, and some that cannot be.
+fn tags() -> BoxedStrategy<HashMap<String, String>> {
+    let key = prop_oneof![6 => "[a-c_][a-z0-9.-]{0,3}", 1 => name()];
+    let value = prop_oneof![6 => "\\PC{0,9}", 1 => name(), 1 => Just("x".repeat(257))];
+    prop_oneof![1 => Just(HashMap::new()), 1 => prop::collection::hash_map(key, value, 0..4)]
+        .boxed()
+}
+
 /// On the heap: a test's stack is small.
 fn body() -> BoxedStrategy<Body> {
     let position = (name(), any::<u64>()).prop_map(|(epoch, offset)| Position { epoch, offset });
@@ -323,10 +351,12 @@ fn body() -> BoxedStrategy<Body> {
         .prop_map(|(epoch, offset)| Position { epoch: Epoch(epoch).to_string(), offset });
     let recover = prop::option::of(prop_oneof![position, epoch]);
     let since = prop::option::of(any::<u64>());
-    let subscribe = (name(), recover, since, any::<bool>(), any::<Option<u32>>());
     let filters = vec!["", "", "a == 'x' && !b", "a =="];
-    let filter = prop::sample::select(filters);
-    let publish = (name(), data(), name(), any::<bool>(), prop::option::of(name()), filter);
+    let filter = prop::sample::select(filters).prop_map(ToOwned::to_owned);
+    let limit = any::<Option<u32>>();
+    let subscribe = (name(), recover, since, any::<bool>(), limit, filter.clone());
+    let to = prop::option::weighted(0.3, name());
+    let publish = (name(), data(), name(), any::<bool>(), to, filter, tags());
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
     let resources =
@@ -351,8 +381,8 @@ fn body() -> BoxedStrategy<Body> {
     let action = prop_oneof![5 => actions, 1 => name()];
     let command = (action, name(), prop::sample::select(commanded));
     prop_oneof![
-        subscribe.prop_map(|(channel, recover, since, from_start, limit)| {
-            Body::Subscribe(Subscribe { channel, recover, since, from_start, limit })
+        subscribe.prop_map(|(channel, recover, since, from_start, limit, filter)| {
+            Body::Subscribe(Subscribe { channel, recover, since, from_start, limit, filter })
         }),
         (name(), prop::option::of(any::<u64>())).prop_map(|(channel, subscription_id)| {
             Body::Unsubscribe(Unsubscribe { channel, subscription_id })
@@ -364,9 +394,8 @@ fn body() -> BoxedStrategy<Body> {
         restore().prop_map(|RestoreSession { session_id, .. }| {
             Body::EndSession(EndSession { session_id })
         }),
-        publish.prop_map(|(channel, data, message_id, no_echo, to_user, filter)| {
-            let filter = filter.to_owned();
-            Body::Publish(Publish { channel, data, message_id, no_echo, to_user, filter })
+        publish.prop_map(|(channel, data, message_id, no_echo, to_user, filter, tags)| {
+            Body::Publish(Publish { channel, data, message_id, no_echo, to_user, filter, tags })
         }),
         (name(), data(), name(), any::<i64>()).prop_map(|(event, data, sender, timestamp_ms)| {
             Body::Event(Event { event, data, sender, timestamp_ms, ..Event::default() })
