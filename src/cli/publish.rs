@@ -30,7 +30,7 @@ Examples:
   stentor publish news 42                              a number; '\"42\"' is a string
   tail -f app.log | stentor publish log -              a publication for each line
   stentor publish kept:a 1 --ack                       prints the offset it got
-  stentor publish deals 1 --tag plan=pro --tag level=3 for those whose filter asks for that
+  stentor publish deals 1 --tag plan=pro               for subscribers with a --filter
 
 A line of stdin that cannot be published is reported with its number; the others are published, and
 the exit code is 1.";

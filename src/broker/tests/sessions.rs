@@ -257,7 +257,7 @@ proptest! {
 #[test]
 fn what_is_parked_is_bounded_and_expires() {
     let limits =
-        config::Sessions { ttl: TTL, max_parked: 3, memory: 2400, ..config::Sessions::default() };
+        config::Sessions { ttl: TTL, max_parked: 3, memory: 2560, ..config::Sessions::default() };
     let mut sessions = Sessions::new(limits);
     let park = |sessions: &mut Sessions, number: u32, subscriptions: usize, now| {
         let session = SessionId { shard: HOME, secret: u128::from(number) };

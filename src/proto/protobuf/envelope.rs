@@ -1,6 +1,7 @@
 //! The envelope of a request, read and not judged: what each field means says `stentor.proto`, whose
 //! names these are.
 
+use crate::filter::ATTRIBUTES_MAX;
 use crate::proto::protobuf::chat::{Chat, Event};
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::wire::{Reader, Value, WireError};
@@ -68,6 +69,7 @@ pub struct Publish<'a> {
     pub no_echo: bool,
     pub to_user: Option<&'a str>,
     pub filter: &'a str,
+    /// Each name once; no more than one over the limit.
     pub tags: Vec<Entry<'a>>,
 }
 
@@ -241,7 +243,15 @@ impl<'a> Message<'a> for Publish<'a> {
             2 => self.data = value.bytes("data")?,
             3 => self.message_id = value.text("message_id")?,
             4 => self.no_echo = value.number("no_echo")? != 0,
-            5 => self.tags.push(Entry::default().merged(value.bytes("tags")?)?),
+            5 => {
+                let tag = Entry::default().merged(value.bytes("tags")?)?;
+                if let Some(known) = self.tags.iter_mut().find(|known| known.key == tag.key) {
+                    *known = tag;
+                } else if self.tags.len() <= ATTRIBUTES_MAX {
+                    // One too many is enough to tell.
+                    self.tags.push(tag);
+                }
+            }
             6 => self.to_user = Some(value.text("to_user")?),
             7 => self.filter = value.text("filter")?,
             _ => {}

@@ -1,11 +1,12 @@
 //! What clients ask for, in words that compare: texts and not their JSON.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId};
 use crate::proto::json::RawString;
-use crate::proto::tags::Tags;
+use crate::proto::tags::{Tags, pairs};
 use crate::proto::{Claim, Command, PresenceQuery, Received, RoomAction, Start, Subscription};
 
 /// A request in words of its own.
@@ -29,7 +30,8 @@ pub enum Asked {
         ids: [Option<String>; 2],
         to: Option<String>,
         filter: Option<Arc<Filter>>,
-        tags: Option<Tags>,
+        /// A map has no order.
+        tags: BTreeMap<String, String>,
     },
     History {
         channel: String,
@@ -103,6 +105,11 @@ fn text(json: &str) -> String {
     RawString::of_value(json).and_then(RawString::decode).expect("a JSON string").into_owned()
 }
 
+fn map(tags: Tags) -> BTreeMap<String, String> {
+    let pairs = pairs(tags.as_json()).into_iter();
+    pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+}
+
 pub fn asked(command: Command<'_>) -> Asked {
     let id = |id: Option<crate::proto::RequestId<'_>>| id.map(|id| text(id.as_json()));
     match command {
@@ -153,7 +160,7 @@ pub fn asked(command: Command<'_>) -> Asked {
                 ids: [id(request), message_id.map(text)],
                 to: None,
                 filter,
-                tags,
+                tags: tags.map_or_else(BTreeMap::new, map),
             }
         }
         Command::Direct { to, channel, data, echo, id: request, message_id, filter } => {
@@ -164,7 +171,7 @@ pub fn asked(command: Command<'_>) -> Asked {
                 ids: [id(request), message_id.map(text)],
                 to: Some(to.to_string()),
                 filter,
-                tags: None,
+                tags: BTreeMap::new(),
             }
         }
         Command::Auth { token, id: request } => {
