@@ -29,6 +29,13 @@ max_errors = 1000
 [namespaces.kept]
 level = "history"
 
+[namespaces.deals]
+tags = true
+
+[namespaces.sales]
+tags = true
+level = "history"
+
 [namespaces.open]
 presence = true
 "#;

@@ -8,6 +8,8 @@
 #[allow(clippy::all, dead_code)]
 mod envelope;
 
+use std::collections::HashMap;
+
 use envelope::envelope::Body;
 use envelope::{Envelope, Publish};
 use libfuzzer_sys::fuzz_target;
@@ -74,10 +76,15 @@ fn check_request(
 
 fn check_command(command: &Command<'_>, envelope: &Envelope) {
     match (command, envelope.body.as_ref().expect("a command has one")) {
-        (Command::Publish { channel, data, echo, id, message_id, filter: compiled }, Body::Publish(publish)) => {
-            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user, filter } =
+        (
+            Command::Publish { channel, data, echo, id, message_id, filter: compiled, tags: known },
+            Body::Publish(publish),
+        ) => {
+            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user, filter, tags } =
                 publish;
             assert_eq!(compiled.is_some(), !filter.is_empty());
+            let known = known.as_ref().map(|tags| serde_json::from_str(tags.as_json()).expect("JSON"));
+            assert_eq!(known.unwrap_or(HashMap::new()), *tags);
             assert_eq!((&**channel, *echo, to_user), (&**name, !no_echo, &None));
             assert_eq!(
                 (id.is_some(), message_id.is_some()),
@@ -85,11 +92,13 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
             );
             check_publication(channel, data, bytes);
         }
-        (Command::Subscribe { channel, limit, .. }, Body::Subscribe(subscribe)) => {
+        (Command::Subscribe { channel, limit, filter, .. }, Body::Subscribe(subscribe)) => {
+            assert_eq!(filter.is_some(), !subscribe.filter.is_empty());
             assert_eq!((&**channel, *limit), (&*subscribe.channel, subscribe.limit.map(u64::from)));
         }
         (Command::Direct { to, channel, data, .. }, Body::Publish(publish)) => {
             assert_eq!((&**channel, Some(&**to)), (&*publish.channel, publish.to_user.as_deref()));
+            assert!(publish.tags.is_empty());
             check_publication(channel, data, &publish.data);
         }
         (Command::Unsubscribe { subscription, .. }, Body::Unsubscribe(unsubscribe)) => {

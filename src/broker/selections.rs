@@ -72,12 +72,7 @@ impl Broker {
     }
 
     /// Leaves of these frames those that the subscription of a connection is for.
-    pub(super) fn retain_selected(
-        &mut self,
-        key: TopicKey,
-        token: Token,
-        frames: &mut Vec<Bytes>,
-    ) {
+    pub(super) fn retain_selected(&mut self, key: TopicKey, token: Token, frames: &mut Vec<Bytes>) {
         if let Some(filter) = self.topics.topic(key).selection(token.slot) {
             self.compared += filter.cost() * frames.len();
             frames.retain(|frame| filter.matches(&tags::of_frame(frame)));

@@ -27,6 +27,11 @@ const REQUESTS: &[(&str, &str)] = &[
         "channel:s! data:nbi-fsrao! filter:sr",
     ),
     (
+        r#"{"id":"r","action":"publish","channel":"a","data":1,"tags":{"plan":"pro"}}"#,
+        "channel:s! data:nbi-fsrao! tags:o tags.plan:s",
+    ),
+    (r#"{"id":"r","action":"subscribe","channel":"a","filter":"x"}"#, "channel:s! filter:s"),
+    (
         r#"{"id":"r","action":"publish","channel":"a","data":1,"to":{"user":"u"}}"#,
         "id:i-sr channel:s! data:nbi-fsrao! to:o to.user:s!",
     ),

@@ -67,9 +67,10 @@ impl Translator {
                 });
                 let from_start = fields.take_if("since", r#""start""#);
                 let since = fields.number("since")?;
-                let limit = fields.number("limit")?;
+                let (limit, filter) = (fields.number("limit")?, fields.text("filter")?);
                 let (channel, recover) = (channel?, recover.transpose()?);
-                Ok(Body::Subscribe(Subscribe { channel, recover, since, from_start, limit }))
+                let body = Subscribe { channel, recover, since, from_start, limit, filter };
+                Ok(Body::Subscribe(body))
             }
             "unsubscribe" => {
                 let subscription_id = fields.number("subscriptionId")?;
@@ -84,6 +85,7 @@ impl Translator {
                     let user = to.present("user")?;
                     to.end().map(|()| user)
                 });
+                let tags = fields.take("tags").map_or(Ok(HashMap::new()), serde_json::from_str);
                 Ok(Body::Publish(Publish {
                     channel: channel?,
                     data: fields.take("data").ok_or("no `data`, which is empty there")?.into(),
@@ -91,6 +93,7 @@ impl Translator {
                     no_echo: fields.truth("echo")? == Some(false),
                     to_user: to_user.transpose()?,
                     filter: fields.text("filter")?,
+                    tags: tags.map_err(|_| "`tags` that are no texts")?,
                 }))
             }
             other => Err(format!("the action `{other}`")),
@@ -313,13 +316,16 @@ fn page(history: History) -> Value {
 
 /// A publication without its channel.
 fn published(publication: Publication) -> Value {
-    let Publication { data, offset, message_id, is_message, .. } = publication;
+    let Publication { data, offset, message_id, tags, is_message, .. } = publication;
     if is_message {
         return serde_json::from_slice(&data).expect("JSON");
     }
     let mut published = data_of(&data);
     set(&mut published, "offset", offset);
     set(&mut published, "messageId", message_id);
+    if !tags.is_empty() {
+        published["tags"] = json!(tags);
+    }
     published
 }
 

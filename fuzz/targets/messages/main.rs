@@ -70,10 +70,16 @@ fn check_commands(text: &str) {
 fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
     match (ours, expected) {
         (
-            Command::Publish { channel, data, id, message_id, .. },
+            Command::Publish { channel, data, id, message_id, tags, .. },
             Command::Publish { data: theirs, .. },
         ) => {
             assert!(is_same_span(data, theirs));
+            if let Some(tags) = tags {
+                let tagged = Reply::read(&publication_frame(channel, &tags.before(data.as_bytes())));
+                assert_eq!(tagged.string("channel"), **channel);
+                assert_eq!(tagged.json("tags"), Some(tags.as_json()));
+                assert_eq!(tagged.json("data"), Some(*data));
+            }
             let publication = Reply::read(&publication_frame(channel, data.as_bytes()));
             assert_eq!(publication.string("channel"), **channel);
             assert_eq!(publication.json("data"), Some(*data));

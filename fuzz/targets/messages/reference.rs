@@ -8,13 +8,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use stentor::filter::Filter;
+use stentor::filter::{ATTRIBUTES_MAX, Filter, VALUE_BYTES_MAX, is_attribute_name};
 use stentor::ids::{
     ConnectionId, Epoch, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, UserName, check_topic_name,
 };
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
 use stentor::proto::routed::RoutedMessage;
+use stentor::proto::tags::Tags;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
     Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
@@ -23,7 +24,7 @@ use stentor::proto::{
 };
 
 /// Names that a message must not have twice.
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 24] = [
     "deliveryId",
     "sender",
     "version",
@@ -40,6 +41,7 @@ const KNOWN: [&str; 23] = [
     "messageId",
     "to",
     "filter",
+    "tags",
     "timestamp",
     "offset",
     "subscriptionId",
@@ -295,6 +297,25 @@ impl<'a> Message<'a> {
         Filter::parse(&text).map(|filter| Some(Arc::new(filter))).map_err(|_| ErrorCode::InvalidMessage)
     }
 
+    /// The rules for each, and how they are written; who has them is asked by name and value.
+    fn tags(&self) -> Result<Option<Tags>, ErrorCode> {
+        let invalid = ErrorCode::InvalidMessage;
+        let Some(value) = self.field("tags") else { return Ok(None) };
+        let mut tags: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+        for (name, value) in members(value).ok_or(invalid)? {
+            let (name, value) = name.zip(string(value)).ok_or(invalid)?;
+            let is_first = tags.iter().all(|(other, _)| *other != name);
+            if !is_attribute_name(&name) || value.len() > VALUE_BYTES_MAX || !is_first {
+                return Err(invalid);
+            }
+            tags.push((name.into(), value.into()));
+            if tags.len() > ATTRIBUTES_MAX {
+                return Err(invalid);
+            }
+        }
+        Tags::of_texts(&tags).map_err(|_| invalid)
+    }
+
     fn command(&self) -> Result<Command<'a>, ErrorCode> {
         let is_object = self.members.is_some();
         if !is_object || KNOWN.iter().any(|name| self.count(name) > 1) {
@@ -303,19 +324,22 @@ impl<'a> Message<'a> {
         let invalid = ErrorCode::InvalidMessage;
         if let Some(action) = self.field("action") {
             return match &string(action).ok_or(invalid)?[..] {
-                "publish" if self.field("to").is_some() => Ok(Command::Direct {
-                    id: self.id()?,
-                    channel: self.channel()?,
-                    to: self
-                        .object("to", &["user"])?
-                        .and_then(|to| to.field("user").and_then(string))
-                        .and_then(|user| UserName::parse(&user))
-                        .ok_or(invalid)?,
-                    data: self.field("data").ok_or(invalid)?,
-                    echo: self.echo()?,
-                    message_id: self.optional("messageId", is_message_id)?,
-                    filter: self.filter()?,
-                }),
+                "publish" if self.field("to").is_some() => {
+                    let direct = Command::Direct {
+                        id: self.id()?,
+                        channel: self.channel()?,
+                        to: self
+                            .object("to", &["user"])?
+                            .and_then(|to| to.field("user").and_then(string))
+                            .and_then(|user| UserName::parse(&user))
+                            .ok_or(invalid)?,
+                        data: self.field("data").ok_or(invalid)?,
+                        echo: self.echo()?,
+                        message_id: self.optional("messageId", is_message_id)?,
+                        filter: self.filter()?,
+                    };
+                    if self.tags()?.is_some() { Err(invalid) } else { Ok(direct) }
+                }
                 "publish" => Ok(Command::Publish {
                     id: self.id()?,
                     channel: self.channel()?,
@@ -323,12 +347,14 @@ impl<'a> Message<'a> {
                     echo: self.echo()?,
                     message_id: self.optional("messageId", is_message_id)?,
                     filter: self.filter()?,
+                    tags: self.tags()?,
                 }),
                 "subscribe" => Ok(Command::Subscribe {
                     id: self.id()?,
                     channel: self.channel()?,
                     start: self.start()?,
                     limit: self.field("limit").map(whole).transpose()?,
+                    filter: self.filter()?,
                 }),
                 "unsubscribe" => {
                     Ok(Command::Unsubscribe { id: self.id()?, subscription: self.subscription()? })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Sink, body, broker, select, subscribe, tag};
-use crate::broker::{Broker, Effect, PublishRequest, SubscribeError, SubscribeRequest};
+use crate::broker::{Broker, Effect, PublishRequest, Select, SubscribeError, SubscribeRequest};
 use crate::config::Config;
 use crate::filter::{Attributes, Filter, Interner};
 use crate::ids::{ConnectionId, Moment, ShardId, Token, UserName};
@@ -518,5 +518,36 @@ fn a_crowd_is_told_less_often() {
         assert_eq!(tell(&mut broker, now), Some(now), "nobody was told anything before");
         broker.leave(Token { slot: 0, generation: 1 }, &mut Vec::new());
         assert_eq!(tell(&mut broker, now), Some(now.after(Duration::from_millis(expected))));
+    }
+}
+
+#[test]
+fn filters_of_subscriptions_count_for_the_budget_of_visits() {
+    const SUBSCRIBERS: usize = 200;
+    const PUBLICATIONS: usize = 64;
+    // Takes everything, and compares with as much as a filter may.
+    let numbers: Vec<_> = (0..128).map(|number| number.to_string()).collect();
+    let text = format!("a not in [{}]", numbers.join(","));
+    let filter = Arc::new(Filter::parse(&text).unwrap());
+    for (select, visits) in [(Select::All, 1..65), (Select::Matching(filter), 1..4)] {
+        let (mut broker, mut frames) = (broker(0, 1, &Config::default()), FramePool::default());
+        for slot in 0..SUBSCRIBERS as u32 {
+            let token = Token { slot, generation: 1 };
+            let request = SubscribeRequest { select: select.clone(), ..subscribe(token, "a") };
+            broker.subscribe(request, &mut Vec::new()).unwrap();
+        }
+        for number in 0..PUBLICATIONS {
+            let (token, data, receipt) = (Token { slot: 0, generation: 1 }, body(number), None);
+            let request = PublishRequest { token, topic: "a", data: &data, echo: true, receipt };
+            broker.publish(request, &mut frames, &mut Vec::new());
+        }
+        let mut sink = Sink { delivered: Vec::new(), is_slow: &|_| false };
+        let mut deliveries = Vec::new();
+        while broker.has_fanouts() {
+            deliveries.push(broker.advance(64, &mut frames, &mut Vec::new(), &mut sink));
+        }
+        assert_eq!(sink.delivered.len(), SUBSCRIBERS * PUBLICATIONS);
+        let most = deliveries.into_iter().max().unwrap_or_default();
+        assert!(visits.contains(&(most / PUBLICATIONS)), "{most} at a time");
     }
 }

@@ -58,8 +58,7 @@ fn state(version: u64) -> SessionState {
     let position = Some(Position { epoch: Epoch(1), offset: version });
     let (topic, acked) = (TopicName::new("kept:a"), Box::default());
     let (is_member, filter) = (false, None);
-    let subscriptions =
-        [SessionSubscription { topic, position, acked, is_member, filter }].into();
+    let subscriptions = [SessionSubscription { topic, position, acked, is_member, filter }].into();
     SessionState { user: None, subscriptions }
 }
 

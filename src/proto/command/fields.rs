@@ -162,16 +162,7 @@ impl<'a> Fields<'a> {
 
     fn action_command(&self, action: &str) -> Result<Command<'a>, Refused> {
         match action {
-            "publish" if self.to.is_some() && self.tags()?.is_some() => Err(no_tags()),
-            "publish" if self.to.is_some() => Ok(Command::Direct {
-                id: self.id()?,
-                channel: self.channel()?,
-                to: self.addressee()?,
-                data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
-                echo: self.echo()?,
-                message_id: self.message_id()?,
-                filter: self.filter()?,
-            }),
+            "publish" if self.to.is_some() => self.direct(),
             "publish" => Ok(Command::Publish {
                 id: self.id()?,
                 channel: self.channel()?,
@@ -196,6 +187,19 @@ impl<'a> Fields<'a> {
                 Err((ErrorCode::UnknownAction, Cow::Owned(message)))
             }
         }
+    }
+
+    fn direct(&self) -> Result<Command<'a>, Refused> {
+        let direct = Command::Direct {
+            id: self.id()?,
+            channel: self.channel()?,
+            to: self.addressee()?,
+            data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
+            echo: self.echo()?,
+            message_id: self.message_id()?,
+            filter: self.filter()?,
+        };
+        if self.tags()?.is_some() { Err(no_tags()) } else { Ok(direct) }
     }
 
     fn type_command(&self, type_: Cow<'a, str>) -> Result<Command<'a>, Refused> {

@@ -454,7 +454,10 @@ mod tests {
                 r#"{"action":"publish","channel":"a","data":1,"filter":"a == "}"#,
                 "`filter`: expected a value: a number, true, false or a text in quotes at byte 5",
             ),
-            (r#"{"action":"publish","channel":"a","data":1,"tags":[]}"#, "`tags` must be an object"),
+            (
+                r#"{"action":"publish","channel":"a","data":1,"tags":[]}"#,
+                "`tags` must be an object",
+            ),
             (
                 r#"{"action":"publish","channel":"a","data":1,"tags":{"a":"b"},"to":{"user":"b"}}"#,
                 "`tags` and `to` exclude each other",

@@ -9,8 +9,8 @@ use crate::filter::Filter;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, compiled, history, invalid, next_command, no_tags, presence,
-    room, sorted_claims,
+    RequestId, Subscription, addressee, compiled, history, invalid, next_command, no_tags,
+    presence, room, sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
