@@ -270,6 +270,49 @@ fn a_filter_lasts_as_long_as_its_subscription() {
 }
 
 #[test]
+fn whoever_joins_a_room_keeps_its_filter_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let api = launch(folder.path(), &["--shards", "1"]);
+    let ask = |peer: &mut Peer, action: &str| {
+        peer.send_text(&format!(
+            r#"{{"type":"command","id":1,"payload":{{"action":"{action}","parameters":{{"room":"hall"}}}}}}"#
+        ));
+        let answer = peer.json();
+        assert_eq!(answer["type"], "response", "{answer}");
+    };
+    let mut keeper = Peer::open(&api.server);
+    ask(&mut keeper, "create_room");
+    ask(&mut keeper, "join");
+    let mut say = |tag: &str, data| {
+        let tags = format!(r#"{{"t":"{tag}"}}"#);
+        keeper.send_text(&format!(
+            r#"{{"action":"publish","channel":"hall","tags":{tags},"data":{data},"echo":false}}"#
+        ));
+        expect_nothing(&mut keeper);
+    };
+    let mut peer = Peer::open(&api.server);
+    subscribe(&mut peer, "hall", &filter("t == 'a'"));
+    ask(&mut peer, "join");
+    say("b", 1);
+    say("a", 2);
+    expect_data(&mut peer, 2);
+    for is_closed in [true, false] {
+        if is_closed {
+            peer.close();
+            api.server.wait_for_connections(1);
+            peer = Peer::open(&api.server);
+        } else {
+            ask(&mut peer, "leave");
+            subscribe(&mut peer, "hall", &filter("t == 'a'"));
+            peer.unsubscribe("hall");
+        }
+        ask(&mut peer, "join");
+        say("b", 3);
+        expect_data(&mut peer, 3);
+    }
+}
+
+#[test]
 fn what_a_filter_takes_comes_from_a_history() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut api = launch(folder.path(), &[]);
