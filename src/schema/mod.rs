@@ -4,6 +4,7 @@
 //! Drafts 4 to 2020-12, by `$schema`; 2020-12 without it. Nothing remote is ever fetched. Regular expressions
 //! run on an engine whose time is linear in the text, so they have no look-around and no back-references.
 
+mod document;
 mod source;
 mod violation;
 
@@ -15,6 +16,7 @@ use std::path::Path;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
+use document::{Document, Documents};
 pub use source::{SchemaSource, Schemas, SchemasReader};
 pub use violation::Violation;
 
@@ -32,7 +34,7 @@ const ENVELOPE: &str = include_str!("envelope.schema.json");
 pub struct Schema {
     /// As it was written.
     text: String,
-    validator: Validator,
+    validator: Validator<Documents>,
 }
 
 impl Schema {
@@ -65,7 +67,8 @@ impl Schema {
         }
         let patterns =
             PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
-        let options = jsonschema::options().offline().with_pattern_options(patterns);
+        let options =
+            jsonschema::options_for::<Documents>().offline().with_pattern_options(patterns);
         // Drafts differ in whether `format` is a rule; here it always is.
         let options = options.should_validate_formats(true).with_format("uuid", is_uuid);
         let validator = options.build(&schema).map_err(|error| {
@@ -85,13 +88,13 @@ impl Schema {
     /// The first rule that it breaks. A text that cannot be told what it says (a number that is out of
     /// range, half of a surrogate pair) is refused too.
     pub fn check(&self, text: &str) -> Result<(), Violation> {
-        let value: Value =
+        let document: Document<'_> =
             serde_json::from_str(text).map_err(|error| Violation::unclear(&error))?;
         // Whether there is an error is told faster than which one.
-        if self.validator.is_valid(&value) {
+        if self.validator.is_valid(&document) {
             return Ok(());
         }
-        self.validator.validate(&value).map_err(|error| Violation::new(&error))
+        self.validator.validate(&document).map_err(|error| Violation::new(&error))
     }
 }
 
