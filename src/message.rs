@@ -13,8 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use admin::{
-    AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, Except,
-    GroupChange, ShardStats,
+    AdminAnswer, AdminCall, AdminRefusal, AdminRequest, AdminTicket, ConnectionInfo, GroupChange,
+    ShardStats,
 };
 pub use bridge::{BridgeAnswer, BridgeMessage, BridgeOrigin, BridgeOutcome};
 pub use log::{
@@ -31,7 +31,7 @@ pub use session_record::{KeptSession, RecordFlaw, SessionRecord};
 
 use crate::filter::Filter;
 use crate::ids::{Position, ShardId, Token, TopicName};
-use crate::proto::{Family, HistoryQuery, Recovery, Start, Unavailable};
+use crate::proto::{Audience, Family, HistoryQuery, Recovery, Start, Unavailable};
 
 /// What one shard tells another.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub enum ShardMessage {
     Presence { topic: TopicName, message: Box<PresenceMessage> },
     /// Between a room's home and the shards of those who are in it.
     Room { topic: TopicName, message: Box<RoomMessage> },
+    /// A client sends a frame, of JSON, to whom of the audience is there.
+    Announce { frame: Bytes, audience: Arc<Audience> },
     /// From the server API.
     Admin(Box<AdminRequest>),
     /// From the bridge.
@@ -106,6 +108,7 @@ impl ShardMessage {
             Self::Presence { message, .. } => SMALL + message.weight(),
             Self::Admin(request) => SMALL + request.weight(),
             Self::Bridge(answer) => SMALL + answer.weight(),
+            Self::Announce { frame, audience } => SMALL + frame.len() + audience.weight(),
             Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }

@@ -17,7 +17,7 @@ use prost::Message;
 use stentor::proto::encoder::{frame_payload, publication_frame, retained_frame};
 use stentor::proto::protobuf::{Requests, Scratch, publication_frame as translated};
 use stentor::proto::routed::RoutedMessage;
-use stentor::proto::{Command, ErrorCode, Received, Rejection, Subscription};
+use stentor::proto::{Addressee, Among, Command, ErrorCode, Received, Rejection, Subscription};
 use stentor_fuzz::within_cpu_time;
 
 fuzz_target!(|input: &[u8]| {
@@ -97,7 +97,14 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
             assert_eq!((&**channel, *limit), (&*subscribe.channel, subscribe.limit.map(u64::from)));
         }
         (Command::Direct { to, channel, data, .. }, Body::Publish(publish)) => {
-            assert_eq!((&**channel, Some(&**to)), (&*publish.channel, publish.to_user.as_deref()));
+            assert_eq!(**channel, publish.channel);
+            match to {
+                Addressee::User(user) => assert_eq!(Some(&**user), publish.to_user.as_deref()),
+                Addressee::Audience(audience) => {
+                    let to = publish.to.as_ref().expect("it names one");
+                    assert_eq!(audience.among == Among::Everybody, to.everybody);
+                }
+            }
             assert!(publish.tags.is_empty());
             check_publication(channel, data, &publish.data);
         }

@@ -46,10 +46,10 @@ impl Context {
             Target::Groups(groups) => {
                 self.send_to_groups(&groups, &topic, &data, filter.as_deref()).await
             }
-            Target::Everybody(except) => {
+            Target::Everybody(audience) => {
                 let frame = frame();
                 let call =
-                    || AdminCall::SendToEverybody { frame: frame.clone(), except: except.clone() };
+                    || AdminCall::SendToMany { frame: frame.clone(), audience: audience.clone() };
                 self.reach(call).await
             }
         }

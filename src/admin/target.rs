@@ -12,7 +12,7 @@ use super::command::{Channel, Id, MANY_MAX, check_count};
 use super::error::ApiError;
 use crate::filter::Filter;
 use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
-use crate::message::Except;
+use crate::proto::{Among, Audience};
 
 /// One connection, or all of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum Target {
     Users(Vec<UserName>),
     Connections(Vec<Id>),
     Groups(Vec<GroupName>),
-    Everybody(Arc<Except>),
+    Everybody(Arc<Audience>),
 }
 
 impl Send {
@@ -94,8 +94,8 @@ impl Send {
             (None, None, None, Some(_)) => {
                 let except = self.except.take().unwrap_or_default();
                 let filter = self.filter.take().map(|filter| filter.0);
-                let except = Except { filter, ..except.check()? };
-                Ok(Target::Everybody(Arc::new(except)))
+                let audience = Audience { filter, ..except.check()? };
+                Ok(Target::Everybody(Arc::new(audience)))
             }
             _ => {
                 let names = "`users`, `connections`, `groups` and `everybody`";
@@ -106,7 +106,8 @@ impl Send {
 }
 
 impl Excepted {
-    fn check(self) -> Result<Except, ApiError> {
+    /// Everybody else.
+    fn check(self) -> Result<Audience, ApiError> {
         for (count, what) in [(self.users.len(), "users"), (self.connections.len(), "connections")]
         {
             if count > MANY_MAX {
@@ -114,10 +115,15 @@ impl Excepted {
                 return Err(ApiError::invalid(message));
             }
         }
-        Ok(Except {
-            users: self.users.into_iter().map(|user| user.0).collect(),
+        Ok(Audience {
+            among: Among::Everybody,
+            except_users: self.users.into_iter().map(|user| user.0).collect(),
             // What names no connection excepts none.
-            connections: self.connections.into_iter().filter_map(|id| id.find().ok()).collect(),
+            except_connections: self
+                .connections
+                .into_iter()
+                .filter_map(|id| id.find().ok())
+                .collect(),
             filter: None,
         })
     }
@@ -201,8 +207,8 @@ mod tests {
         assert!(matches!(target(r#","connections":["x"]"#), Ok(Target::Connections(_))));
         assert!(matches!(target(r#","groups":["x"]"#), Ok(Target::Groups(_))));
         let except = r#","everybody":true,"except":{"users":["a"],"connections":["x"]}"#;
-        let Ok(Target::Everybody(except)) = target(except) else { panic!() };
-        assert_eq!((except.users.len(), except.connections.len()), (1, 0));
+        let Ok(Target::Everybody(to)) = target(except) else { panic!() };
+        assert_eq!((to.except_users.len(), to.except_connections.len()), (1, 0));
         let many = vec!["\"a\""; MANY_MAX + 1].join(",");
         for (members, reason) in [
             ("", "exactly one of"),

@@ -209,6 +209,13 @@ impl Broker {
         self.namespaces.inbox_of(channel).is_some()
     }
 
+    /// Whether a connection is of a user who may send messages to many under this channel.
+    pub fn may_send_to_many(&self, token: Token, channel: &str) -> bool {
+        let senders = self.options(channel).senders.as_ref();
+        self.users.user_of(token).is_some()
+            && senders.is_some_and(|rule| rule.matches(self.attributes(token.slot)))
+    }
+
     /// A client of this shard sends a message to a user: a publication of the user's inbox, that says it
     /// is of the channel `request.topic`. Under a channel for which [`Broker::is_direct`] does not hold it
     /// is nobody's.

@@ -61,6 +61,9 @@ pub struct ChannelOptions {
     pub room_ttl: Duration,
     /// Users who may do in every room what its owner may. `None` (written empty): nobody, the default.
     pub moderators: Option<UserRule>,
+    /// Users who may send messages to groups, to connections, to many users and to everybody. `None` (written
+    /// empty): nobody, the default.
+    pub senders: Option<UserRule>,
     /// Who is kicked out of a room is disconnected (4003). Default off.
     pub kick_closes: bool,
     /// What the data of clients must obey. `None` (written empty): nothing, the default.
@@ -187,6 +190,7 @@ impl Default for ChannelOptions {
             auto_create: false,
             room_ttl: Duration::from_hours(1),
             moderators: None,
+            senders: None,
             kick_closes: false,
             schema: None,
         }

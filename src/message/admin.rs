@@ -1,6 +1,5 @@
 //! What the thread of the server API and the shards tell each other.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use super::{Page, PublishOutcome, RoomOutcome};
 use crate::filter::Filter;
 use crate::ids::{ConnectionId, GroupName, Position, Token, TopicName, UserName};
-use crate::proto::{CloseCode, HistoryQuery, Presence, PresenceQuery, RoomAction};
+use crate::proto::{Audience, CloseCode, HistoryQuery, Presence, PresenceQuery, RoomAction};
 
 /// Names a request to the thread that asked; the answer has it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,10 +112,10 @@ pub enum AdminCall {
         frame: Bytes,
         filter: Option<Arc<Filter>>,
     },
-    /// This and the following to every shard. A frame, of JSON, for everybody there but those.
-    SendToEverybody {
+    /// This and the following to every shard. A frame, of JSON, for whom of the audience is there.
+    SendToMany {
         frame: Bytes,
-        except: Arc<Except>,
+        audience: Arc<Audience>,
     },
     /// All connections of the user there.
     SubscribeUser {
@@ -145,22 +144,6 @@ pub struct GroupChange {
     pub left: Vec<UserName>,
 }
 
-/// Whom everybody does not include.
-#[derive(Debug, Default)]
-pub struct Except {
-    pub users: HashSet<UserName>,
-    pub connections: HashSet<ConnectionId>,
-    /// Those for whom this is not.
-    pub filter: Option<Arc<Filter>>,
-}
-
-impl Except {
-    /// Whether it names a connection, or its user.
-    pub fn names(&self, connection: ConnectionId, user: Option<&UserName>) -> bool {
-        self.connections.contains(&connection) || user.is_some_and(|user| self.users.contains(user))
-    }
-}
-
 impl AdminRequest {
     /// Bytes that wait with it, beyond a small message.
     pub fn weight(&self) -> usize {
@@ -173,9 +156,7 @@ impl AdminRequest {
             AdminCall::SendToConnection { frame, filter, .. } => {
                 frame.len() + filter_bytes(filter.as_ref())
             }
-            AdminCall::SendToEverybody { frame, except } => {
-                frame.len() + filter_bytes(except.filter.as_ref())
-            }
+            AdminCall::SendToMany { frame, audience } => frame.len() + audience.weight(),
             AdminCall::Subscribers { topics } => topics.len() * size_of::<TopicName>(),
             AdminCall::History { .. }
             | AdminCall::Presence { .. }

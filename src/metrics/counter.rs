@@ -149,6 +149,11 @@ counters! {
     TypedMessages = "typed_messages",
     /// Messages to users taken from this shard's clients.
     DirectMessages = "direct_messages",
+    /// Messages to many connections taken from this shard's clients; they are among the publications.
+    Announcements = "announcements",
+    /// Connections that were too slow for such a message, and messages of other shards that this one had no
+    /// room for.
+    AnnouncementsDropped = "announcements_dropped",
     /// Times that a connection proved to have received what waited for its user.
     QueueProofs = "queue_proofs",
     /// Messages dropped that waited for their user.

@@ -6,6 +6,7 @@
 //! every bound is an argument.
 
 pub mod answer;
+pub mod audience;
 pub mod close;
 pub mod command;
 pub mod decoder;
@@ -30,6 +31,7 @@ pub mod typed;
 mod tests;
 
 pub use answer::Answer;
+pub use audience::{ADDRESSEES_MAX, Addressee, Among, Audience};
 pub use close::{CloseCode, CloseFrame};
 pub use command::{Command, Commands, Family, Received, Rejection, RequestId, Subscription};
 pub use decoder::{Decoder, DecoderLimits, Event};

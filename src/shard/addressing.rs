@@ -8,9 +8,9 @@ use super::State;
 use super::connection::Phase;
 use crate::filter::Filter;
 use crate::ids::{ConnectionId, Position, Token, TopicName, UserName};
-use crate::message::{AdminAnswer, AdminRefusal, AdminTicket, Except, Publisher, Receipt};
+use crate::message::{AdminAnswer, AdminRefusal, AdminTicket, Publisher, Receipt};
 use crate::metrics::Counter;
-use crate::proto::{CloseCode, Family};
+use crate::proto::{Audience, CloseCode, Family};
 
 /// Connections of a user that are subscribed, all for one request.
 #[derive(Debug)]
@@ -73,15 +73,15 @@ impl State {
         }
     }
 
-    pub(super) fn send_to_everybody(
+    pub(super) fn send_to_many(
         &mut self,
         ticket: AdminTicket,
         frame: Bytes,
-        except: Arc<Except>,
+        audience: Arc<Audience>,
     ) {
         if self.shutdown.has_begun() {
             self.refuse_outside(ticket, AdminRefusal::ShuttingDown);
-        } else if !self.tell_everybody(ticket, frame, except) {
+        } else if !self.tell_audience(Some(ticket), frame, audience) {
             self.count(Counter::BacklogFull, 1);
             self.refuse_outside(ticket, AdminRefusal::BacklogFull);
         }

@@ -13,8 +13,8 @@ use crate::message::{AdminTicket, Begin};
 use crate::metrics::Counter;
 use crate::proto::protobuf::{Requests, Scratch};
 use crate::proto::{
-    Answer, CloseCode, Command, Commands, Encoding, ErrorCode, Family, Rejection, RequestId,
-    Standing, Subscription, close,
+    Addressee, Answer, CloseCode, Command, Commands, Encoding, ErrorCode, Family, Rejection,
+    RequestId, Standing, Subscription, close,
 };
 
 /// For people, with `backlog_full`.
@@ -91,7 +91,10 @@ impl State {
             Command::Direct { to, channel, data, echo, id, message_id, filter } => {
                 let tags = None;
                 let message = Message { channel, data, echo, id, message_id, filter, tags };
-                self.send_to_user(token, &to, message);
+                match to {
+                    Addressee::User(user) => self.send_to_user(token, &user, message),
+                    Addressee::Audience(audience) => self.announce(token, *audience, message),
+                }
             }
             Command::Message(message) => self.pass_on(token, &message),
             Command::Routed(message) => self.route(token, &message),

@@ -1,6 +1,6 @@
 //! Which groups a user is in, as its clients may ask. The server API keeps them and tells of every change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use hashbrown::HashMap;
 
@@ -44,6 +44,11 @@ impl Memberships {
     /// In the order of their names.
     fn of(&self, user: &UserName) -> impl Iterator<Item = &GroupName> {
         self.groups.get(user).into_iter().flatten()
+    }
+
+    /// Whether the user is in one of these.
+    pub fn any(&self, user: &UserName, groups: &HashSet<GroupName>) -> bool {
+        self.of(user).any(|group| groups.contains(group))
     }
 
     fn insert(&mut self, user: &UserName, group: &GroupName) {

@@ -11,6 +11,7 @@
 
 mod acks;
 mod addressing;
+mod announcing;
 mod connection;
 mod dispatch;
 mod ending;

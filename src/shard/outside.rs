@@ -84,8 +84,8 @@ impl State {
             AdminCall::SendToConnection { connection, frame, filter } => {
                 self.send_to_connection(ticket, connection, frame, filter.as_deref());
             }
-            AdminCall::SendToEverybody { frame, except } => {
-                self.send_to_everybody(ticket, frame, except);
+            AdminCall::SendToMany { frame, audience } => {
+                self.send_to_many(ticket, frame, audience);
             }
             AdminCall::SubscribeUser { user, topic, filter } => {
                 self.subscribe_user(ticket, &user, &topic, filter.as_ref());

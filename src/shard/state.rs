@@ -245,6 +245,9 @@ impl State {
         let message = match message {
             ShardMessage::Admin(request) => return self.serve_outside(*request),
             ShardMessage::Bridge(answer) => return self.answer_routed(*answer),
+            ShardMessage::Announce { frame, audience } => {
+                return self.announced_elsewhere(frame, audience);
+            }
             ShardMessage::Log(answer) if answer.topic().is_sessions() => {
                 return self.session_log_answered(answer);
             }

@@ -13,9 +13,9 @@ use super::connection::{Aside, Connection, Phase};
 use crate::config::SlowConsumer;
 use crate::ids::Token;
 use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FrameId};
-use crate::message::{AdminAnswer, AdminTicket, Except};
+use crate::message::{AdminAnswer, AdminTicket};
 use crate::metrics::Counter;
-use crate::proto::{Encoding, protobuf};
+use crate::proto::{Among, Audience, Encoding, protobuf};
 
 /// Connections that are told something in one turn.
 const TOLD_MAX: usize = 1024;
@@ -43,7 +43,7 @@ pub(super) struct Telling {
     cost: usize,
     /// Made when the first connection needs it.
     protobuf: Option<FrameId>,
-    to: Audience,
+    to: Listeners,
     /// Counts connections that are too slow for it.
     dropped: Counter,
     /// Connections that it was queued for.
@@ -54,11 +54,11 @@ pub(super) struct Telling {
 
 /// Who has not heard it.
 #[derive(Debug)]
-enum Audience {
+enum Listeners {
     /// Who was there when it came.
     Listed(vec::IntoIter<Token>),
-    /// Everybody in these slots.
-    Everybody(Range<usize>, Arc<Except>),
+    /// Whom of the audience is in these slots.
+    Slots(Range<usize>, Arc<Audience>),
 }
 
 impl Tellings {
@@ -108,7 +108,7 @@ impl State {
             json: self.frames.insert(frame, TOLD),
             cost,
             protobuf: None,
-            to: Audience::Listed(to.into_iter()),
+            to: Listeners::Listed(to.into_iter()),
             dropped: Counter::PresenceDropped,
             reached: 0,
             ticket: None,
@@ -116,15 +116,20 @@ impl State {
         self.notices.push(telling);
     }
 
-    /// The same for everybody but those; the request is answered when all have been told. `false`: too much
-    /// waits to be told already.
-    pub(super) fn tell_everybody(
+    /// The same for those of an audience; the request, if it was one of the server API, is answered when all
+    /// have been told. `false`: too much waits to be told already.
+    pub(super) fn tell_audience(
         &mut self,
-        ticket: AdminTicket,
+        ticket: Option<AdminTicket>,
         frame: Bytes,
-        except: Arc<Except>,
+        audience: Arc<Audience>,
     ) -> bool {
-        let cost = frame.len() + FRAME_OVERHEAD_BYTES;
+        let to = self.listeners(audience);
+        let listed = match &to {
+            Listeners::Listed(tokens) => size_of_val(tokens.as_slice()),
+            Listeners::Slots(_, audience) => audience.weight(),
+        };
+        let cost = frame.len() + FRAME_OVERHEAD_BYTES + listed;
         if !self.announcements.has_room(cost, self.settings.config.limits.fanout_backlog) {
             return false;
         }
@@ -132,10 +137,13 @@ impl State {
             json: self.frames.insert(frame, TOLD),
             cost,
             protobuf: None,
-            to: Audience::Everybody(0..self.connections.capacity(), except),
-            dropped: Counter::ApiDropped,
+            to,
+            dropped: match ticket {
+                Some(_) => Counter::ApiDropped,
+                None => Counter::AnnouncementsDropped,
+            },
             reached: 0,
-            ticket: Some(ticket),
+            ticket,
         };
         self.announcements.push(telling);
         true
@@ -159,12 +167,12 @@ impl State {
     fn advance_telling(&mut self, telling: &mut Telling, left: &mut usize) -> bool {
         while *left > 0 {
             let token = match &mut telling.to {
-                Audience::Listed(tokens) => match tokens.next() {
+                Listeners::Listed(tokens) => match tokens.next() {
                     Some(token) => Some(token),
                     None => return true,
                 },
-                Audience::Everybody(slots, except) => match slots.next() {
-                    Some(slot) => self.called(slot, except),
+                Listeners::Slots(slots, audience) => match slots.next() {
+                    Some(slot) => self.called(slot, audience),
                     None => return true,
                 },
             };
@@ -177,19 +185,39 @@ impl State {
         false
     }
 
-    /// Whoever is in this slot, if everybody includes it.
-    fn called(&self, slot: usize, except: &Except) -> Option<Token> {
-        let connection = self.connections.get(slot)?;
-        let named = match connection.aside.as_deref() {
-            Some(Aside::Identity(identity)) => {
-                except.names(identity.connection_id, identity.user.as_ref())
+    /// Where those of an audience are: the few that it names, or slots that have to be looked at.
+    fn listeners(&self, audience: Arc<Audience>) -> Listeners {
+        let tokens: Vec<Token> = match &audience.among {
+            Among::Everybody | Among::Groups(_) => {
+                return Listeners::Slots(0..self.connections.capacity(), audience);
             }
-            _ => false,
+            Among::Users(users) => {
+                users.iter().flat_map(|user| self.broker.connections_of(user, usize::MAX)).collect()
+            }
+            Among::Connections(ids) => ids.iter().filter_map(|id| self.find_open(*id)).collect(),
+        };
+        let called = tokens.into_iter().filter_map(|token| self.called(token.index(), &audience));
+        Listeners::Listed(called.collect::<Vec<_>>().into_iter())
+    }
+
+    /// Whoever is in this slot, if the audience includes it. What it lists was looked up.
+    fn called(&self, slot: usize, audience: &Audience) -> Option<Token> {
+        let connection = self.connections.get(slot)?;
+        let identity = match connection.aside.as_deref() {
+            Some(Aside::Identity(identity)) => Some(identity),
+            _ => None,
+        };
+        let user = identity.and_then(|identity| identity.user.as_ref());
+        let excepted =
+            identity.is_some_and(|identity| audience.excepts(identity.connection_id, user));
+        let is_among = match &audience.among {
+            Among::Groups(groups) => user.is_some_and(|user| self.memberships.any(user, groups)),
+            Among::Everybody | Among::Users(_) | Among::Connections(_) => true,
         };
         let token = connection.token(slot as u32);
         let attributes = || self.broker.attributes(token.slot);
-        let is_meant = except.filter.as_ref().is_none_or(|filter| filter.matches(attributes()));
-        (!named && is_meant && self.may_hear(connection)).then_some(token)
+        let is_meant = audience.filter.as_ref().is_none_or(|filter| filter.matches(attributes()));
+        (is_among && !excepted && is_meant && self.may_hear(connection)).then_some(token)
     }
 
     /// Whether what nobody has subscribed to may come to this connection.

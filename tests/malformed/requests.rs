@@ -35,6 +35,14 @@ const REQUESTS: &[(&str, &str)] = &[
         r#"{"id":"r","action":"publish","channel":"a","data":1,"to":{"user":"u"}}"#,
         "id:i-sr channel:s! data:nbi-fsrao! to:o to.user:s!",
     ),
+    (
+        r#"{"id":"r","action":"publish","channel":"a","data":1,"to":{"users":["u"],"except":{"users":["v"],"connections":["c"]}}}"#,
+        "channel:s! data:nbi-fsrao! to:o to.users:! to.except:o to.except.users:a to.except.connections:a",
+    ),
+    (
+        r#"{"id":"r","action":"publish","channel":"a","data":1,"to":{"everybody":true}}"#,
+        "channel:s! data:nbi-fsrao! to:o to.everybody:b!",
+    ),
     (r#"{"id":"r","type":"ping","timestamp":5}"#, "id:i-sr type:s! timestamp:i-fsr"),
     (r#"{"id":"r","type":"auth","payload":{"token":"t"}}"#, "id:i-sr payload:o! payload.token:s!"),
     (

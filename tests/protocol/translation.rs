@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::envelope::chat_message::Payload;
 use crate::envelope::envelope::Body;
 use crate::envelope::{
-    Ack, Auth, ChannelPosition, ChatMessage, Command, CommandPayload, Confirmation, EndSession,
-    Envelope, Event, FilePayload, History, ImagePayload, Ping, Pong, Position, Presence,
-    Publication, Publish, Query, RestoreSession, Subscribe, TextPayload, Unsubscribe,
+    Ack, Audience, Auth, ChannelPosition, ChatMessage, Command, CommandPayload, Confirmation,
+    EndSession, Envelope, Event, FilePayload, History, ImagePayload, Ping, Pong, Position,
+    Presence, Publication, Publish, Query, RestoreSession, Subscribe, TextPayload, Unsubscribe,
 };
 use crate::fields::{Fields, Said};
 
@@ -81,17 +81,16 @@ impl Translator {
                 Ok(Body::Unsubscribe(Unsubscribe { channel, subscription_id }))
             }
             "publish" => {
-                let to_user = fields.object("to")?.map(|mut to| {
-                    let user = to.present("user")?;
-                    to.end().map(|()| user)
-                });
+                let to = fields.object("to")?.map_or(Ok((None, None)), addressee);
+                let (to_user, to) = to?;
                 let tags = fields.take("tags").map_or(Ok(HashMap::new()), serde_json::from_str);
                 Ok(Body::Publish(Publish {
                     channel: channel?,
                     data: fields.take("data").ok_or("no `data`, which is empty there")?.into(),
                     message_id: fields.text("messageId")?,
                     no_echo: fields.truth("echo")? == Some(false),
-                    to_user: to_user.transpose()?,
+                    to_user,
+                    to,
                     filter: fields.text("filter")?,
                     tags: tags.map_err(|_| "`tags` that are no texts")?,
                 }))
@@ -407,4 +406,30 @@ fn set(members: &mut Value, name: &str, value: impl Into<Value>) {
     if value != json!("") && value != json!(0) {
         members[name] = value;
     }
+}
+
+/// One user, or many connections.
+fn addressee(mut to: Fields<'_>) -> Said<(Option<String>, Option<Audience>)> {
+    if to.has("user") {
+        let user = to.present("user")?;
+        return to.end().map(|()| (Some(user), None));
+    }
+    let mut audience = Audience {
+        users: texts(to.take("users"))?,
+        groups: texts(to.take("groups"))?,
+        connections: texts(to.take("connections"))?,
+        everybody: to.truth("everybody")? == Some(true),
+        ..Audience::default()
+    };
+    if let Some(mut except) = to.object("except")? {
+        audience.except_users = texts(except.take("users"))?;
+        audience.except_connections = texts(except.take("connections"))?;
+        except.end()?;
+    }
+    to.end().map(|()| (None, Some(audience)))
+}
+
+fn texts(list: Option<&str>) -> Said<Vec<String>> {
+    let texts = list.map_or(Ok(Vec::new()), serde_json::from_str);
+    texts.map_err(|_| "a list with something that is no text".to_owned())
 }

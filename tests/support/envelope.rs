@@ -127,6 +127,29 @@ pub struct Publish {
     /// Which of the receivers it is for: a predicate over what the server knows of them. Empty: for all of them.
     #[prost(string, tag = "7")]
     pub filter: ::prost::alloc::string::String,
+    /// In place of to_user: many connections, for users who may send to many in the channel's namespace.
+    #[prost(message, optional, tag = "8")]
+    pub to: ::core::option::Option<Audience>,
+}
+/// Connections, wherever they are: exactly one of the first three lists, of at most 100 entries, or everybody; and
+/// not those of the last two, of as many.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audience {
+    /// All connections of these users.
+    #[prost(string, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// All connections of all users in these groups.
+    #[prost(string, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// By their ids.
+    #[prost(string, repeated, tag = "3")]
+    pub connections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "4")]
+    pub everybody: bool,
+    #[prost(string, repeated, tag = "5")]
+    pub except_users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub except_connections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Publication {

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use stentor::filter::{ATTRIBUTES_MAX, Filter, VALUE_BYTES_MAX, is_attribute_name};
 use stentor::ids::{
-    ConnectionId, Epoch, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, UserName, check_topic_name,
+    ConnectionId, Epoch, GroupName, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, UserName, check_topic_name,
 };
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
@@ -18,7 +18,7 @@ use stentor::proto::routed::RoutedMessage;
 use stentor::proto::tags::Tags;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
-    Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
+    ADDRESSEES_MAX, Addressee, Among, Audience, Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
     RoomAction, RoomPlan,
     Since, Start, Subscription,
 };
@@ -297,6 +297,56 @@ impl<'a> Message<'a> {
         Filter::parse(&text).map(|filter| Some(Arc::new(filter))).map_err(|_| ErrorCode::InvalidMessage)
     }
 
+    fn addressee(&self) -> Result<Addressee, ErrorCode> {
+        let invalid = ErrorCode::InvalidMessage;
+        let names = ["user", "users", "groups", "connections", "everybody", "except"];
+        let to = self.object("to", &names)?.ok_or(invalid)?;
+        let given: Vec<_> = names.into_iter().filter(|name| to.field(name).is_some()).collect();
+        let list = |of: &Self, name| of.field(name).map(texts).transpose();
+        let lists = ["users", "groups", "connections"].map(|name| list(&to, name));
+        let [users, groups, connections] = lists;
+        let (users, groups, connections) = (users?, groups?, connections?);
+        if to.field("everybody").is_some_and(|value| value != "true") {
+            return Err(invalid);
+        }
+        let except = to.object("except", &["users", "connections"])?;
+        let except = |name| except.as_ref().map_or(Ok(None), |except| list(except, name));
+        let (except_users, except_connections) = (except("users")?, except("connections")?);
+        let user = |name: &String| UserName::parse(name).ok_or(invalid);
+        let ids = |ids: &[String]| ids.iter().filter_map(|id| ConnectionId::parse(id)).collect();
+        let among = match given.iter().filter(|name| **name != "except").collect::<Vec<_>>()[..] {
+            [&"user"] if given == ["user"] => {
+                let name = to.field("user").and_then(string).ok_or(invalid)?;
+                return user(&name).map(Addressee::User);
+            }
+            [&"everybody"] => Among::Everybody,
+            [&"users"] => Among::Users(users.unwrap_or_default().iter().map(user).collect::<Result<_, _>>()?),
+            [&"groups"] => {
+                let groups = groups.unwrap_or_default();
+                let groups = groups.iter().map(|name| GroupName::parse(name));
+                Among::Groups(groups.collect::<Option<_>>().ok_or(invalid)?)
+            }
+            [&"connections"] if connections.as_ref().is_some_and(Vec::is_empty) => return Err(invalid),
+            [&"connections"] => Among::Connections(ids(&connections.unwrap_or_default())),
+            _ => return Err(invalid),
+        };
+        let is_empty = match &among {
+            Among::Users(users) => users.is_empty(),
+            Among::Groups(groups) => groups.is_empty(),
+            Among::Everybody | Among::Connections(_) => false,
+        };
+        if is_empty {
+            return Err(invalid);
+        }
+        let except_users = except_users.unwrap_or_default();
+        Ok(Addressee::Audience(Box::new(Audience {
+            among,
+            except_users: except_users.iter().map(user).collect::<Result<_, _>>()?,
+            except_connections: ids(&except_connections.unwrap_or_default()),
+            filter: None,
+        })))
+    }
+
     /// The rules for each, and how they are written; who has them is asked by name and value.
     fn tags(&self) -> Result<Option<Tags>, ErrorCode> {
         let invalid = ErrorCode::InvalidMessage;
@@ -328,11 +378,7 @@ impl<'a> Message<'a> {
                     let direct = Command::Direct {
                         id: self.id()?,
                         channel: self.channel()?,
-                        to: self
-                            .object("to", &["user"])?
-                            .and_then(|to| to.field("user").and_then(string))
-                            .and_then(|user| UserName::parse(&user))
-                            .ok_or(invalid)?,
+                        to: self.addressee()?,
                         data: self.field("data").ok_or(invalid)?,
                         echo: self.echo()?,
                         message_id: self.optional("messageId", is_message_id)?,
@@ -589,6 +635,12 @@ impl<'a> Message<'a> {
 
 fn string(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
+}
+
+/// A list of texts that is not too long.
+fn texts(json: &str) -> Result<Vec<String>, ErrorCode> {
+    let texts = serde_json::from_str::<Vec<String>>(json).ok();
+    texts.filter(|texts| texts.len() <= ADDRESSEES_MAX).ok_or(ErrorCode::InvalidMessage)
 }
 
 fn place(json: &str) -> Result<Since, ErrorCode> {

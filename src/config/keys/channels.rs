@@ -4,7 +4,7 @@ use super::{GIB, Key, RETENTION, TIMEOUT};
 use crate::config::field::Field::{Attributes, Choice, Count, Rule, Schema, Size, Switch, Time};
 
 /// In the order they are printed.
-pub static KEYS: [Key; 26] = [
+pub static KEYS: [Key; 27] = [
     Key {
         path: "channels.level",
         flag: Some("level"),
@@ -148,6 +148,12 @@ pub static KEYS: [Key; 26] = [
         flag: None,
         help: "Users who may do in every room what its owner may: a filter over their attributes",
         field: Rule(|c| &mut c.channels.moderators),
+    },
+    Key {
+        path: "channels.senders",
+        flag: None,
+        help: "Users who may send to groups, connections and everybody: a filter over their attributes",
+        field: Rule(|c| &mut c.channels.senders),
     },
     Key {
         path: "channels.kick_closes",

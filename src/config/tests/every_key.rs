@@ -82,6 +82,7 @@ fn every_key_is_read_from_a_file() {
         auto_create = true
         room_ttl = "31s"
         moderators = "role == 'mod'"
+        senders = "role != 'guest'"
         kick_closes = true
         schema = "envelope"
         [namespaces.chat]
@@ -153,6 +154,7 @@ fn every_key_is_read_from_a_file() {
         auto_create: true,
         room_ttl: Duration::from_secs(31),
         moderators: UserRule::parse("role == 'mod'").unwrap(),
+        senders: UserRule::parse("role != 'guest'").unwrap(),
         kick_closes: true,
         schema: Some(SchemaSource::Envelope),
     };

@@ -18,7 +18,8 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::filter::Filter;
-use crate::ids::{ConnectionId, SessionId, UserName};
+use crate::ids::{ConnectionId, SessionId};
+use crate::proto::audience::Addressee;
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{
     Refused, compiled, displayed_name, invalid, no_tags,
@@ -27,7 +28,7 @@ use crate::proto::command::plain::Opening;
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
 pub(in crate::proto) use crate::proto::command::room::room;
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
-pub(in crate::proto) use crate::proto::command::users::addressee;
+pub(in crate::proto) use crate::proto::command::users::{Addressees, addressee};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::presence::PresenceQuery;
@@ -74,9 +75,9 @@ pub enum Command<'a> {
         filter: Option<Arc<Filter>>,
         tags: Option<Tags>,
     },
-    /// A message to every connection of a user, under the options of a channel.
+    /// A message to a user, or to many connections, under the options of a channel.
     Direct {
-        to: UserName,
+        to: Addressee,
         channel: Cow<'a, str>,
         /// As in [`Command::Publish`], and the rest too.
         data: &'a str,

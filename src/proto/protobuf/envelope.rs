@@ -2,6 +2,7 @@
 //! names these are.
 
 use crate::filter::ATTRIBUTES_MAX;
+use crate::proto::audience::ADDRESSEES_MAX;
 use crate::proto::protobuf::chat::{Chat, Event};
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::wire::{Reader, Value, WireError};
@@ -68,9 +69,21 @@ pub struct Publish<'a> {
     pub message_id: &'a str,
     pub no_echo: bool,
     pub to_user: Option<&'a str>,
+    pub to: Option<Addressees<'a>>,
     pub filter: &'a str,
     /// Each name once; no more than one over the limit.
     pub tags: Vec<Entry<'a>>,
+}
+
+/// Of each list no more than one entry over the limit.
+#[derive(Debug, Default)]
+pub struct Addressees<'a> {
+    pub users: Vec<&'a str>,
+    pub groups: Vec<&'a str>,
+    pub connections: Vec<&'a str>,
+    pub everybody: bool,
+    pub except_users: Vec<&'a str>,
+    pub except_connections: Vec<&'a str>,
 }
 
 /// Of a map.
@@ -254,7 +267,34 @@ impl<'a> Message<'a> for Publish<'a> {
             }
             6 => self.to_user = Some(value.text("to_user")?),
             7 => self.filter = value.text("filter")?,
+            8 => {
+                let before = self.to.take().unwrap_or_default();
+                self.to = Some(before.merged(value.bytes("to")?)?);
+            }
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Message<'a> for Addressees<'a> {
+    fn set(&mut self, number: u32, value: Value<'a>) -> Result<(), WireError> {
+        let (list, name) = match number {
+            1 => (&mut self.users, "users"),
+            2 => (&mut self.groups, "groups"),
+            3 => (&mut self.connections, "connections"),
+            4 => {
+                self.everybody = value.number("everybody")? != 0;
+                return Ok(());
+            }
+            5 => (&mut self.except_users, "except_users"),
+            6 => (&mut self.except_connections, "except_connections"),
+            _ => return Ok(()),
+        };
+        let text = value.text(name)?;
+        // One too many is enough to tell.
+        if list.len() <= ADDRESSEES_MAX {
+            list.push(text);
         }
         Ok(())
     }

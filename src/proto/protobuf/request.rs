@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::filter::Filter;
 use crate::ids::{self, ConnectionId, Epoch, SessionId, TOPIC_NAME_BYTES_MAX, check_topic_name};
+use crate::proto::audience::Addressee;
 use crate::proto::command::{
-    Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused, Rejection,
-    RequestId, Subscription, addressee, compiled, history, invalid, next_command, no_tags,
-    presence, room, sorted_claims,
+    Addressees, Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Received, Refused,
+    Rejection, RequestId, Subscription, addressee, compiled, history, invalid, next_command,
+    no_tags, presence, room, sorted_claims,
 };
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
@@ -206,13 +207,33 @@ impl<'a> Publish<'a> {
         let filter = filter(self.filter)?;
         let tags: Vec<_> = self.tags.iter().map(|tag| (tag.key.into(), tag.value.into())).collect();
         let tags = Tags::of_texts(&tags).map_err(|error| invalid(error.to_string()))?;
-        match self.to_user {
-            None => Ok(Command::Publish { channel, data, echo, id, message_id, filter, tags }),
-            Some(_) if tags.is_some() => Err(no_tags()),
-            Some(user) => {
-                let to = addressee(user, "to_user")?;
-                Ok(Command::Direct { to, channel, data, echo, id, message_id, filter })
+        let to = match (self.to_user, self.to) {
+            (None, None) => {
+                return Ok(Command::Publish { channel, data, echo, id, message_id, filter, tags });
             }
+            (Some(user), None) => Addressee::User(addressee(user, "to_user")?),
+            (None, Some(to)) => Addressee::Audience(Box::new(to.listed().audience()?)),
+            (Some(_), Some(_)) => return Err(invalid("`to_user` and `to` exclude each other")),
+        };
+        if tags.is_some() {
+            return Err(no_tags());
+        }
+        Ok(Command::Direct { to, channel, data, echo, id, message_id, filter })
+    }
+}
+
+impl<'a> envelope::Addressees<'a> {
+    /// As they are in JSON, where an empty list is another thing than none.
+    fn listed(self) -> Addressees<'a> {
+        let texts = |list: Vec<&'a str>| list.into_iter().map(Cow::Borrowed).collect::<Vec<_>>();
+        let list = |list: Vec<&'a str>| (!list.is_empty()).then(|| texts(list));
+        Addressees {
+            users: list(self.users),
+            groups: list(self.groups),
+            connections: list(self.connections),
+            everybody: self.everybody,
+            except_users: texts(self.except_users),
+            except_connections: texts(self.except_connections),
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId};
 use crate::proto::json::RawString;
 use crate::proto::tags::{Tags, pairs};
-use crate::proto::{Claim, Command, PresenceQuery, Received, RoomAction, Start, Subscription};
+use crate::proto::{
+    Addressee, Claim, Command, PresenceQuery, Received, RoomAction, Start, Subscription,
+};
 
 /// A request in words of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +30,7 @@ pub enum Asked {
         data: String,
         echo: bool,
         ids: [Option<String>; 2],
-        to: Option<String>,
+        to: Option<Addressee>,
         filter: Option<Arc<Filter>>,
         /// A map has no order.
         tags: BTreeMap<String, String>,
@@ -169,7 +171,7 @@ pub fn asked(command: Command<'_>) -> Asked {
                 data: data.to_owned(),
                 echo,
                 ids: [id(request), message_id.map(text)],
-                to: Some(to.to_string()),
+                to: Some(to),
                 filter,
                 tags: BTreeMap::new(),
             }

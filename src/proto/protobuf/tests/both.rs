@@ -12,8 +12,8 @@ use super::decode;
 use super::envelope::chat_message::Payload;
 use super::envelope::envelope::Body;
 use super::envelope::{
-    self, ChatMessage, CommandPayload, Envelope, Event, FilePayload, ImagePayload, Publish,
-    TextPayload,
+    self, Audience, ChatMessage, CommandPayload, Envelope, Event, FilePayload, ImagePayload,
+    Publish, TextPayload,
 };
 use crate::proto::encoder::{frame_payload, publication_frame};
 use crate::proto::protobuf::{self, Requests, Scratch};
@@ -113,26 +113,43 @@ fn set(members: &mut Value, name: &str, value: impl Into<Value>) {
 }
 
 fn publication() -> BoxedStrategy<Said> {
-    let to = prop::option::weighted(0.2, text());
+    let to = prop::option::weighted(0.3, (text(), any::<bool>()));
     let tags = prop::collection::hash_map("[a-d][a-z_.-]{0,5}", "\\PC{0,9}", 0..4);
     let tags = prop_oneof![2 => Just(HashMap::new()), 1 => tags];
     (channel(), value(), any::<bool>(), (maybe_text(), maybe_text()), to, tags)
-        .prop_map(|(channel, data, no_echo, (message_id, id), to_user, tags)| {
+        .prop_map(|(channel, data, no_echo, (message_id, id), to, tags)| {
             let mut members = json!({"action": "publish", "channel": channel, "data": data});
             set(&mut members, "messageId", &*message_id);
             if no_echo {
                 members["echo"] = json!(false);
             }
-            if let Some(user) = &to_user {
-                members["to"] = json!({"user": user});
-            }
+            let (to_user, to) = match to {
+                None => (None, None),
+                Some((user, true)) => {
+                    members["to"] = json!({"user": user});
+                    (Some(user), None)
+                }
+                Some((user, false)) => {
+                    members["to"] = json!({"everybody": true, "except": {"users": [user]}});
+                    let except_users = vec![user];
+                    (None, Some(Audience { everybody: true, except_users, ..Audience::default() }))
+                }
+            };
             if !tags.is_empty() {
                 members["tags"] = json!({});
             }
             let data = data.to_string().into_bytes();
             let filter = String::new();
-            let body =
-                Publish { channel, data, message_id, no_echo, to_user, filter, tags: tags.clone() };
+            let body = Publish {
+                channel,
+                data,
+                message_id,
+                no_echo,
+                to_user,
+                to,
+                filter,
+                tags: tags.clone(),
+            };
             let mut said = Said::new(id, members, Body::Publish(body));
             // In the order in which the map is sent: its tags stand in that.
             let tags = tags.iter().map(|(name, value)| format!("{}:{}", json!(name), json!(value)));

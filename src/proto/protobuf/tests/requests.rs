@@ -1,6 +1,6 @@
 //! What clients send: the same messages are understood, and the same ones refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -14,13 +14,15 @@ use super::envelope::{
     RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::filter::{Filter, VALUE_BYTES_MAX, is_attribute_name};
-use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName, check_topic_name};
+use crate::ids::{
+    self, ConnectionId, Epoch, GroupName, SessionId, ShardId, UserName, check_topic_name,
+};
 use crate::proto::json::{self};
 use crate::proto::protobuf::wire::WireError;
 use crate::proto::protobuf::{Requests, Scratch, bytes_as_json};
 use crate::proto::{
-    Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received, RoomAction, RoomPlan, Since,
-    Start, Subscription,
+    Addressee, Among, Audience, Claim, ClaimedPlace, Command, ErrorCode, PresenceQuery, Received,
+    RoomAction, RoomPlan, Since, Start, Subscription,
 };
 
 /// Every request of a frame, or the code of its refusal with the text.
@@ -118,15 +120,16 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
             data,
             message_id,
             no_echo,
-            to_user: to,
+            to_user,
+            to,
             filter,
             tags,
         }) => {
             let channel = channel(name)?;
-            let is_user = |name: &String| UserName::parse(name).is_some();
-            if !fits(message_id, 128) || !to.as_ref().is_none_or(is_user) {
+            if !fits(message_id, 128) {
                 return Err(ErrorCode::InvalidMessage);
             }
+            let to = addressee(to_user.as_deref(), to.as_ref())?;
             let filter = compiled(filter)?;
             let is_tag = |(name, value): (&String, &String)| {
                 is_attribute_name(name) && value.len() <= VALUE_BYTES_MAX
@@ -141,7 +144,7 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
                 json.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
             let data = json.map_or_else(|| bytes_as_json(data), ToOwned::to_owned);
             let ids = [id, optional(message_id)];
-            Asked::Publish { channel, data, echo: !no_echo, ids, to: to.clone(), filter, tags }
+            Asked::Publish { channel, data, echo: !no_echo, ids, to, filter, tags }
         }
         Body::Ping(Ping { timestamp_ms }) => {
             Asked::Ping { id, timestamp: (*timestamp_ms != 0).then(|| timestamp_ms.to_string()) }
@@ -224,6 +227,39 @@ fn expected(envelope: &Envelope) -> Result<Asked, ErrorCode> {
         | Body::Gap(_)
         | Body::Presence(_) => return Err(ErrorCode::NoRoute),
     })
+}
+
+fn addressee(
+    user: Option<&str>,
+    to: Option<&envelope::Audience>,
+) -> Result<Option<Addressee>, ErrorCode> {
+    let user_of = |name: &String| UserName::parse(name).ok_or(ErrorCode::InvalidMessage);
+    let users = |names: &[String]| names.iter().map(user_of).collect::<Result<HashSet<_>, _>>();
+    let connections =
+        |ids: &[String]| ids.iter().filter_map(|id| ConnectionId::parse(id)).collect();
+    let to = match (user, to) {
+        (None, None) => return Ok(None),
+        (Some(user), None) => return Ok(Some(Addressee::User(user_of(&user.to_owned())?))),
+        (None, Some(to)) => to,
+        (Some(_), Some(_)) => return Err(ErrorCode::InvalidMessage),
+    };
+    let among = match (&to.users[..], &to.groups[..], &to.connections[..], to.everybody) {
+        ([], [], [], true) => Among::Everybody,
+        (names @ [_, ..], [], [], false) => Among::Users(users(names)?),
+        ([], names @ [_, ..], [], false) => {
+            let groups = names.iter().map(|name| GroupName::parse(name));
+            Among::Groups(groups.collect::<Option<_>>().ok_or(ErrorCode::InvalidMessage)?)
+        }
+        ([], [], ids @ [_, ..], false) => Among::Connections(connections(ids)),
+        _ => return Err(ErrorCode::InvalidMessage),
+    };
+    let audience = Audience {
+        among,
+        except_users: users(&to.except_users)?,
+        except_connections: connections(&to.except_connections),
+        filter: None,
+    };
+    Ok(Some(Addressee::Audience(Box::new(audience))))
 }
 
 fn compiled(filter: &str) -> Result<Option<Arc<Filter>>, ErrorCode> {
@@ -310,6 +346,29 @@ fn message_id() -> BoxedStrategy<String> {
     .boxed()
 }
 
+/// Mostly one that can be.
+fn audience() -> BoxedStrategy<envelope::Audience> {
+    let id = any::<(u16, u32, u128)>().prop_map(|(shard, slot, secret)| {
+        ConnectionId { shard: ShardId(shard), slot, secret }.to_string()
+    });
+    let names = || prop::collection::vec(prop_oneof![8 => "[a-c]", 1 => name()], 0..3);
+    let ids = || prop::collection::vec(prop_oneof![id.clone(), name()], 0..3);
+    let lists = (names(), names(), ids(), any::<bool>());
+    (0..6, lists, names(), ids())
+        .prop_map(|(kind, (users, groups, connections, everybody), except_users, except_ids)| {
+            let is = |wanted| kind == wanted || kind == 5;
+            envelope::Audience {
+                users: if is(0) { users } else { Vec::new() },
+                groups: if is(1) { groups } else { Vec::new() },
+                connections: if is(2) { connections } else { Vec::new() },
+                everybody: is(3) && everybody,
+                except_users,
+                except_connections: except_ids,
+            }
+        })
+        .boxed()
+}
+
 fn restore() -> BoxedStrategy<RestoreSession> {
     let session = any::<(u16, u128)>()
         .prop_map(|(shard, secret)| SessionId { shard: ShardId(shard), secret }.to_string());
@@ -349,7 +408,7 @@ fn body() -> BoxedStrategy<Body> {
     let filter = prop::sample::select(filters).prop_map(ToOwned::to_owned);
     let limit = any::<Option<u32>>();
     let subscribe = (name(), recover, since, any::<bool>(), limit, filter.clone());
-    let to = prop::option::weighted(0.3, name());
+    let to = (prop::option::weighted(0.3, name()), prop::option::weighted(0.3, audience()));
     let publish = (name(), data(), name(), any::<bool>(), to, filter, tags());
     let parameters = vec![&b""[..], b"{}", b"{", b" {\"channel\":\"a:b\"} ", b"\xff"];
     let parameters = prop::sample::select(parameters);
@@ -388,8 +447,8 @@ fn body() -> BoxedStrategy<Body> {
         restore().prop_map(|RestoreSession { session_id, .. }| {
             Body::EndSession(EndSession { session_id })
         }),
-        publish.prop_map(|(channel, data, message_id, no_echo, to_user, filter, tags)| {
-            Body::Publish(Publish { channel, data, message_id, no_echo, to_user, filter, tags })
+        publish.prop_map(|(channel, data, message_id, no_echo, (to_user, to), filter, tags)| {
+            Body::Publish(Publish { channel, data, message_id, no_echo, to_user, to, filter, tags })
         }),
         (name(), data(), name(), any::<i64>()).prop_map(|(event, data, sender, timestamp_ms)| {
             Body::Event(Event { event, data, sender, timestamp_ms, ..Event::default() })
