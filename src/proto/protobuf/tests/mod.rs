@@ -6,6 +6,7 @@
 pub mod envelope;
 mod asked;
 mod both;
+mod expected;
 mod replies;
 mod requests;
 
