@@ -80,12 +80,12 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
             Command::Publish { channel, data, echo, id, message_id, filter: compiled, tags: known },
             Body::Publish(publish),
         ) => {
-            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user, filter, tags } =
+            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user, to, filter, tags } =
                 publish;
             assert_eq!(compiled.is_some(), !filter.is_empty());
             let known = known.as_ref().map(|tags| serde_json::from_str(tags.as_json()).expect("JSON"));
             assert_eq!(known.unwrap_or(HashMap::new()), *tags);
-            assert_eq!((&**channel, *echo, to_user), (&**name, !no_echo, &None));
+            assert_eq!((&**channel, *echo, to_user, to), (&**name, !no_echo, &None, &None));
             assert_eq!(
                 (id.is_some(), message_id.is_some()),
                 (!envelope.id.is_empty(), !given.is_empty())
