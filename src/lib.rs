@@ -46,7 +46,7 @@
 //! ```text
 //! 7  main → cli
 //! 6  server      bench
-//! 5  shard       bridge      admin       log
+//! 5  shard       bridge      admin       log       checker
 //! 4  broker      mesh
 //! 3  message     client
 //! 2  proto       io
@@ -58,6 +58,7 @@ pub mod admin;
 pub mod bench;
 pub mod bridge;
 pub mod broker;
+pub mod checker;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -6,6 +6,7 @@
 //! [`Port::has_room`] tells the shard to refuse new publications for that destination.
 
 mod bridge_port;
+mod check_port;
 mod log_port;
 mod sidecar_port;
 
@@ -21,6 +22,7 @@ use crate::io::Waker;
 use crate::message::{AdminAnswer, AdminTicket, ShardMessage};
 
 pub use bridge_port::{BridgeInbox, BridgePort, BridgeSender, Posted, RoomSize, connect_bridge};
+pub use check_port::{CheckInbox, CheckPort, CheckSender, connect_checker};
 pub use log_port::{LogInbox, LogPort, LogSender, connect_log};
 pub use sidecar_port::{SidecarInbox, SidecarPort, SidecarSender, connect_sidecar};
 

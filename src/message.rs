@@ -2,6 +2,7 @@
 
 mod admin;
 mod bridge;
+mod check;
 mod log;
 mod presence;
 mod room;
@@ -17,6 +18,7 @@ pub use admin::{
     ShardStats,
 };
 pub use bridge::{BridgeAnswer, BridgeMessage, BridgeOrigin, BridgeOutcome};
+pub use check::{Question, Verdict};
 pub use log::{
     LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
     MissingReason, Ticket,
@@ -80,6 +82,8 @@ pub enum ShardMessage {
     Admin(Box<AdminRequest>),
     /// From the bridge.
     Bridge(Box<BridgeAnswer>),
+    /// From the checker.
+    Verdict(Box<Verdict>),
 }
 
 impl Publisher {
@@ -109,7 +113,8 @@ impl ShardMessage {
             Self::Admin(request) => SMALL + request.weight(),
             Self::Bridge(answer) => SMALL + answer.weight(),
             Self::Announce { frame, audience } => SMALL + frame.len() + audience.weight(),
-            Self::Interest { .. }
+            Self::Verdict(_)
+            | Self::Interest { .. }
             | Self::Interested { .. }
             | Self::Disinterest { .. }
             | Self::Published { .. }

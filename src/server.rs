@@ -3,6 +3,7 @@
 
 mod backends;
 mod builder;
+mod checking;
 mod error;
 #[cfg(test)]
 mod lives;
@@ -31,8 +32,8 @@ use crate::io::epoll::Epoll;
 use crate::io::{Backend, listener};
 use crate::log::{Clock, DurableLog};
 use crate::mesh::{
-    self, AdminInbox, AdminPort, AdminSender, BridgeInbox, BridgePort, BridgeSender, Control,
-    LogInbox, LogPort, LogSender, Port, RoomSize,
+    self, AdminInbox, AdminPort, AdminSender, BridgeInbox, BridgePort, BridgeSender, CheckPort,
+    CheckSender, Control, LogInbox, LogPort, LogSender, Port, RoomSize,
 };
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::shard::{Settings, Shard};
@@ -73,6 +74,7 @@ enum Event {
     LogEnded(thread::Result<io::Result<()>>),
     AdminEnded(thread::Result<io::Result<()>>),
     BridgeEnded(thread::Result<io::Result<()>>),
+    CheckerPanicked,
 }
 
 /// Ends a server from another thread.
@@ -230,12 +232,14 @@ impl Server {
             }
             None => None,
         };
+        let (checker, questions) = checking::connect(&settings.config).unzip();
         let threads = Threads {
             settings: self.settings,
             cores: self.cores,
             events: events.clone(),
             admin: answers.as_ref().map(|(sender, _)| sender.clone()),
             bridge: routed.as_ref().map(|(sender, _)| sender.clone()),
+            checker,
         };
         let control = match self.backends {
             Backends::Epoll(backends) => {
@@ -248,6 +252,9 @@ impl Server {
             Backends::Uring(backends) => threads.start(backends, None, log),
         }?;
         let clock = Clock { started: self.started, unix_start: settings.unix_start };
+        if let Some(questions) = questions {
+            checking::start(questions, &settings.config, &control, events.clone())?;
+        }
         let log = match self.log {
             Some(log) => {
                 start_log(log, inbox, &settings, &control, clock, events.clone())?;
@@ -365,6 +372,7 @@ struct Threads {
     events: Sender<Event>,
     admin: Option<AdminSender>,
     bridge: Option<BridgeSender>,
+    checker: Option<CheckSender>,
 }
 
 impl Threads {
@@ -387,12 +395,14 @@ impl Threads {
             let log = log.map(LogSender::port);
             let admin = self.admin.as_ref().map(AdminSender::port);
             let bridge = self.bridge.as_ref().map(BridgeSender::port);
+            let checker = self.checker.as_ref().map(CheckSender::port);
             let run = move || {
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     if let Some(tables) = tables {
                         tables.part(shard.index())?;
                     }
-                    run_shard(backend, port, (log, admin, bridge), settings, core)
+                    let ports = (log, admin, bridge, checker);
+                    run_shard(backend, port, ports, settings, core)
                 }));
                 // Nobody listens any more only if the process is ending already.
                 drop(events.send(Event::Ended(shard, ended)));
@@ -409,10 +419,13 @@ impl Threads {
     }
 }
 
+/// A shard's ways to the threads beside the shards, as far as these run.
+type Ports = (Option<LogPort>, Option<AdminPort>, Option<BridgePort>, Option<CheckPort>);
+
 fn run_shard<B: Backend>(
     backend: B,
     port: Port,
-    (log, admin, bridge): (Option<LogPort>, Option<AdminPort>, Option<BridgePort>),
+    (log, admin, bridge, checker): Ports,
     settings: Arc<Settings>,
     core: Option<CoreId>,
 ) -> io::Result<()> {
@@ -421,7 +434,8 @@ fn run_shard<B: Backend>(
     {
         tracing::warn!(shard = port.shard().0, core = core.id, "cannot pin to core");
     }
-    Shard::new(backend, port, log, settings).with_admin(admin).with_bridge(bridge).run()
+    let shard = Shard::new(backend, port, log, settings);
+    shard.with_admin(admin).with_bridge(bridge).with_checker(checker).run()
 }
 
 /// Waits for signals and for threads to end; one that ends by itself takes the server with it. The
@@ -484,6 +498,7 @@ fn supervise(
                     Err(_) => Some(RunError::BridgePanicked),
                 };
             }
+            Ok(Event::CheckerPanicked) => failure = Some(RunError::CheckerPanicked),
             Err(_) => return Err(RunError::ShutdownTimeout(running.shards)),
         }
         if let Some(error) = failure {

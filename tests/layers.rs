@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["proto", "io"],
     &["message", "client"],
     &["broker", "mesh"],
-    &["shard", "bridge", "admin", "log"],
+    &["shard", "bridge", "admin", "log", "checker"],
     &["server", "bench"],
     &["cli"],
 ];

@@ -378,7 +378,10 @@ impl Broker {
                 effects.push(Effect::Page { token, topic, page, request_id: receipt });
             }
             // The shard keeps it to itself: much of what it asks is no concern of the broker.
-            ShardMessage::Admin(_) | ShardMessage::Bridge(_) | ShardMessage::Announce { .. } => {}
+            ShardMessage::Admin(_)
+            | ShardMessage::Bridge(_)
+            | ShardMessage::Verdict(_)
+            | ShardMessage::Announce { .. } => {}
         }
     }
 

@@ -138,9 +138,11 @@ pub struct Limits {
     pub max_unacked: usize,
     /// Rooms, per shard. Default 10,000.
     pub max_rooms: usize,
-    /// Bytes of data that a schema is asked about, on the event loop; more is refused where there is one.
-    /// Default 16 KiB.
+    /// Bytes of data that a schema is asked about; more is refused where there is one. Default 16 KiB.
     pub max_checked_size: usize,
+    /// Bytes of data that a schema is asked about on the event loop; a thread of its own is asked about more,
+    /// and meanwhile its connection waits. Default 2 KiB.
+    pub checked_in_turn: usize,
 }
 
 /// `[heartbeat]`
@@ -360,6 +362,7 @@ impl Default for Limits {
             max_unacked: 1000,
             max_rooms: 10_000,
             max_checked_size: 16 << 10,
+            checked_in_turn: 2 << 10,
         }
     }
 }

@@ -115,6 +115,10 @@ counters! {
     RateLimited = "rate_limited",
     /// Publications refused because their data broke the schema of their channel, or was too large for it.
     SchemaViolations = "schema_violations",
+    /// Checks against a schema that the checker was asked for, and no event loop did.
+    CheckedAside = "checked_aside",
+    /// Checks that an event loop did because too many waited for the checker.
+    CheckQueueFull = "check_queue_full",
     /// Connections closed (1008) after too many refused messages.
     TooManyErrors = "too_many_errors",
     /// Connections closed (1008) for too many control frames.

@@ -41,17 +41,17 @@ pub struct Schemas {
 
 impl Schemas {
     /// The schema that what is published to a channel must obey.
-    pub fn of_channel(&self, channel: &str) -> Option<&Schema> {
+    pub fn of_channel(&self, channel: &str) -> Option<&Arc<Schema>> {
         channel
             .split_once(':')
             .and_then(|(wanted, _)| self.namespaces.iter().find(|(name, _)| name == wanted))
             .map_or(&self.shared, |(_, schema)| schema)
-            .as_deref()
+            .as_ref()
     }
 
     /// The schema that messages of a type must obey, wherever they go.
-    pub fn of_type(&self, kind: &str) -> Option<&Schema> {
-        self.types.get(kind).map(|schema| &**schema)
+    pub fn of_type(&self, kind: &str) -> Option<&Arc<Schema>> {
+        self.types.get(kind)
     }
 }
 

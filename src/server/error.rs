@@ -51,6 +51,7 @@ pub enum RunError {
     /// Nothing can be routed outside any more.
     Bridge(io::Error),
     BridgePanicked,
+    CheckerPanicked,
     /// These did not end in time.
     ShutdownTimeout(Vec<ShardId>),
 }
@@ -86,6 +87,7 @@ impl fmt::Display for RunError {
             Self::AdminPanicked => f.write_str("the server API panicked; this is a bug"),
             Self::Bridge(error) => write!(f, "the bridge cannot go on: {error}"),
             Self::BridgePanicked => f.write_str("the bridge panicked; this is a bug"),
+            Self::CheckerPanicked => f.write_str("the checker of schemas panicked; this is a bug"),
             Self::LogPanicked => f.write_str("the durable log panicked; this is a bug"),
             Self::ShutdownTimeout(shards) if shards.is_empty() => {
                 f.write_str("the durable log or the bridge did not end in time")

@@ -72,7 +72,7 @@ pub struct Connection {
     pub feed: Feed,
     /// In which it gets its messages, and sends them.
     pub encoding: Encoding,
-    /// Receiving is paused until the queue has drained.
+    /// Receiving is paused until the queue has drained, and no message of it is being checked.
     pub paused: bool,
     /// We have ended our side.
     pub shut: bool,
@@ -199,6 +199,22 @@ impl Connection {
         }
         self.publish_time = begin + interval;
         true
+    }
+
+    /// Takes back what [`Connection::admit_publication`] has just admitted: it will be asked again.
+    pub fn withdraw_publication(&mut self, rate: u32) {
+        if rate != 0 {
+            self.publish_time = self.publish_time.saturating_sub(1_000_000 / u64::from(rate));
+        }
+    }
+
+    /// It was not read from for our own sake: what it has sent meanwhile comes at once, and is not late.
+    pub fn excuse(&mut self, now: Tick) {
+        if self.pinged().is_some() {
+            self.note_ping(now);
+        }
+        self.control_since = now;
+        self.control_frames = 0;
     }
 
     /// Counts refused messages; returns how many there were within one `interval`.

@@ -29,23 +29,31 @@ const SUBSCRIPTION_PENALTY: u32 = 10;
 const FRAME_MESSAGES_MAX: usize = 1024;
 
 impl State {
-    /// Runs the messages of one text frame, in order.
-    pub(super) fn run_commands(&mut self, token: Token, text: &str) {
-        for (index, command) in Commands::new(text).enumerate() {
+    /// Runs the messages of one text frame, in order. The first one has this index.
+    pub(super) fn run_commands(&mut self, token: Token, text: &str, first: usize) {
+        let mut commands = Commands::new(text);
+        for index in first.. {
+            let rest = commands.rest();
+            let Some(command) = commands.next() else { return };
             if !self.take_command(token, index, command) {
+                self.hold_frame(token, index, rest);
                 return;
             }
+            self.checks.drop_verdicts();
         }
     }
 
-    /// Runs the envelopes of one binary frame, in order.
-    pub(super) fn run_requests(&mut self, token: Token, frame: &[u8]) {
+    /// Runs the envelopes of one binary frame, in order. The first one has this index.
+    pub(super) fn run_requests(&mut self, token: Token, frame: &[u8], first: usize) {
         let (mut requests, mut scratch) = (Requests::new(frame), Scratch::default());
-        for index in 0.. {
+        for index in first.. {
+            let rest = requests.rest();
             let Some(command) = requests.next(&mut scratch) else { return };
             if !self.take_command(token, index, command) {
+                self.hold_frame(token, index, rest);
                 return;
             }
+            self.checks.drop_verdicts();
         }
     }
 
@@ -73,7 +81,7 @@ impl State {
             Ok(command) => self.run(token, command),
             Err(rejection) => self.reject(token, &rejection, 1),
         }
-        self.phase(token) == Phase::Open
+        self.phase(token) == Phase::Open && !self.awaits_check(token)
     }
 
     fn run(&mut self, token: Token, command: Command<'_>) {

@@ -102,6 +102,7 @@ impl State {
 
     /// 1001 behind everything that waits; a connection without WebSocket just ends.
     fn say_goodbye(&mut self, token: Token) {
+        self.hurry_check(token);
         match self.phase(token) {
             Phase::Open | Phase::Echo => {
                 self.send_close(token, encoder::close_frame(CloseCode::Away, "shutdown"));
@@ -114,6 +115,7 @@ impl State {
 
     /// Starts the closing handshake; the peer's answer ends it, or the time-out.
     pub(super) fn close(&mut self, token: Token, code: CloseCode, reason: &str) {
+        self.hurry_check(token);
         if matches!(self.phase(token), Phase::Open | Phase::Echo) {
             if close::ends_session(code) {
                 self.give_up_session(token);
@@ -129,6 +131,7 @@ impl State {
         let counter = Counter::named(reason).unwrap_or(Counter::ProtocolError);
         self.count(counter, 1);
         self.note(token, reason, text);
+        self.hurry_check(token);
         if close::ends_session(code) {
             self.give_up_session(token);
         }
@@ -178,6 +181,7 @@ impl State {
 
     /// Drops the connection as it is.
     pub(super) fn abandon(&mut self, token: Token) {
+        self.hurry_check(token);
         self.enter(token, Phase::Gone);
         self.mark_dirty(token.slot);
     }
@@ -210,6 +214,8 @@ impl State {
         if self.connection(token).is_none() {
             return;
         }
+        self.hurry_check(token);
+        self.checks.forget(token);
         self.leave_broker(token);
         self.timers.disarm(token.slot);
         let mut connection = self.connections.remove(token.index());

@@ -84,6 +84,7 @@ impl State {
         let config = &self.settings.config;
         let interval = config.heartbeat.interval;
         let auth = &config.auth;
+        let awaits_check = self.awaits_check(token);
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
         if auth_due(connection, auth).is_some_and(|due| now >= due) {
             self.close_unauthenticated(token);
@@ -103,8 +104,9 @@ impl State {
             self.fail(token, CloseCode::Policy, reason, "a message was not complete in time");
         } else if connection.pinged().is_some()
             && now >= silence_ends(connection, interval)
-            && Tick::at(self.caught_up) < silence_ends(connection, interval)
-            && now < connection.last_received.after(interval * UNHEARD_INTERVALS_MAX)
+            && (awaits_check
+                || (Tick::at(self.caught_up) < silence_ends(connection, interval)
+                    && now < connection.last_received.after(interval * UNHEARD_INTERVALS_MAX)))
         {
             // The answer may be there, unread: the peer is not to pay for what the shard has to do.
             connection.note_ping(now);

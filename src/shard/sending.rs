@@ -78,10 +78,16 @@ impl State {
         }
     }
 
-    /// Whether a connection that does not read its replies must wait with its requests.
+    /// Whether a connection that does not read its replies, or one of whose messages is being checked, must
+    /// wait with its requests.
     pub(super) fn throttle(&mut self, token: Token) -> Receive {
         let limit = self.settings.config.limits.send_queue_size;
+        let awaits_check = self.awaits_check(token);
         let Some(connection) = self.connection(token) else { return Receive::More };
+        if awaits_check {
+            connection.paused = true;
+            return Receive::Pause;
+        }
         if connection.paused || connection.queue.cost() <= limit {
             return Receive::More;
         }
@@ -197,8 +203,9 @@ impl State {
     /// What follows from a queue that has drained.
     fn settle(&mut self, token: Token, backend: &mut impl Backend) {
         let limit = self.settings.config.limits.send_queue_size;
+        let awaits_check = self.awaits_check(token);
         let Some(connection) = self.connections.get_mut(token.index()) else { return };
-        if connection.paused && connection.queue.cost() <= limit / 2 {
+        if connection.paused && !awaits_check && connection.queue.cost() <= limit / 2 {
             connection.paused = false;
             // The rest of a message that was left with its peer is not late.
             connection.message_since = Tick::at(self.now);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slab::Slab;
 
+use super::checks::Checks;
 use super::connection::{self, Connection, Phase};
 use super::pace::Pace;
 use super::peer_log::PeerLog;
@@ -74,6 +75,7 @@ pub struct State {
     pub(super) routes: RouteTable,
     /// The way to the bridge, if something is routed outside.
     pub(super) bridge: Option<BridgePort>,
+    pub(super) checks: Checks,
     /// Reused: what the broker asked for in the last call.
     pub(super) effects: Vec<Effect>,
     /// Reused: frames in the other encoding, see `sending`.
@@ -156,6 +158,7 @@ impl State {
             log,
             routes: RouteTable::new(&config.routes),
             bridge: None,
+            checks: Checks::default(),
             effects: Vec::new(),
             twins: Vec::new(),
             expired: Vec::new(),
@@ -245,6 +248,7 @@ impl State {
         let message = match message {
             ShardMessage::Admin(request) => return self.serve_outside(*request),
             ShardMessage::Bridge(answer) => return self.answer_routed(*answer),
+            ShardMessage::Verdict(verdict) => return self.receive_verdict(*verdict),
             ShardMessage::Announce { frame, audience } => {
                 return self.announced_elsewhere(frame, audience);
             }

@@ -5,7 +5,7 @@ use crate::config::field::Field::{Address, Choice, Count, File, Size, Switch, Ti
 use std::time::Duration;
 
 /// In the order they are printed.
-pub static KEYS: [Key; 41] = [
+pub static KEYS: [Key; 42] = [
     Key {
         path: "server.listen",
         flag: Some("listen"),
@@ -185,6 +185,12 @@ pub static KEYS: [Key; 41] = [
         flag: None,
         help: "Bytes of data that a schema is asked about; more is refused where there is one",
         field: Size(|c| &mut c.limits.max_checked_size, 1..=MIB),
+    },
+    Key {
+        path: "limits.checked_in_turn",
+        flag: None,
+        help: "Bytes of data that the event loop checks itself; a thread beside it checks more",
+        field: Size(|c| &mut c.limits.checked_in_turn, 0..=MIB),
     },
     Key {
         path: "heartbeat.interval",

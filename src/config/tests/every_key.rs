@@ -42,6 +42,7 @@ fn every_key_is_read_from_a_file() {
         history_memory = "14MiB"
         max_unacked = 26
         max_checked_size = "27KiB"
+        checked_in_turn = "3KiB"
         max_rooms = 30
         [heartbeat]
         interval = "500ms"
@@ -197,6 +198,7 @@ fn every_key_is_read_from_a_file() {
                 history_memory: 14 << 20,
                 max_unacked: 26,
                 max_checked_size: 27 << 10,
+                checked_in_turn: 3 << 10,
                 max_rooms: 30,
             },
             heartbeat: Heartbeat { interval: Duration::from_millis(500) },

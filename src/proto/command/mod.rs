@@ -237,6 +237,11 @@ impl<'a> Commands<'a> {
     pub fn new(frame: &'a str) -> Self {
         Self { rest: frame, is_first: true }
     }
+
+    /// What was not taken yet.
+    pub fn rest(&self) -> &'a str {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Commands<'a> {

@@ -56,6 +56,11 @@ impl<'b> Requests<'b> {
         Self { rest: frame, is_first: true }
     }
 
+    /// What was not taken yet.
+    pub fn rest(&self) -> &'b [u8] {
+        self.rest
+    }
+
     /// The next request, which borrows from the frame and from `scratch`.
     pub fn next<'a>(
         &mut self,
