@@ -169,10 +169,7 @@ impl<'a> Object<'a, '_> {
             return Err(JsonError::Syntax);
         };
         let value = skip::whitespace(value);
-        let behind = match value {
-            [b'"', content @ ..] => skip::string_end(content)?.0,
-            _ => skip::value(value, 1)?,
-        };
+        let behind = skip::value(value, 1)?;
         // All of them begin at a character.
         let at = |rest: &[u8]| text.len() - rest.len();
         let key = text.get(at(key)..at(behind_key) - 1).unwrap_or_default();
