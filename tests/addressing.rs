@@ -230,8 +230,12 @@ fn who_has_not_authenticated_hears_nothing_where_all_must() {
     let mut sender = Peer::open(&place.server);
     authenticate(&mut sender, "alice");
     let mut stranger = Peer::open(&place.server);
+    let mut others = open_on_both_shards(&place.server).map(|(peer, _)| peer);
+    others.iter_mut().for_each(|peer| authenticate(peer, "carol"));
     sender.send_text(r#"{"action":"publish","channel":"ops:a","to":{"everybody":true},"data":1}"#);
     sender.expect_text(r#"{"channel":"ops:a","data":1}"#);
+    // Now it has gone to all on either shard.
+    others.iter_mut().for_each(|peer| peer.expect_text(r#"{"channel":"ops:a","data":1}"#));
     authenticate(&mut stranger, "bob");
     sender.send_text(r#"{"action":"publish","channel":"ops:a","to":{"everybody":true},"data":2}"#);
     for peer in [&mut sender, &mut stranger] {
