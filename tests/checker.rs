@@ -54,11 +54,15 @@ fn folder() -> TempDir {
 
 /// A server of one shard. `in_turn`: as `limits.checked_in_turn`.
 fn launch(folder: &TempDir, in_turn: &str, flags: &[&str]) -> Server {
+    prepare(folder, in_turn, flags).start()
+}
+
+fn prepare(folder: &TempDir, in_turn: &str, flags: &[&str]) -> Launch {
     let path = folder.path().join("stentor.toml");
     let in_turn = format!("limits.checked_in_turn={in_turn}");
     let mut all = vec!["--config", path.to_str().expect("text"), "--set", &in_turn];
     all.extend(flags);
-    Launch::new(&all).env("STENTOR_SERVER_SHARDS", "1").start()
+    Launch::new(&all).env("STENTOR_SERVER_SHARDS", "1")
 }
 
 /// Data that takes long to check: as long as a test needs, and no longer than it waits.
@@ -271,4 +275,54 @@ fn a_heartbeat_does_not_mind_the_wait() {
     }
     peer.send_text(r#"{"type":"ping"}"#);
     while peer.frame().opcode == OpCode::PING {}
+}
+
+#[test]
+fn a_shard_that_finds_no_room_checks_in_its_turn() {
+    let folder = folder();
+    // Of the two texts that are under way the first takes long, and both are more than may wait.
+    let server = launch(&folder, "2KiB", &["--set", "limits.mesh_backlog=1MiB"]);
+    let [mut first, mut second, mut other] = [(); 3].map(|()| Peer::open(&server));
+    first.send_text(&publish("slow:1", &json!(vec![7; 500_000]).to_string(), 1));
+    server.wait_for_counter("checked_aside", 1);
+    second.send_text(&publish("slow:1", &slow(), 1));
+    server.wait_for_counter("checked_aside", 2);
+    other.send_text(&publish("order:7", &order(0, LARGE), 2));
+    assert_eq!(other.json()["data"]["code"], "schema_violation");
+    assert_eq!([server.counter("check_queue_full"), server.counter("checked_aside")], [1, 2]);
+}
+
+#[test]
+fn who_is_kept_waiting_may_publish_what_it_might_have_published_meanwhile() {
+    let folder = folder();
+    let rate = ["--set", "limits.publish_rate=100", "--set", "limits.publish_burst=1"];
+    let server = launch(&folder, "2KiB", &rate);
+    let mut peer = Peer::open(&server);
+    // The check takes longer than three more would at that rate.
+    for id in 1..5 {
+        let data = if id == 1 { slow() } else { "1".to_owned() };
+        peer.send_text(&publish("slow:1", &data, id));
+    }
+    for id in 1..5 {
+        let ack = peer.json();
+        assert_eq!((&ack["type"], &ack["requestId"]), (&json!("ack"), &json!(id)), "{ack}");
+    }
+    assert_eq!(server.counter("rate_limited"), 0);
+}
+
+#[test]
+fn who_is_disconnected_while_a_check_is_under_way_is_heard_before() {
+    let folder = folder();
+    let api = Api::launch(prepare(&folder, "2KiB", &["--admin", "127.0.0.1:0"]));
+    let mut reader = Peer::open(&api.server);
+    reader.subscribe("slow:1");
+    let (mut peer, id) = open_named(&api.server);
+    peer.send_text(&publish("slow:1", &slow(), 1));
+    api.server.wait_for_counter("checked_aside", 1);
+    api.call("disconnect", &json!({"connection": id}));
+    reader.expect_publication("slow:1", &slow());
+    assert_eq!(peer.json()["requestId"], 1);
+    peer.skip_to_close();
+    // The verdict finds nobody.
+    reader.expect_idle();
 }
