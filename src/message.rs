@@ -33,7 +33,7 @@ pub use session_record::{KeptSession, RecordFlaw, SessionRecord};
 
 use crate::filter::Filter;
 use crate::ids::{Position, ShardId, Token, TopicName};
-use crate::proto::{Audience, Family, HistoryQuery, Recovery, Start, Unavailable};
+use crate::proto::{Audience, Family, HistoryQuery, Recovery, RequestId, Start, Unavailable};
 
 /// What one shard tells another.
 #[derive(Debug)]
@@ -211,6 +211,22 @@ pub struct Receipt {
     /// Which of the subscribers it is for, see [`Filter`]; `None`: all of them.
     pub filter: Option<Arc<Filter>>,
 }
+
+impl Receipt {
+    /// Of a publication for all subscribers of the channel that it names, with what its client said of it.
+    pub fn new(family: Family, id: Option<RequestId<'_>>, message_id: Option<&str>) -> Self {
+        Self {
+            request_id: id.map(|id| id.as_json().into()),
+            message_id: message_id.map(Into::into),
+            channel: None,
+            family,
+            filter: None,
+        }
+    }
+}
+
+/// For people: why tags are refused, and filters over them.
+pub const NO_TAGS: &str = "the channel's namespace has no tags: its option `tags` is off";
 
 /// For people: why a publication for some of the subscribers is refused on a topic with a history.
 pub const FILTERED_HISTORY: &str = "`filter`: the channel has a history, which is for everybody";

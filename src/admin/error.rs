@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use crate::ids::TopicNameError;
-use crate::message::{AdminRefusal, FILTERED_HISTORY, PublishOutcome};
+use crate::message::{AdminRefusal, FILTERED_HISTORY, NO_TAGS, PublishOutcome};
 use crate::proto::ErrorCode;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,7 @@ impl ApiError {
 
     /// Tags, or a filter over them, where the namespace has none.
     pub fn no_tags() -> Self {
-        let message = "the channel's namespace has no tags: set its option `tags`";
-        Self::new(StatusCode::CONFLICT, ErrorCode::PermissionDenied.as_str(), message)
+        Self::new(StatusCode::CONFLICT, ErrorCode::PermissionDenied.as_str(), NO_TAGS)
     }
 
     /// A shard has answered something else than it was asked: a bug.

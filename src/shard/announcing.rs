@@ -1,6 +1,5 @@
 //! Messages of clients to many connections that need not be subscribed: to groups, to everybody.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,21 +9,14 @@ use super::publishing::Message;
 use crate::ids::{ShardId, Token};
 use crate::message::{PublishOutcome, Receipt, ShardMessage};
 use crate::metrics::Counter;
-use crate::proto::{Audience, ErrorCode, Family, Rejection, encoder};
+use crate::proto::{Audience, ErrorCode, Family, encoder};
 
 impl State {
     /// A client sends a message to an audience: each shard hands it to those who are there now.
     pub(super) fn announce(&mut self, token: Token, mut audience: Audience, message: Message<'_>) {
         let Message { channel, data, echo, id, message_id, filter, tags: _ } = message;
-        if let Err((code, text)) = self.admit_announcement(token, &channel) {
-            if code == ErrorCode::Unauthenticated {
-                self.count(Counter::Unauthenticated, 1);
-            }
-            // That the server shuts down is no mistake of its client.
-            let penalty = u32::from(code != ErrorCode::Unavailable);
-            let (family, message) = (Family::Action, Cow::Borrowed(text));
-            let refused = Rejection { family, code, message, channel: Some(channel), id };
-            self.reject(token, &refused, penalty);
+        if let Err(refused) = self.admit_announcement(token, &channel) {
+            self.refuse_direct(token, (channel, id), refused);
             return;
         }
         if !self.obeys_schema(token, &channel, (Family::Action, data), id) {
@@ -39,13 +31,7 @@ impl State {
             true => PublishOutcome::ACCEPTED,
             false => PublishOutcome::BacklogFull,
         };
-        let receipt = Receipt {
-            request_id: id.map(|id| id.as_json().into()),
-            message_id: message_id.map(Into::into),
-            channel: None,
-            family: Family::Action,
-            filter: None,
-        };
+        let receipt = Receipt::new(Family::Action, id, message_id);
         self.count(Counter::Publications, 1);
         self.answer_publisher(token, &channel, Some(&receipt), outcome);
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::State;
 use super::connection::Phase;
-use super::publishing::{Message, NO_TAGS, table_full};
+use super::publishing::{Message, table_full};
 use crate::broker::{Effect, SubscribeError, SubscribeRequest};
 use crate::filter::Filter;
 use crate::ids::Token;
-use crate::message::{AdminTicket, Begin};
+use crate::message::{AdminTicket, Begin, NO_TAGS};
 use crate::metrics::Counter;
 use crate::proto::protobuf::{Requests, Scratch};
 use crate::proto::{

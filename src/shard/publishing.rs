@@ -8,7 +8,7 @@ use super::dispatch::BACKLOG_FULL;
 use crate::broker::PublishRequest;
 use crate::filter::Filter;
 use crate::ids::Token;
-use crate::message::{FILTERED_HISTORY, PublishOutcome, Receipt};
+use crate::message::{FILTERED_HISTORY, NO_TAGS, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::tags::Tags;
 use crate::proto::{Answer, ErrorCode, Family, Rejection, RequestId};
@@ -19,9 +19,6 @@ const NOT_STORED: &str = "the durable log has not kept it; try again later";
 /// For people, with `forbidden`.
 const BARRED: &str =
     "the channel is a room: only its members may publish there, if they are not muted";
-
-/// For people, with `permission_denied`.
-pub(super) const NO_TAGS: &str = "the channel's namespace has no tags";
 
 /// What a client publishes, or sends to a user.
 pub(super) struct Message<'a> {
@@ -59,15 +56,8 @@ impl State {
             return;
         }
         let is_simple = id.is_none() && message_id.is_none() && filter.is_none();
-        let receipt = (!is_simple).then(|| {
-            Box::new(Receipt {
-                request_id: id.map(|id| id.as_json().into()),
-                message_id: message_id.map(Into::into),
-                channel: None,
-                family: Family::Action,
-                filter,
-            })
-        });
+        let receipt = (!is_simple)
+            .then(|| Box::new(Receipt { filter, ..Receipt::new(Family::Action, id, message_id) }));
         let tagged = tags.map(|tags| tags.before(data.as_bytes()));
         let data = tagged.as_deref().unwrap_or(data.as_bytes());
         let request = PublishRequest { token, topic: &channel, data, echo, receipt };
@@ -75,6 +65,21 @@ impl State {
         self.broker.publish(request, &mut self.frames, &mut effects);
         self.count(Counter::Publications, 1);
         self.apply(effects);
+    }
+
+    /// A message to those who need not be subscribed is refused.
+    pub(super) fn refuse_direct(
+        &mut self,
+        token: Token,
+        about: (Cow<'_, str>, Option<RequestId<'_>>),
+        refused: (ErrorCode, &'static str),
+    ) {
+        if refused.0 == ErrorCode::Unauthenticated {
+            self.count(Counter::Unauthenticated, 1);
+        }
+        // That the server shuts down is no mistake of its client.
+        let penalty = u32::from(refused.0 != ErrorCode::Unavailable);
+        self.refuse_publication(token, about, refused, penalty);
     }
 
     fn refuse_publication(

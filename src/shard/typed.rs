@@ -38,15 +38,8 @@ impl State {
         let now_unix_ms = self.settings.unix_start + self.now.0;
         let data = message.stamped(sender.as_deref(), now_unix_ms, self.next_message_id);
         let TypedMessage { id, message_id, echo, .. } = *message;
-        let receipt = (id.is_some() || message_id.is_some()).then(|| {
-            Box::new(Receipt {
-                request_id: id.map(|id| id.as_json().into()),
-                message_id: message_id.map(Into::into),
-                channel: None,
-                family: Family::Type,
-                filter: None,
-            })
-        });
+        let receipt = (id.is_some() || message_id.is_some())
+            .then(|| Box::new(Receipt::new(Family::Type, id, message_id)));
         let request = PublishRequest { token, topic: &channel, data: &data, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish(request, &mut self.frames, &mut effects);

@@ -291,27 +291,15 @@ impl State {
     /// A client sends a message to a user.
     pub(super) fn send_to_user(&mut self, token: Token, to: &UserName, message: Message<'_>) {
         let Message { channel, data, echo, id, message_id, filter, tags: _ } = message;
-        if let Err((code, text)) = self.admit_message(token, &channel) {
-            if code == ErrorCode::Unauthenticated {
-                self.count(Counter::Unauthenticated, 1);
-            }
-            // That the server shuts down is no mistake of its client.
-            let penalty = u32::from(code != ErrorCode::Unavailable);
-            let (family, message) = (Family::Action, Cow::Borrowed(text));
-            let refused = Rejection { family, code, message, channel: Some(channel), id };
-            self.reject(token, &refused, penalty);
+        if let Err(refused) = self.admit_message(token, &channel) {
+            self.refuse_direct(token, (channel, id), refused);
             return;
         }
         if !self.obeys_schema(token, &channel, (Family::Action, data), id) {
             return;
         }
-        let receipt = Box::new(Receipt {
-            request_id: id.map(|id| id.as_json().into()),
-            message_id: message_id.map(Into::into),
-            channel: Some((&*channel).into()),
-            family: Family::Action,
-            filter: None,
-        });
+        let receipt = Receipt::new(Family::Action, id, message_id);
+        let receipt = Box::new(Receipt { channel: Some((&*channel).into()), ..receipt });
         let attributes = self.settings.config.auth.keys.attributes_of(to);
         if filter.is_some_and(|filter| !filter.matches(attributes)) {
             self.answer_publisher(token, &channel, Some(&receipt), PublishOutcome::ACCEPTED);
