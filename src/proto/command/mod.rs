@@ -3,13 +3,14 @@
 //! allowed, and what it does, is decided elsewhere.
 
 mod ack;
+mod addressees;
+mod auth;
 mod fields;
 mod plain;
 mod recall;
 mod room;
 mod session;
 mod typed;
-mod users;
 
 pub use ack::{Received, Subscription};
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use crate::filter::Filter;
 use crate::ids::{ConnectionId, SessionId};
 use crate::proto::audience::Addressee;
+pub(in crate::proto) use crate::proto::command::addressees::{Addressees, addressee};
 use crate::proto::command::fields::{Fields, is_integer, is_short_string};
 pub(in crate::proto) use crate::proto::command::fields::{
     Refused, compiled, displayed_name, invalid, no_tags,
@@ -28,7 +30,6 @@ use crate::proto::command::plain::Opening;
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
 pub(in crate::proto) use crate::proto::command::room::room;
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
-pub(in crate::proto) use crate::proto::command::users::{Addressees, addressee};
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::presence::PresenceQuery;

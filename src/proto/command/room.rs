@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::ids::UserName;
+use crate::proto::command::addressees::addressee;
 use crate::proto::command::fields::{Fields, Refused, channel, decode, invalid};
 use crate::proto::command::recall::{members, whole};
-use crate::proto::command::users::addressee;
 use crate::proto::command::{Command, RequestId};
 use crate::proto::json::Scanner;
 use crate::proto::room::{

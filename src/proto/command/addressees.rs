@@ -1,4 +1,4 @@
-//! The fields that have to do with users: whom a message is for, and who a client is.
+//! Whom a message is for: a user, or many connections.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,7 +8,6 @@ use crate::ids::{ConnectionId, GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_
 use crate::proto::audience::{ADDRESSEES_MAX, Addressee, Among, Audience};
 use crate::proto::command::fields::{Fields, Refused, decode, invalid};
 use crate::proto::command::recall::members;
-use crate::proto::command::{Command, RequestId};
 use crate::proto::json::Scanner;
 
 /// Whom a message is for, as texts; `None`: there is no such list.
@@ -94,10 +93,15 @@ impl<'a> Fields<'a> {
         let to = self.to.ok_or_else(|| invalid("`to` is missing"))?;
         let names = ["user", "users", "groups", "connections", "everybody", "except"];
         let [user, users, groups, connections, everybody, except] = members(to, "to", names)?;
-        if let Some(user) = user
-            && [users, groups, connections, everybody, except].iter().all(Option::is_none)
-        {
-            return addressee(&decode(user, "user")?, "user").map(Addressee::User);
+        if let Some(user) = user {
+            let is_alone =
+                [users, groups, connections, everybody, except].iter().all(Option::is_none);
+            let user = decode(user, "user")?;
+            return if is_alone {
+                addressee(&user, "user").map(Addressee::User)
+            } else {
+                Err(not_one())
+            };
         }
         let [except_users, except_connections] = match except {
             Some(except) => members(except, "except", ["users", "connections"])?,
@@ -116,18 +120,7 @@ impl<'a> Fields<'a> {
             except_users: list(except_users, "users")?.unwrap_or_default(),
             except_connections: list(except_connections, "connections")?.unwrap_or_default(),
         };
-        match user {
-            None => Ok(Addressee::Audience(Box::new(addressees.audience()?))),
-            // A user and others are not one of them.
-            Some(_) => Err(not_one()),
-        }
-    }
-
-    pub fn auth(&self, id: Option<RequestId<'a>>) -> Result<Command<'a>, Refused> {
-        let payload = self.payload.ok_or_else(|| invalid("`payload` is missing"))?;
-        let [token] = members(payload, "payload", ["token"])?;
-        let token = token.ok_or_else(|| invalid("`token` is missing in `payload`"))?;
-        Ok(Command::Auth { token: decode(token, "token")?, id })
+        addressees.audience().map(|audience| Addressee::Audience(Box::new(audience)))
     }
 }
 
@@ -164,7 +157,7 @@ pub(in crate::proto) fn addressee(name: &str, field: &str) -> Result<UserName, R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::command::Commands;
+    use crate::proto::command::{Command, Commands, RequestId};
 
     fn one(frame: &str) -> Result<Command<'_>, String> {
         let mut commands = Commands::new(frame);
@@ -261,21 +254,5 @@ mod tests {
         let twice =
             r#"{"action":"publish","to":{"user":"a"},"to":{"user":"b"},"channel":"c","data":1}"#;
         assert_eq!(one(twice), Err("`to` appears more than once".to_owned()));
-    }
-
-    #[test]
-    fn credentials_come_in_a_payload() {
-        let frame = r#"{"type":"auth","id":"a","timestamp":1,"payload":{"token":"t\/1"}}"#;
-        let Ok(Command::Auth { token, id }) = one(frame) else { panic!("{:?}", one(frame)) };
-        assert_eq!((&*token, id.map(RequestId::as_json)), ("t/1", Some("\"a\"")));
-        for (payload, expected) in [
-            ("7", "`payload` must be an object"),
-            ("{}", "`token` is missing in `payload`"),
-            (r#"{"token":7}"#, "`token` must be a string of Unicode text"),
-        ] {
-            let frame = format!(r#"{{"type":"auth","payload":{payload}}}"#);
-            assert_eq!(one(&frame), Err(expected.to_owned()));
-        }
-        assert_eq!(one(r#"{"type":"auth"}"#), Err("`payload` is missing".to_owned()));
     }
 }
