@@ -347,6 +347,28 @@ fn a_publication_is_translated_once_for_all_subscribers_of_a_shard() {
         }
     }
     assert_eq!(server.counter("translated"), 10);
+
+    // What was said in protobuf is passed on as it is, until somebody wants JSON.
+    let mut speaker = Client::open(&server);
+    speaker.publish("live", BYTES);
+    assert_eq!(server.counter("translated"), 10);
+    let mut listeners = [Peer::open(&server), Peer::open(&server)];
+    for listener in &mut listeners {
+        listener.subscribe("live");
+    }
+    speaker.publish("live", b"{\"a\":1}");
+    speaker.publish("live", b"{\"a\":1} ");
+    for client in &mut clients {
+        for data in [BYTES, b"{\"a\":1}", b"{\"a\":1} "] {
+            client.expect_publication("live", 0, data);
+        }
+    }
+    for listener in &mut listeners {
+        listener.expect_text(r#"{"channel":"live","data":{"a":1}}"#);
+        let base64 = r#""eyJhIjoxfSA=","encoding":"base64""#;
+        listener.expect_text(&format!(r#"{{"channel":"live","data":{base64}}}"#));
+    }
+    assert_eq!(server.counter("translated"), 12);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use stentor::broker::{
-    Broker, Deliver, Effect, Origin, PublishRequest, Select, SubscribeRequest, home_of,
+    Body, Broker, Deliver, Effect, Origin, PublishRequest, Select, SubscribeRequest, home_of,
 };
 use stentor::config::Config;
 use stentor::filter::{Attributes, Filter, Interner};
@@ -95,7 +95,7 @@ fn frame(data: String) -> Case {
 struct Nobody;
 
 impl Deliver for Nobody {
-    fn live(&mut self, _: &mut FramePool, slot: u32, ids: &[FrameId]) {
+    fn live(&mut self, _: &mut FramePool, slot: u32, ids: &[FrameId], _: bool) {
         black_box((slot, ids.len()));
     }
 
@@ -119,7 +119,7 @@ fn validate_text() -> Case {
 fn other_frame(data: String) -> Case {
     let frame = encoder::publication_frame("topic", data.as_bytes());
     Box::new(move || {
-        black_box(protobuf::publication_frame(black_box(&frame)));
+        black_box(protobuf::translated(black_box(&frame)));
     })
 }
 
@@ -188,8 +188,8 @@ fn publish(
     let Some(Ok(Command::Publish { channel, data, echo, .. })) = command else {
         panic!("{command:?}")
     };
-    let (token, data) = (Token { slot: 0, generation: 1 }, data.as_bytes());
-    let request = PublishRequest { token, topic: &channel, data, echo, receipt: None };
+    let (token, body) = (Token { slot: 0, generation: 1 }, Body::from(data));
+    let request = PublishRequest { token, topic: &channel, body, echo, receipt: None };
     broker.publish(request, frames, effects);
 }
 
@@ -217,8 +217,8 @@ fn broker_publish(subscribers: u32) -> Case {
     let mut broker = subscribed_broker((ShardId(0), 1), subscribers);
     let (mut frames, mut effects) = (FramePool::default(), Vec::new());
     Box::new(move || {
-        let (token, data) = (Token { slot: 0, generation: 1 }, &b"{}"[..]);
-        let request = PublishRequest { token, topic: "topic", data, echo: true, receipt: None };
+        let (token, body) = (Token { slot: 0, generation: 1 }, Body::Kept(b"{}"));
+        let request = PublishRequest { token, topic: "topic", body, echo: true, receipt: None };
         broker.publish(request, &mut frames, &mut effects);
         let mut deliveries = 0;
         while broker.has_fanouts() {

@@ -15,9 +15,9 @@ use envelope::{Envelope, Publish};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use stentor::proto::encoder::{frame_payload, publication_frame, retained_frame};
-use stentor::proto::protobuf::{Requests, Scratch, publication_frame as translated};
+use stentor::proto::protobuf::{self, Requests, Scratch, translated};
 use stentor::proto::routed::RoutedMessage;
-use stentor::proto::{Addressee, Among, Command, ErrorCode, Received, Rejection, Subscription};
+use stentor::proto::{Addressee, Among, Command, Data, ErrorCode, Received, Rejection, Subscription};
 use stentor_fuzz::within_cpu_time;
 
 fuzz_target!(|input: &[u8]| {
@@ -90,7 +90,8 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
                 (id.is_some(), message_id.is_some()),
                 (!envelope.id.is_empty(), !given.is_empty())
             );
-            check_publication(channel, data, bytes);
+            assert_eq!(*data, Data::Bytes(bytes));
+            check_publication(channel, bytes);
         }
         (Command::Subscribe { channel, limit, filter, .. }, Body::Subscribe(subscribe)) => {
             assert_eq!(filter.is_some(), !subscribe.filter.is_empty());
@@ -106,7 +107,8 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
                 }
             }
             assert!(publish.tags.is_empty());
-            check_publication(channel, data, &publish.data);
+            assert_eq!(*data, Data::Bytes(&publish.data));
+            check_publication(channel, &publish.data);
         }
         (Command::Unsubscribe { subscription, .. }, Body::Unsubscribe(unsubscribe)) => {
             match subscription {
@@ -200,11 +202,11 @@ struct Json<'a> {
 }
 
 /// The frame that subscribers get who speak JSON, and what is in that of the others.
-fn check_publication(channel: &str, data: &str, bytes: &[u8]) {
-    for (offset, frame) in [
-        (0, publication_frame(channel, data.as_bytes())),
-        (7, retained_frame(channel, 7, data.as_bytes())),
-    ] {
+fn check_publication(channel: &str, bytes: &[u8]) {
+    let data = Data::Bytes(bytes).as_json();
+    let live = publication_frame(channel, data.as_bytes());
+    assert_eq!(translated(&protobuf::publication_frame(channel, bytes)), live);
+    for (offset, frame) in [(0, live), (7, retained_frame(channel, 7, data.as_bytes()))] {
         let json: Json = serde_json::from_slice(frame_payload(&frame)).expect("JSON");
         assert_eq!((&*json.channel, json.offset), (channel, offset));
         assert!(json.encoding.is_some() || json.data.get().as_bytes() == bytes);

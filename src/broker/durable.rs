@@ -123,7 +123,7 @@ impl Broker {
         found: Option<TopicKey>,
         effects: &mut Vec<Effect>,
     ) {
-        let PublishRequest { token, topic: name, data, echo, receipt } = request;
+        let PublishRequest { token, topic: name, body, echo, receipt } = request;
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
         if self.giving_way {
             let topic = self.name(found, name);
@@ -131,7 +131,7 @@ impl Broker {
             return;
         }
         let topic = self.name(found, name);
-        self.append(topic, data, publisher, effects);
+        self.append(topic, &body.kept(), publisher, effects);
     }
 
     /// At home: gives a publication to the log, or refuses it.

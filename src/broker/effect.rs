@@ -1,5 +1,6 @@
 //! What goes into a broker and what comes out of it, as values.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,9 @@ use crate::message::{
     Begin, LogMessage, Page, PublishOutcome, Receipt, RoomOutcome, SessionMessage,
     SessionSubscription, ShardMessage,
 };
-use crate::proto::{ErrorCode, Presence, PresenceNotice, Removal, Standing};
+use crate::proto::{
+    Data, ErrorCode, Presence, PresenceNotice, Removal, Standing, encoder, protobuf,
+};
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -120,10 +123,11 @@ pub struct Resumed {
 
 /// Where the shard takes publications for its connections. Slots are those of the broker's members.
 pub trait Deliver {
-    /// Publications of a topic without a history, in order.
-    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]);
+    /// Publications of a topic without a history, in order. `are_json`: all of their frames are of JSON; else
+    /// some may be of protobuf.
+    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId], are_json: bool);
 
-    /// Publications of a topic with one. `false`: none was taken, the connection is too slow for now;
+    /// Publications of a topic with one, in frames of JSON. `false`: none was taken, the connection is too slow for now;
     /// it goes on as a cursor.
     fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool;
 }
@@ -178,12 +182,51 @@ impl From<Option<Arc<Filter>>> for Select {
     }
 }
 
+/// What is published.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// As histories and the log keep it: JSON, tags before JSON, or a message in its place, see
+    /// [`encoder::publication_frame`].
+    Kept(&'a [u8]),
+    /// Any bytes, see [`Data::Bytes`].
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn kept(self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Kept(body) => Cow::Borrowed(body),
+            Self::Bytes(bytes) => match Data::Bytes(bytes).as_json() {
+                Cow::Borrowed(json) => Cow::Borrowed(json.as_bytes()),
+                Cow::Owned(json) => Cow::Owned(json.into_bytes()),
+            },
+        }
+    }
+
+    /// Of a publication that nobody keeps: in the encoding that it came in.
+    #[inline]
+    pub(super) fn live_frame(self, topic: &str) -> Bytes {
+        match self {
+            Self::Kept(body) => encoder::publication_frame(topic, body),
+            Self::Bytes(bytes) => protobuf::publication_frame(topic, bytes),
+        }
+    }
+}
+
+impl<'a> From<Data<'a>> for Body<'a> {
+    fn from(data: Data<'a>) -> Self {
+        match data {
+            Data::Json(json) => Self::Kept(json.as_bytes()),
+            Data::Bytes(bytes) => Self::Bytes(bytes),
+        }
+    }
+}
+
 /// A client's request to publish, as the broker needs it.
 pub struct PublishRequest<'a> {
     pub token: Token,
     pub topic: &'a str,
-    /// As [`Command::Publish`](crate::proto::Command) has it.
-    pub data: &'a [u8],
+    pub body: Body<'a>,
     /// Whether the publisher, if subscribed, receives it too.
     pub echo: bool,
     pub receipt: Option<Box<Receipt>>,

@@ -70,6 +70,8 @@ pub struct Fanout {
     /// The tags in them, once some subscriber has a filter.
     batch_tags: Vec<Attributes>,
     batch_bytes: usize,
+    /// Some of what waits is in a binary frame, or was.
+    has_binary: bool,
     /// What the filters in `batch` compare with for each receiver.
     batch_values: usize,
     /// The next place to visit.
@@ -91,6 +93,11 @@ impl Fanout {
         self.batch.first().or(self.pending.front()).map(|publication| publication.number)
     }
 
+    /// Whether some of what waits may be in a binary frame.
+    pub fn has_binary(&self) -> bool {
+        self.has_binary
+    }
+
     /// Worth keeping for another topic.
     pub fn is_small(&self) -> bool {
         const CAPACITY_MAX: usize = 256;
@@ -102,12 +109,12 @@ impl Fanout {
     /// the place of our own numbers; else 0.
     pub fn push(
         &mut self,
-        frame: FrameId,
-        bytes: usize,
+        (frame, bytes, is_binary): (FrameId, usize, bool),
         (except, filter): (Option<u32>, Option<Arc<Filter>>),
         offset: u64,
         taken: Stamp,
     ) {
+        self.has_binary |= is_binary;
         let number = if offset == 0 { self.next_number } else { offset };
         self.next_number = number + 1;
         self.pending.push_back(Publication { frame, bytes, number, except, filter, taken });
@@ -209,6 +216,7 @@ impl Fanout {
             bytes += publication.bytes;
         }
         self.newcomers.clear();
+        self.has_binary = false;
         bytes
     }
 
@@ -239,6 +247,7 @@ impl Fanout {
         self.batch_values = 0;
         if self.pending.is_empty() {
             self.newcomers.clear();
+            self.has_binary = false;
         }
         std::mem::take(&mut self.batch_bytes)
     }

@@ -60,7 +60,7 @@ mod window;
 pub use acking::Unacked;
 pub use acks::AckError;
 pub use effect::{
-    Deliver, Effect, Fed, PublishRequest, Resumed, Select, SubscribeError, SubscribeRequest,
+    Body, Deliver, Effect, Fed, PublishRequest, Resumed, Select, SubscribeError, SubscribeRequest,
 };
 pub use namespaces::NamespaceCount;
 pub use places::Places;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::effect::{Deliver, Effect, PublishRequest};
+use super::effect::{Body, Deliver, Effect, PublishRequest};
 use super::fanout::Budget;
 use super::idempotency::Fingerprint;
 use super::topics::{Record, TopicKey};
@@ -13,7 +13,7 @@ use crate::filter::Filter;
 use crate::ids::{Position, Token, TopicName};
 use crate::io::{FRAME_OVERHEAD_BYTES, FrameClass, FramePool};
 use crate::message::{PublishOutcome, Publisher, ShardMessage};
-use crate::proto::encoder;
+use crate::proto::{Encoding, encoder};
 
 /// Visits that one topic gets before the next one has its turn.
 const ROUND_VISITS: usize = 64;
@@ -33,20 +33,20 @@ impl Broker {
             self.publish_durable(request, found, effects);
             return;
         }
-        let PublishRequest { token, topic: name, data, echo, receipt } = request;
+        let PublishRequest { token, topic: name, body, echo, receipt } = request;
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
         if home == self.shard {
             let outcome = match found {
                 Some(_) if self.is_barred(found, &publisher) => PublishOutcome::Barred,
                 Some(_) if self.giving_way => PublishOutcome::BacklogFull,
                 Some(key) if self.topics.topic(key).past.is_some() => {
-                    self.keep(key, name, &publisher, data, frames, effects)
+                    self.keep(key, name, &publisher, &body.kept(), frames, effects)
                 }
                 Some(key) => {
-                    let frame = || encoder::publication_frame(name, data);
+                    let frame = || body.live_frame(name);
                     self.order(key, &publisher, frame, frames, effects)
                 }
-                None => self.order_first(hash, name, &publisher, data, frames, effects),
+                None => self.order_first(hash, name, &publisher, body, frames, effects),
             };
             if publisher.receipt.is_some() || !outcome.is_accepted() {
                 let topic = self.name(found, name);
@@ -65,11 +65,8 @@ impl Broker {
             Some(key) => self.topics.topic(key).past.is_some(),
             None => self.has_history(name),
         };
-        let body = if has_history {
-            Bytes::copy_from_slice(data)
-        } else {
-            encoder::publication_frame(name, data)
-        };
+        let body =
+            if has_history { Bytes::copy_from_slice(&body.kept()) } else { body.live_frame(name) };
         let message = ShardMessage::Publish { topic, body, publisher };
         effects.push(Effect::Send { to: home, message });
     }
@@ -95,7 +92,10 @@ impl Broker {
                 self.keep(key, &topic, &publisher, &body, frames, effects)
             }
             Some(key) => self.order(key, &publisher, || body, frames, effects),
-            None => self.order_first(hash, &topic, &publisher, &body, frames, effects),
+            None => {
+                let body = Body::Kept(&body);
+                self.order_first(hash, &topic, &publisher, body, frames, effects)
+            }
         };
         self.respond(topic, publisher, outcome, effects);
     }
@@ -119,6 +119,7 @@ impl Broker {
             let share = visits.min(ROUND_VISITS);
             let mut budget = Budget { visits: share };
             let mut full = 0;
+            let are_json = !fanout.has_binary();
             if topic.subscribers.is_empty() {
                 self.backlog_bytes -= fanout.abandon(frames);
             } else {
@@ -156,7 +157,7 @@ impl Broker {
                     })
                 } else {
                     fanout.advance(subscribers, frames, &mut budget, told, |frames, slot, ids| {
-                        sink.live(frames, slot, ids);
+                        sink.live(frames, slot, ids, are_json);
                         true
                     })
                 };
@@ -205,7 +206,7 @@ impl Broker {
         hash: u64,
         name: &str,
         publisher: &Publisher,
-        data: &[u8],
+        body: Body<'_>,
         frames: &mut FramePool,
         effects: &mut Vec<Effect>,
     ) -> PublishOutcome {
@@ -215,7 +216,7 @@ impl Broker {
             return PublishOutcome::ACCEPTED;
         }
         match self.insert_topic(hash, name) {
-            Some(key) => self.keep(key, name, publisher, data, frames, effects),
+            Some(key) => self.keep(key, name, publisher, &body.kept(), frames, effects),
             None => PublishOutcome::TableFull { limit: self.limits.topics_max },
         }
     }
@@ -350,10 +351,11 @@ impl Broker {
             None => FrameClass::Publication { topic: key.0, policy: topic.policy },
             Some(_) => FrameClass::Retained,
         };
+        let is_binary = Encoding::of_frame(&frame) == Encoding::Protobuf;
         let frame = frames.insert(frame, class);
         let fanout = topic.fanout.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let was_idle = fanout.is_idle();
-        fanout.push(frame, bytes, (except, filter), offset, self.stamp);
+        fanout.push((frame, bytes, is_binary), (except, filter), offset, self.stamp);
         self.backlog_bytes += bytes;
         if was_idle {
             self.round.push_back(key);

@@ -226,7 +226,7 @@ impl Broker {
         frames: &mut FramePool,
         effects: &mut Vec<Effect>,
     ) {
-        let PublishRequest { token, topic: channel, data, echo, receipt } = request;
+        let PublishRequest { token, topic: channel, body, echo, receipt } = request;
         let Some(namespace) = self.namespaces.inbox_of(channel) else { return };
         let topic = TopicName::inbox(namespace, user);
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
@@ -239,7 +239,7 @@ impl Broker {
             self.respond(topic, publisher, PublishOutcome::BacklogFull, effects);
             return;
         }
-        let body = self.inbox_body(&topic, channel, data);
+        let body = self.inbox_body(&topic, channel, &body.kept());
         if home == self.shard {
             self.receive_publication(topic, body, publisher, frames, effects);
         } else {

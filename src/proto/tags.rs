@@ -10,6 +10,7 @@ use crate::filter::{
     ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, Attributes, VALUE_BYTES_MAX, is_attribute_name,
 };
 use crate::proto::encoder::frame_payload;
+use crate::proto::encoding::Encoding;
 use crate::proto::json::{RawString, Scanner, escape};
 
 /// Stands before tags, and between them and the data. No JSON value begins with it, and no tags have it:
@@ -137,9 +138,12 @@ pub fn split(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((tagged.get(..end)?, tagged.get(end + 1..)?))
 }
 
-/// What filters are asked of: the tags of the publication that is in this frame of JSON; a publication
-/// without any has none, and neither has a message in its place.
+/// What filters are asked of: the tags of the publication that is in this frame; a publication without any
+/// has none, and neither has a message in its place. With tags it is a frame of JSON.
 pub fn of_frame(frame: &[u8]) -> Attributes {
+    if Encoding::of_frame(frame) == Encoding::Protobuf {
+        return Attributes::default();
+    }
     let text = simdutf8::basic::from_utf8(frame_payload(frame)).unwrap_or_default();
     let mut scanner = Scanner::new(text);
     let Some(mut object) = scanner.object() else { return Attributes::default() };

@@ -26,7 +26,7 @@ impl State {
             audience.except_connections.insert(identity.connection_id);
         }
         audience.filter = filter;
-        let frame = encoder::publication_frame(&channel, data.as_bytes());
+        let frame = encoder::publication_frame(&channel, data.as_json().as_bytes());
         let outcome = match self.tell_all_shards(frame, Arc::new(audience)) {
             true => PublishOutcome::ACCEPTED,
             false => PublishOutcome::BacklogFull,

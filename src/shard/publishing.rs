@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::State;
 use super::dispatch::BACKLOG_FULL;
-use crate::broker::PublishRequest;
+use crate::broker::{Body, PublishRequest};
 use crate::filter::Filter;
 use crate::ids::Token;
 use crate::message::{FILTERED_HISTORY, NO_TAGS, PublishOutcome, Receipt};
 use crate::metrics::Counter;
 use crate::proto::tags::Tags;
-use crate::proto::{Answer, ErrorCode, Family, Rejection, RequestId};
+use crate::proto::{Answer, Data, ErrorCode, Family, Rejection, RequestId};
 
 /// For people, with `unavailable`. The log has counted it.
 const NOT_STORED: &str = "the durable log has not kept it; try again later";
@@ -23,7 +23,7 @@ const BARRED: &str =
 /// What a client publishes, or sends to a user.
 pub(super) struct Message<'a> {
     pub channel: Cow<'a, str>,
-    pub data: &'a str,
+    pub data: Data<'a>,
     pub echo: bool,
     pub id: Option<RequestId<'a>>,
     pub message_id: Option<&'a str>,
@@ -58,9 +58,9 @@ impl State {
         let is_simple = id.is_none() && message_id.is_none() && filter.is_none();
         let receipt = (!is_simple)
             .then(|| Box::new(Receipt { filter, ..Receipt::new(Family::Action, id, message_id) }));
-        let tagged = tags.map(|tags| tags.before(data.as_bytes()));
-        let data = tagged.as_deref().unwrap_or(data.as_bytes());
-        let request = PublishRequest { token, topic: &channel, data, echo, receipt };
+        let tagged = tags.map(|tags| tags.before(data.as_json().as_bytes()));
+        let body = tagged.as_deref().map_or(Body::from(data), Body::Kept);
+        let request = PublishRequest { token, topic: &channel, body, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish(request, &mut self.frames, &mut effects);
         self.count(Counter::Publications, 1);

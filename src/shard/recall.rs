@@ -95,7 +95,7 @@ impl State {
         for frame in frames {
             let frame = match encoding {
                 Encoding::Json => frame,
-                Encoding::Protobuf => protobuf::publication_frame(&frame),
+                Encoding::Protobuf => protobuf::translated(&frame),
             };
             self.queue_bytes(token, frame, FrameClass::Retained);
         }

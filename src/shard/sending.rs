@@ -251,15 +251,15 @@ struct Queues<'a> {
 
 impl Deliver for Queues<'_> {
     #[inline]
-    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) {
+    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId], are_json: bool) {
         // The broker forgets subscribers before their slots are freed.
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let ids = match connection.encoding {
-            Encoding::Json => ids,
-            Encoding::Protobuf => {
-                self.translated += find_twins(frames, ids, self.twins);
-                &*self.twins
-            }
+        let encoding = connection.encoding;
+        let ids = if encoding == Encoding::Json && are_json {
+            ids
+        } else {
+            self.translated += find_twins(frames, ids, encoding, self.twins);
+            &*self.twins
         };
         // What gathers within a turn, which is bounded, says nothing of the reader yet.
         if !connection.blocked || connection.queue.cost() + cost(frames, ids) <= self.limit {
@@ -283,8 +283,8 @@ impl Deliver for Queues<'_> {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return true };
         let ids = match connection.encoding {
             Encoding::Json => ids,
-            Encoding::Protobuf => {
-                self.translated += find_twins(frames, ids, self.twins);
+            encoding @ Encoding::Protobuf => {
+                self.translated += find_twins(frames, ids, encoding, self.twins);
                 &*self.twins
             }
         };
@@ -304,15 +304,24 @@ impl Deliver for Queues<'_> {
     }
 }
 
-/// The same publications in protobuf. Each is made when the first connection needs it, for all of this
-/// shard; returns how many were.
-fn find_twins(frames: &mut FramePool, ids: &[FrameId], twins: &mut Vec<FrameId>) -> u64 {
+/// The same publications in this encoding. Each twin is made when the first connection needs it, for all of
+/// this shard; returns how many were.
+fn find_twins(
+    frames: &mut FramePool,
+    ids: &[FrameId],
+    encoding: Encoding,
+    twins: &mut Vec<FrameId>,
+) -> u64 {
     twins.clear();
     let mut made = 0;
     for &id in ids {
+        if Encoding::of_frame(frames.bytes(id)) == encoding {
+            twins.push(id);
+            continue;
+        }
         let twin = frames.twin(id).unwrap_or_else(|| {
             made += 1;
-            let frame = protobuf::publication_frame(frames.bytes(id));
+            let frame = protobuf::translated(frames.bytes(id));
             frames.insert_twin(id, frame)
         });
         twins.push(twin);

@@ -246,7 +246,7 @@ impl State {
         let frame = match connection.encoding {
             Encoding::Json => telling.json,
             Encoding::Protobuf => *telling.protobuf.get_or_insert_with(|| {
-                let frame = protobuf::publication_frame(self.frames.bytes(telling.json));
+                let frame = protobuf::translated(self.frames.bytes(telling.json));
                 self.frames.insert(frame, TOLD)
             }),
         };
@@ -263,7 +263,7 @@ impl State {
         let Some(connection) = self.connection(token) else { return false };
         let frame = match connection.encoding {
             Encoding::Json => frame,
-            Encoding::Protobuf => protobuf::publication_frame(&frame),
+            Encoding::Protobuf => protobuf::translated(&frame),
         };
         let frame = self.frames.insert(frame, TOLD);
         let slow =

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use super::State;
-use crate::broker::PublishRequest;
+use crate::broker::{Body, PublishRequest};
 use crate::ids::Token;
 use crate::message::Receipt;
 use crate::metrics::Counter;
 use crate::proto::reply::{self, ConnectionFacts};
 use crate::proto::typed::TypedMessage;
-use crate::proto::{ErrorCode, Family, Rejection, RequestId};
+use crate::proto::{Data, ErrorCode, Family, Rejection, RequestId};
 
 impl State {
     /// A client sends an event, or something in a chat: a publication that is the message itself.
@@ -30,17 +30,19 @@ impl State {
             self.refuse_message(token, message, Some(channel), refused);
             return;
         }
-        if !self.obeys_schema(token, &channel, (Family::Type, message.text), message.id) {
+        if !self.obeys_schema(token, &channel, (Family::Type, Data::Json(message.text)), message.id)
+        {
             return;
         }
         let sender = self.sender_of(token, message);
         self.next_message_id += 1;
         let now_unix_ms = self.settings.unix_start + self.now.0;
         let data = message.stamped(sender.as_deref(), now_unix_ms, self.next_message_id);
+        let body = Body::Kept(&data);
         let TypedMessage { id, message_id, echo, .. } = *message;
         let receipt = (id.is_some() || message_id.is_some())
             .then(|| Box::new(Receipt::new(Family::Type, id, message_id)));
-        let request = PublishRequest { token, topic: &channel, data: &data, echo, receipt };
+        let request = PublishRequest { token, topic: &channel, body, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish(request, &mut self.frames, &mut effects);
         self.count(Counter::Publications, 1);

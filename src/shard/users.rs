@@ -9,7 +9,7 @@ use super::State;
 use super::dispatch::BACKLOG_FULL;
 use super::publishing::Message;
 use super::sessions::NOT_FOUND;
-use crate::broker::{JoinError, PublishRequest};
+use crate::broker::{Body, JoinError, PublishRequest};
 use crate::ids::{Token, UserName};
 use crate::message::{PublishOutcome, Receipt};
 use crate::metrics::Counter;
@@ -305,8 +305,8 @@ impl State {
             self.answer_publisher(token, &channel, Some(&receipt), PublishOutcome::ACCEPTED);
             return;
         }
-        let data = data.as_bytes();
-        let request = PublishRequest { token, topic: &channel, data, echo, receipt: Some(receipt) };
+        let (body, receipt) = (Body::from(data), Some(receipt));
+        let request = PublishRequest { token, topic: &channel, body, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish_to(to, request, &mut self.frames, &mut effects);
         self.count(Counter::Publications, 1);

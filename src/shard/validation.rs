@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::State;
 use crate::ids::Token;
 use crate::metrics::Counter;
-use crate::proto::{ErrorCode, Family, Rejection, RequestId};
+use crate::proto::{Data, ErrorCode, Family, Rejection, RequestId};
 use crate::schema::{Schema, Schemas};
 
 /// What becomes of a message.
@@ -26,10 +26,10 @@ impl State {
         &mut self,
         token: Token,
         channel: &str,
-        (family, text): (Family, &str),
+        (family, data): (Family, Data<'_>),
         id: Option<RequestId<'_>>,
     ) -> bool {
-        let judgement = self.judge(token, family, text, |schemas| schemas.of_channel(channel));
+        let judgement = self.judge(token, family, data, |schemas| schemas.of_channel(channel));
         if matches!(judgement, Judgement::Waits) {
             let rate = self.settings.config.limits.publish_rate;
             if let Some(connection) = self.connection(token) {
@@ -47,7 +47,8 @@ impl State {
         text: &str,
         id: Option<RequestId<'_>>,
     ) -> bool {
-        let judgement = self.judge(token, Family::Type, text, |schemas| schemas.of_type(kind));
+        let data = Data::Json(text);
+        let judgement = self.judge(token, Family::Type, data, |schemas| schemas.of_type(kind));
         self.is_obedient(token, (Family::Type, None), judgement, id)
     }
 
@@ -55,7 +56,7 @@ impl State {
         &mut self,
         token: Token,
         family: Family,
-        text: &str,
+        data: Data<'_>,
         find: impl FnOnce(&Schemas) -> Option<&Arc<Schema>>,
     ) -> Judgement {
         let Self { id, settings, checks, shutdown, now, .. } = self;
@@ -67,6 +68,7 @@ impl State {
             Family::Action => "`data`",
             Family::Type => "the message",
         };
+        let text = &*data.as_json();
         let (bytes, limit) = (text.len(), config.limits.max_checked_size);
         if bytes > limit {
             let text =

@@ -12,7 +12,7 @@ use stentor::ids::Epoch;
 use stentor::proto::encoder::{publication_frame, retained_frame};
 use stentor::proto::json::{DEPTH_MAX, JsonError, RawString, Scanner};
 use stentor::proto::{
-    Command, Commands, ErrorCode, Rejection, RequestId, Standing, Subscription, inbox, reply,
+    Command, Commands, Data, ErrorCode, Rejection, RequestId, Standing, Subscription, inbox, reply,
 };
 use stentor_fuzz::within_cpu_time;
 
@@ -70,8 +70,8 @@ fn check_commands(text: &str) {
 fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
     match (ours, expected) {
         (
-            Command::Publish { channel, data, id, message_id, tags, .. },
-            Command::Publish { data: theirs, .. },
+            Command::Publish { channel, data: Data::Json(data), id, message_id, tags, .. },
+            Command::Publish { data: Data::Json(theirs), .. },
         ) => {
             assert!(is_same_span(data, theirs));
             if let Some(tags) = tags {
@@ -88,7 +88,10 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
             assert_eq!(ack.json("requestId"), id.map(RequestId::as_json));
             assert_eq!(ack.json("messageId"), *message_id);
         }
-        (Command::Direct { channel, data, .. }, Command::Direct { data: theirs, .. }) => {
+        (
+            Command::Direct { channel, data: Data::Json(data), .. },
+            Command::Direct { data: Data::Json(theirs), .. },
+        ) => {
             assert!(is_same_span(data, theirs));
             let record = inbox::record(channel, data.as_bytes());
             assert_eq!(inbox::as_mark(&record), None);

@@ -18,7 +18,7 @@ use stentor::proto::routed::RoutedMessage;
 use stentor::proto::tags::Tags;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
-    ADDRESSEES_MAX, Addressee, Among, Audience, Claim, ClaimedPlace, Command, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
+    ADDRESSEES_MAX, Addressee, Among, Audience, Claim, ClaimedPlace, Command, Data, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
     RoomAction, RoomPlan,
     Since, Start, Subscription,
 };
@@ -379,7 +379,7 @@ impl<'a> Message<'a> {
                         id: self.id()?,
                         channel: self.channel()?,
                         to: self.addressee()?,
-                        data: self.field("data").ok_or(invalid)?,
+                        data: Data::Json(self.field("data").ok_or(invalid)?),
                         echo: self.echo()?,
                         message_id: self.optional("messageId", is_message_id)?,
                         filter: self.filter()?,
@@ -389,7 +389,7 @@ impl<'a> Message<'a> {
                 "publish" => Ok(Command::Publish {
                     id: self.id()?,
                     channel: self.channel()?,
-                    data: self.field("data").ok_or(invalid)?,
+                    data: Data::Json(self.field("data").ok_or(invalid)?),
                     echo: self.echo()?,
                     message_id: self.optional("messageId", is_message_id)?,
                     filter: self.filter()?,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::broker;
-use crate::broker::{Broker, Effect, PublishRequest};
+use crate::broker::{Body, Broker, Effect, PublishRequest};
 use crate::config::{Config, Level};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName};
 use crate::io::FramePool;
@@ -48,7 +48,7 @@ impl Home {
         let request = PublishRequest {
             token: TOKEN,
             topic: "t",
-            data: b"1",
+            body: Body::Kept(b"1"),
             echo: true,
             receipt: Some(Box::new(receipt)),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Sink, broker, payload, subscribe};
-use crate::broker::{Broker, Effect, Fed, JoinError, PublishRequest};
+use crate::broker::{Body, Broker, Effect, Fed, JoinError, PublishRequest};
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName, UserName};
 use crate::io::FramePool;
@@ -202,7 +202,7 @@ impl World {
         let request = PublishRequest {
             token: Token { slot: SLOTS, generation: 1 },
             topic: CHANNELS[channel],
-            data: data.as_bytes(),
+            body: Body::Kept(data.as_bytes()),
             echo: true,
             receipt: Some(Box::new(receipt)),
         };
@@ -288,7 +288,7 @@ impl World {
                     assert_eq!(gap, None);
                     if self.devices.get(&(shard, token.slot)).is_some_and(|it| it.token == token) {
                         for frame in frames {
-                            self.see(shard, token.slot, payload(&frame));
+                            self.see(shard, token.slot, &payload(&frame));
                         }
                     }
                 }

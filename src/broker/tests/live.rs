@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Sink, body, broker, select, subscribe, tag};
+use super::{Sink, body, broker, published, select, subscribe, tag};
 use crate::broker::{Broker, Effect, PublishRequest, Select, SubscribeError, SubscribeRequest};
 use crate::config::Config;
 use crate::filter::{Attributes, Filter, Interner};
@@ -206,8 +206,8 @@ impl World {
         };
         let name = TOPICS[topic];
         let data = body(id);
-        let (data, receipt) = (&data[..], Some(Box::new(receipt)));
-        let request = PublishRequest { token, topic: name, data, echo, receipt };
+        let (body, receipt) = (published(id, &data), Some(Box::new(receipt)));
+        let request = PublishRequest { token, topic: name, body, echo, receipt };
         let mut effects = Vec::new();
         self.brokers[shard].publish(request, &mut self.frames[shard], &mut effects);
         let accepted = effects.iter().any(|effect| {
@@ -538,7 +538,8 @@ fn filters_of_subscriptions_count_for_the_budget_of_visits() {
         }
         for number in 0..PUBLICATIONS {
             let (token, data, receipt) = (Token { slot: 0, generation: 1 }, body(number), None);
-            let request = PublishRequest { token, topic: "a", data: &data, echo: true, receipt };
+            let body = published(number, &data);
+            let request = PublishRequest { token, topic: "a", body, echo: true, receipt };
             broker.publish(request, &mut frames, &mut Vec::new());
         }
         let mut sink = Sink { delivered: Vec::new(), is_slow: &|_| false };

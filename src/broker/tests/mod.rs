@@ -11,17 +11,19 @@ mod sessions;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
-use super::{Broker, Deliver, Origin, Select, SubscribeRequest};
+use super::{Body, Broker, Deliver, Origin, Select, SubscribeRequest};
 use crate::config::Config;
 use crate::filter::Filter;
 use crate::ids::{ShardId, Token};
 use crate::io::{FrameId, FramePool};
 use crate::message::Begin;
-use crate::proto::Start;
+use crate::proto::encoder::frame_payload;
 use crate::proto::tags::Tags;
+use crate::proto::{Encoding, Start, protobuf};
 
 /// Unix time of the simulated clock's zero.
 const UNIX_START: u64 = 1_700_000_000_000;
@@ -57,10 +59,18 @@ fn body(number: usize) -> Vec<u8> {
     tags.unwrap().before(&data)
 }
 
-/// The text of a frame's payload; all of ours are short.
-fn payload(frame: &[u8]) -> &str {
-    let header = if frame[1] < 126 { 2 } else { 4 };
-    std::str::from_utf8(&frame[header..]).unwrap()
+/// The same as a request has it: some of those without a tag as bytes of which nothing is known.
+fn published(number: usize, body: &[u8]) -> Body<'_> {
+    if number.is_multiple_of(6) { Body::Bytes(body) } else { Body::Kept(body) }
+}
+
+/// What a frame says, in JSON.
+fn payload(frame: &[u8]) -> String {
+    let json = match Encoding::of_frame(frame) {
+        Encoding::Json => Bytes::copy_from_slice(frame),
+        Encoding::Protobuf => protobuf::translated(frame),
+    };
+    String::from_utf8(frame_payload(&json).to_vec()).unwrap()
 }
 
 /// Where a fan-out puts its deliveries: all of them, or those of readers that are quick enough.
@@ -70,15 +80,17 @@ struct Sink<'a> {
 }
 
 impl Deliver for Sink<'_> {
-    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) {
-        let texts = ids.iter().map(|id| (slot, payload(frames.bytes(*id)).to_owned()));
+    fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId], are_json: bool) {
+        let is_json = |id: &FrameId| Encoding::of_frame(frames.bytes(*id)) == Encoding::Json;
+        assert!(!are_json || ids.iter().all(is_json));
+        let texts = ids.iter().map(|id| (slot, payload(frames.bytes(*id))));
         self.delivered.extend(texts);
     }
 
     fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool {
         let taken = !(self.is_slow)(slot);
         if taken {
-            self.live(frames, slot, ids);
+            self.live(frames, slot, ids, true);
         }
         taken
     }

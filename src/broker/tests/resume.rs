@@ -2,7 +2,7 @@
 //! begin.
 
 use super::{Sink, broker, payload, subscribe};
-use crate::broker::{Broker, Effect, Places, PublishRequest, Resumed};
+use crate::broker::{Body, Broker, Effect, Places, PublishRequest, Resumed};
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Position, ShardId, Token, TopicName};
 use crate::io::FramePool;
@@ -60,8 +60,8 @@ impl World {
     }
 
     fn publish(&mut self, topic: &str, data: &str) {
-        let request =
-            PublishRequest { token: BERT, topic, data: data.as_bytes(), echo: true, receipt: None };
+        let body = Body::Kept(data.as_bytes());
+        let request = PublishRequest { token: BERT, topic, body, echo: true, receipt: None };
         self.on_first(|broker, frames, effects| broker.publish(request, frames, effects));
     }
 
@@ -94,7 +94,7 @@ impl World {
                 match effect {
                     Effect::Replay { token, frames, .. } => {
                         replayed = true;
-                        let texts = frames.iter().map(|frame| payload(frame).to_owned());
+                        let texts = frames.iter().map(|frame| payload(frame));
                         self.delivered.extend(texts.map(|text| (token.slot, text)));
                     }
                     other => self.effects.push(other),

@@ -157,6 +157,7 @@ pub(in crate::proto) fn addressee(name: &str, field: &str) -> Result<UserName, R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::Data;
     use crate::proto::command::{Command, Commands, RequestId};
 
     fn one(frame: &str) -> Result<Command<'_>, String> {
@@ -171,7 +172,7 @@ mod tests {
             panic!("{:?}", one(frame));
         };
         assert_eq!(to, Addressee::User(UserName::parse("böb").unwrap()));
-        assert_eq!((&*channel, data, echo), ("c", "[ 1]", false));
+        assert_eq!((&*channel, data, echo), ("c", Data::Json("[ 1]"), false));
         assert_eq!((id.map(RequestId::as_json), message_id), (Some("7"), Some("\"m\"")));
     }
 

@@ -9,6 +9,7 @@ use crate::proto::command::plain::Opening;
 use crate::proto::command::{
     Command, Family, MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX, Rejection, RequestId,
 };
+use crate::proto::data::Data;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, RawString, Scanner};
 use crate::proto::routed::RoutedMessage;
@@ -166,7 +167,7 @@ impl<'a> Fields<'a> {
             "publish" => Ok(Command::Publish {
                 id: self.id()?,
                 channel: self.channel()?,
-                data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
+                data: self.published()?,
                 echo: self.echo()?,
                 message_id: self.message_id()?,
                 filter: self.filter()?,
@@ -194,12 +195,16 @@ impl<'a> Fields<'a> {
             id: self.id()?,
             channel: self.channel()?,
             to: self.addressee()?,
-            data: self.data.ok_or_else(|| invalid("`data` is missing"))?,
+            data: self.published()?,
             echo: self.echo()?,
             message_id: self.message_id()?,
             filter: self.filter()?,
         };
         if self.tags()?.is_some() { Err(no_tags()) } else { Ok(direct) }
+    }
+
+    fn published(&self) -> Result<Data<'a>, Refused> {
+        self.data.map(Data::Json).ok_or_else(|| invalid("`data` is missing"))
     }
 
     fn type_command(&self, type_: Cow<'a, str>) -> Result<Command<'a>, Refused> {

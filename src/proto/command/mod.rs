@@ -30,6 +30,7 @@ use crate::proto::command::plain::Opening;
 pub(in crate::proto) use crate::proto::command::recall::{history, presence};
 pub(in crate::proto) use crate::proto::command::room::room;
 pub(in crate::proto) use crate::proto::command::session::sorted_claims;
+use crate::proto::data::Data;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json::{JsonError, Scanner};
 use crate::proto::presence::PresenceQuery;
@@ -64,9 +65,7 @@ pub enum Command<'a> {
     },
     Publish {
         channel: Cow<'a, str>,
-        /// One JSON value, byte for byte as the publisher wrote it; of bytes that are none, what
-        /// [`bytes_as_json`](crate::proto::protobuf::bytes_as_json) makes of them.
-        data: &'a str,
+        data: Data<'a>,
         /// Whether the publisher receives its own publication, if it is subscribed.
         echo: bool,
         id: Option<RequestId<'a>>,
@@ -81,7 +80,7 @@ pub enum Command<'a> {
         to: Addressee,
         channel: Cow<'a, str>,
         /// As in [`Command::Publish`], and the rest too.
-        data: &'a str,
+        data: Data<'a>,
         echo: bool,
         id: Option<RequestId<'a>>,
         message_id: Option<&'a str>,
@@ -331,7 +330,7 @@ mod tests {
             one(r#" { "data" : { "a" : [1, "x\n"] } , "channel":"news","action":"publish"} "#),
             Ok(Command::Publish {
                 channel: "news".into(),
-                data: r#"{ "a" : [1, "x\n"] }"#,
+                data: Data::Json(r#"{ "a" : [1, "x\n"] }"#),
                 echo: true,
                 id: None,
                 message_id: None,
@@ -345,7 +344,7 @@ mod tests {
             ),
             Ok(Command::Publish {
                 channel: "c".into(),
-                data: "null",
+                data: Data::Json("null"),
                 echo: false,
                 id: Some(RequestId("\"x\"")),
                 message_id: Some(r#""m\u0031""#),
@@ -358,7 +357,8 @@ mod tests {
     #[test]
     fn tags_and_the_filters_over_them() {
         let frame = r#"{"action":"publish","tags":{ "a":"\u0062"},"channel":"c","data":1}"#;
-        let Ok(Command::Publish { tags: Some(tags), data: "1", .. }) = one(frame) else {
+        let Ok(Command::Publish { tags: Some(tags), data: Data::Json("1"), .. }) = one(frame)
+        else {
             panic!("{frame}")
         };
         assert_eq!(tags.as_json(), r#"{"a":"b"}"#);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::ids::check_topic_name;
 use crate::proto::command::{Command, next_message};
+use crate::proto::data::Data;
 use crate::proto::json::Scanner;
 
 /// How a message begins that is written as `JSON.stringify` writes `{action: "publish", channel, data, …}`.
@@ -38,7 +39,7 @@ impl<'a> Opening<'a> {
         let rest = next_message(&mut scanner).ok()?;
         let publish = Command::Publish {
             channel: Cow::Borrowed(channel),
-            data: self.data,
+            data: Data::Json(self.data),
             echo: true,
             id: None,
             message_id: None,

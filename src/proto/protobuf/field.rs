@@ -104,26 +104,52 @@ fn write_message(fields: &[Field<'_>], out: &mut Vec<u8>) {
     fields.iter().for_each(|field| field.write(out));
 }
 
-fn delimited_len(number: u32, length: usize) -> usize {
+/// Of bytes in this field.
+#[inline]
+pub fn delimited_len(number: u32, length: usize) -> usize {
     varint_len(key(number, 2)) + varint_len(length as u64) + length
 }
 
-fn write_delimited(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    write_varint(key(number, 2), out);
-    write_varint(bytes.len() as u64, out);
+/// Appends bytes in this field.
+#[inline]
+pub fn write_delimited(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    write_lead(number, bytes.len(), out);
     out.extend_from_slice(bytes);
 }
 
+/// Appends what stands before so many bytes in this field. Inlined, so that nothing is decided which is known
+/// already.
+#[inline(always)]
+pub fn write_lead(number: u32, length: usize, out: &mut Vec<u8>) {
+    match (key(number, 2), length as u64) {
+        // Nearly always; in one step.
+        (key @ ..0x80, length @ ..0x80) => out.extend_from_slice(&[key as u8, length as u8]),
+        (key @ ..0x80, length @ ..0x4000) => {
+            out.extend_from_slice(&[key as u8, length as u8 | 0x80, (length >> 7) as u8]);
+        }
+        (key, length) => {
+            write_varint(key, out);
+            write_varint(length, out);
+        }
+    }
+}
+
+/// Its number and how it is written.
 fn key(number: u32, wire_type: u32) -> u64 {
     u64::from(number << 3 | wire_type)
 }
 
-fn varint_len(number: u64) -> usize {
-    let bits = 64 - (number | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+#[inline]
+pub fn varint_len(number: u64) -> usize {
+    match number {
+        ..0x80 => 1,
+        ..0x4000 => 2,
+        _ => (u64::BITS - number.leading_zeros()).div_ceil(7) as usize,
+    }
 }
 
-fn write_varint(mut number: u64, out: &mut Vec<u8>) {
+#[inline]
+pub fn write_varint(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use crate::ids::check_topic_name;
 use crate::proto::command::Command;
-use crate::proto::json;
+use crate::proto::data::Data;
 use crate::proto::protobuf::number;
 use crate::proto::protobuf::wire::Reader;
 
-/// The publication that an envelope is, if it has nothing but a channel and JSON, in the order of their numbers.
+/// The publication that an envelope is, if it has nothing but a channel and data, in the order of their numbers.
 /// `None`: it is another, or something in it is wrong: the slow way tells.
 pub(super) fn publication(envelope: &[u8]) -> Option<Command<'_>> {
     let mut reader = Reader::new(envelope);
@@ -22,7 +22,7 @@ pub(super) fn publication(envelope: &[u8]) -> Option<Command<'_>> {
     check_topic_name(channel).ok()?;
     Some(Command::Publish {
         channel: Cow::Borrowed(channel),
-        data: json::member_value(data)?,
+        data: Data::Bytes(data),
         echo: true,
         id: None,
         message_id: None,

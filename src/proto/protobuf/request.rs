@@ -13,6 +13,7 @@ use crate::proto::command::{
     Rejection, RequestId, Subscription, addressee, compiled, history, invalid, next_command,
     no_tags, presence, room, sorted_claims,
 };
+use crate::proto::data::Data;
 use crate::proto::error_code::ErrorCode;
 use crate::proto::json;
 use crate::proto::protobuf::chat::{command_json, query_json};
@@ -21,7 +22,6 @@ use crate::proto::protobuf::envelope::{
     Query, RestoreSession, Subscribe, Unsubscribe,
 };
 use crate::proto::protobuf::plain;
-use crate::proto::protobuf::publication::bytes_as_json;
 use crate::proto::protobuf::wire::{Reader, WireError};
 use crate::proto::recall::{Claim, ClaimedPlace, Since, Start};
 use crate::proto::tags::Tags;
@@ -39,14 +39,12 @@ pub struct Requests<'b> {
 }
 
 /// What a command needs that does not stand in its envelope: texts as JSON, of which commands are made.
-/// Nothing is allocated for a publication of JSON without ids.
+/// Nothing is allocated for a publication without ids.
 #[derive(Debug, Default)]
 pub struct Scratch {
     id: String,
     message_id: String,
     timestamp: String,
-    /// Of a publication that is not JSON.
-    data: String,
     /// The JSON message that an event or a chat message is.
     message: String,
 }
@@ -105,11 +103,7 @@ impl<'a> Envelope<'a> {
     /// What the envelope asks for, if that is as it should be.
     fn command(self, scratch: &'a mut Scratch) -> Result<Command<'a>, Rejection<'a>> {
         let Self { id: id_text, body, servers, unknown } = self;
-        let data = match &body {
-            Body::Publish(publish) => json::member_value(publish.data),
-            _ => None,
-        };
-        scratch.fill(id_text, &body, data.is_some());
+        scratch.fill(id_text, &body);
         let scratch: &'a Scratch = scratch;
         let id = RequestId::parse(&scratch.id);
         let channel = body.channel();
@@ -121,7 +115,7 @@ impl<'a> Envelope<'a> {
             Err(invalid(format!("`id` must have 1 to {REQUEST_ID_BYTES_MAX} bytes")))
         } else {
             match body {
-                Body::Publish(publish) => publish.command(data, scratch, id),
+                Body::Publish(publish) => publish.command(scratch, id),
                 Body::Subscribe(subscribe) => subscribe.command(id),
                 Body::Unsubscribe(unsubscribe) => unsubscribe.command(id),
                 Body::Ack(ack) => ack.command(id),
@@ -194,10 +188,8 @@ impl<'a> Body<'a> {
 }
 
 impl<'a> Publish<'a> {
-    /// `data`: its own as JSON, if it is that.
     fn command(
         self,
-        data: Option<&'a str>,
         scratch: &'a Scratch,
         id: Option<RequestId<'a>>,
     ) -> Result<Command<'a>, Refused> {
@@ -206,7 +198,7 @@ impl<'a> Publish<'a> {
             let message = format!("`message_id` must have 1 to {MESSAGE_ID_BYTES_MAX} bytes");
             return Err(invalid(message));
         }
-        let data = data.unwrap_or(&scratch.data);
+        let data = Data::Bytes(self.data);
         let echo = !self.no_echo;
         let message_id = (!self.message_id.is_empty()).then_some(&*scratch.message_id);
         let filter = filter(self.filter)?;
@@ -342,14 +334,11 @@ impl<'a> RestoreSession<'a> {
 }
 
 impl Scratch {
-    fn fill(&mut self, id: &str, body: &Body<'_>, is_json: bool) {
+    fn fill(&mut self, id: &str, body: &Body<'_>) {
         *self = Self { id: quote(id, REQUEST_ID_BYTES_MAX), ..Self::default() };
         match body {
             Body::Publish(publish) => {
                 self.message_id = quote(publish.message_id, MESSAGE_ID_BYTES_MAX);
-                if !is_json {
-                    self.data = bytes_as_json(publish.data);
-                }
             }
             Body::Event(event) => self.message = event.json(id),
             Body::Chat(chat) => self.message = chat.json(id),

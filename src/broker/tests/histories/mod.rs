@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Sink, body, broker, payload, select};
+use super::{Sink, body, broker, payload, published, select};
 use crate::broker::{Broker, Effect, Fed, PublishRequest, SubscribeError, SubscribeRequest};
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
@@ -271,8 +271,8 @@ impl World {
         };
         let before = self.history(topic);
         let data = body(number);
-        let (data, receipt) = (&data[..], Some(Box::new(receipt)));
-        let request = PublishRequest { token, topic: TOPICS[topic], data, echo, receipt };
+        let (body, receipt) = (published(number, &data), Some(Box::new(receipt)));
+        let request = PublishRequest { token, topic: TOPICS[topic], body, echo, receipt };
         let mut effects = Vec::new();
         self.brokers[shard].publish(request, &mut self.frames[shard], &mut effects);
         let outcome = effects.iter().find_map(|effect| match effect {
@@ -303,7 +303,7 @@ impl World {
             return;
         };
         assert_eq!(page.position, Some(position));
-        let offsets: Vec<u64> = page.frames.iter().map(|frame| parse(payload(frame)).1).collect();
+        let offsets: Vec<u64> = page.frames.iter().map(|frame| parse(&payload(frame)).1).collect();
         let mut wanted: Vec<u64> = (first..=position.offset).collect();
         if let Since::Offset(since) = query.since {
             wanted.retain(|offset| *offset > since);
@@ -405,7 +405,7 @@ impl World {
                     }
                     for frame in frames {
                         self.replayed += 1;
-                        self.see(shard, token.slot, payload(&frame));
+                        self.see(shard, token.slot, &payload(&frame));
                     }
                 }
                 Effect::Handed { .. } => panic!("nobody has an inbox: {effect:?}"),

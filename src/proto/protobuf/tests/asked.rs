@@ -157,7 +157,7 @@ pub fn asked(command: Command<'_>) -> Asked {
         Command::Publish { channel, data, echo, id: request, message_id, filter, tags } => {
             Asked::Publish {
                 channel: channel.into_owned(),
-                data: data.to_owned(),
+                data: data.as_json().into_owned(),
                 echo,
                 ids: [id(request), message_id.map(text)],
                 to: None,
@@ -168,7 +168,7 @@ pub fn asked(command: Command<'_>) -> Asked {
         Command::Direct { to, channel, data, echo, id: request, message_id, filter } => {
             Asked::Publish {
                 channel: channel.into_owned(),
-                data: data.to_owned(),
+                data: data.as_json().into_owned(),
                 echo,
                 ids: [id(request), message_id.map(text)],
                 to: Some(to),

@@ -13,7 +13,7 @@ use crate::ids::{self, ConnectionId, Epoch, SessionId, ShardId, UserName};
 use crate::proto::encoder::{publication_frame, retained_frame};
 use crate::proto::protobuf::{self, bytes_as_json};
 use crate::proto::{
-    Answer, Encoding, ErrorCode, Family, Recovery, Rejection, RequestId, Restored, Standing,
+    Answer, Data, Encoding, ErrorCode, Family, Recovery, Rejection, RequestId, Restored, Standing,
     Unavailable, json,
 };
 
@@ -181,7 +181,11 @@ fn the_other_answers_have_what_is_known() {
 
 /// The publication that is in a frame of JSON, as a subscriber gets it who speaks protobuf.
 fn translated(json_frame: &Bytes) -> (String, u64, Vec<u8>) {
-    let envelope = decode(&protobuf::publication_frame(json_frame));
+    read(&protobuf::translated(json_frame))
+}
+
+fn read(frame: &Bytes) -> (String, u64, Vec<u8>) {
+    let envelope = decode(frame);
     let Some(Body::Publication(Publication { channel, offset, data, .. })) = envelope.body else {
         panic!("{envelope:?}");
     };
@@ -200,7 +204,12 @@ proptest! {
         let live = publication_frame(&channel, json.as_bytes());
         prop_assert_eq!(translated(&live), (channel.clone(), 0, data.clone()));
         let retained = retained_frame(&channel, offset, json.as_bytes());
-        prop_assert_eq!(translated(&retained), (channel, offset, data));
+        prop_assert_eq!(translated(&retained), (channel.clone(), offset, data.clone()));
+        let passed_on = protobuf::publication_frame(&channel, &data);
+        let json = Data::Bytes(&data).as_json();
+        let expected = publication_frame(&channel, json.as_bytes());
+        prop_assert_eq!(protobuf::translated(&passed_on), expected);
+        prop_assert_eq!(read(&passed_on), (channel, 0, data));
     }
 
     #[test]
@@ -215,7 +224,7 @@ proptest! {
 
 #[test]
 fn a_publication_takes_no_more_than_one_frame() {
-    let frame = protobuf::publication_frame(&publication_frame("a", b"7"));
+    let frame = protobuf::translated(&publication_frame("a", b"7"));
     assert_eq!(&frame[..], b"\x82\x09\x08\x6a\x06\x0a\x01a\x12\x017");
 }
 
