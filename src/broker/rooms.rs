@@ -253,7 +253,7 @@ impl Broker {
         })
     }
 
-    /// A connection here is a member from now on.
+    /// A connection here, which has not gone, is a member from now on.
     pub fn note_membership(&mut self, token: Token, room: TopicName) {
         let (generation, rooms) =
             self.memberships.entry(token.slot).or_insert((token.generation, Vec::new()));
@@ -289,9 +289,13 @@ impl Broker {
 
     /// A connection is not in a room any more, if it was: its home hears of it.
     pub fn leave_room(&mut self, token: Token, room: &str, effects: &mut Vec<Effect>) {
-        if self.memberships.is_empty() || !self.forget_membership(token, room) {
-            return;
+        if !self.memberships.is_empty() && self.forget_membership(token, room) {
+            self.tell_left(token, room, effects);
         }
+    }
+
+    /// The home of a room hears that a connection is not in it, whether that was noted here or not.
+    pub fn tell_left(&mut self, token: Token, room: &str, effects: &mut Vec<Effect>) {
         let home = self.topics.home(self.topics.hash(room));
         let message = RoomMessage::Left { from: self.shard, token };
         self.post_room(home, TopicName::new(room), message, effects);

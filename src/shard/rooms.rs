@@ -142,18 +142,6 @@ impl State {
         }
     }
 
-    /// A connection is a member from now on; if it has gone meanwhile, not any more.
-    fn note_membership(&mut self, token: Token, room: TopicName) {
-        self.broker.note_membership(token, room.clone());
-        if self.phase(token) == Phase::Open {
-            self.note_session(token);
-        } else {
-            let mut effects = std::mem::take(&mut self.effects);
-            self.broker.leave_room(token, &room, &mut effects);
-            self.apply(effects);
-        }
-    }
-
     /// A member is subscribed before it hears that it is one.
     fn enter_room(
         &mut self,
@@ -162,10 +150,15 @@ impl State {
         view: Box<RoomView>,
         request_id: Option<Box<str>>,
     ) {
-        self.note_membership(token, room.clone());
         if self.phase(token) != Phase::Open {
+            // It has gone meanwhile, and what is noted by its slot may be another connection's.
+            let mut effects = std::mem::take(&mut self.effects);
+            self.broker.tell_left(token, &room, &mut effects);
+            self.apply(effects);
             return;
         }
+        self.broker.note_membership(token, room.clone());
+        self.note_session(token);
         self.entering.push(Entering { token, room: room.clone(), view, request_id });
         let begin = Begin { start: Start::Now, limit: None };
         let select = Select::AsBefore;

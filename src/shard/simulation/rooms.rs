@@ -77,10 +77,14 @@ fn restore(world: &World, socket: SocketId, welcome: &Value) {
     say(world, socket, &text);
 }
 
-/// The name of a room at home on shard 1 of two.
+/// The name of a room at home on a shard of two.
+fn room_at(world: &World, shard: u16) -> String {
+    let is_there = |name: &String| home_of(&world.settings.hasher, 2, name) == ShardId(shard);
+    (0..).map(|number| format!("room{number}")).find(is_there).expect("one of them")
+}
+
 fn far_room(world: &World) -> String {
-    let is_far = |name: &String| home_of(&world.settings.hasher, 2, name) == ShardId(1);
-    (0..).map(|number| format!("room{number}")).find(is_far).expect("one of them")
+    room_at(world, 1)
 }
 
 #[test]
@@ -149,4 +153,32 @@ fn a_session_that_comes_back_to_a_member_leaves_it_in_the_room() {
     let said = world.said(after);
     assert!(!said.contains("room_lost"), "{said}");
     assert_eq!(users(&mut world, &room), 1);
+}
+
+#[test]
+fn who_has_the_slot_of_one_who_went_while_joining_stays_where_it_is() {
+    let mut world = world(2, |_| {});
+    let (near, far) = (room_at(&world, 0), room_at(&world, 1));
+    make(&mut world, &far);
+    world.stopped[1] = usize::MAX;
+    let (before, welcome) = open(&mut world, 0);
+    command(&world, before, 3, "join", &far);
+    world.steps(20);
+    world.network.borrow_mut().reset(before);
+    world.steps(20);
+
+    let (after, next) = open(&mut world, 0);
+    let slot = |welcome: &Value| welcome["connectionId"].as_str().map(|id| id[..12].to_owned());
+    assert_eq!(slot(&next), slot(&welcome));
+    command(&world, after, 4, "create_room", &near);
+    command(&world, after, 5, "join", &near);
+    hear(&mut world, after, r#""requestId":5"#);
+
+    world.stopped[1] = 0;
+    world.steps(50);
+    assert_eq!(users(&mut world, &far), 1);
+    command(&world, after, 6, "leave", &near);
+    let said = hear(&mut world, after, r#""requestId":6"#);
+    assert!(said.contains(&format!(r#""payload":{{"id":"{near}"}}"#)), "{said}");
+    assert_eq!(users(&mut world, &near), 0);
 }
