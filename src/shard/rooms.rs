@@ -220,12 +220,7 @@ impl State {
         if self.phase(token) != Phase::Open {
             return;
         }
-        if let Some(Entering { request_id, .. }) = self.take_entering(token, room) {
-            // It was in for so short a time that it has not heard of it.
-            let id = request_id.as_deref().and_then(RequestId::parse);
-            let text = Cow::Borrowed("this connection was taken out of the room at once");
-            self.refuse_room(token, (ErrorCode::Forbidden, text), id);
-        }
+        // Who has not heard yet that it is in hears that first.
         self.end_subscription(token, room);
         self.count(Counter::RoomRemovals, 1);
         self.reply(token, &Answer::Removed { channel: room, reason: removal.as_str() });

@@ -156,6 +156,27 @@ fn a_session_that_comes_back_to_a_member_leaves_it_in_the_room() {
 }
 
 #[test]
+fn who_is_taken_out_at_once_hears_that_it_was_in() {
+    let mut world = world(2, |_| {});
+    let room = far_room(&world);
+    let (socket, welcome) = open(&mut world, 0);
+    // The home answers all of it at once, before it is asked for the subscription.
+    world.stopped[1] = usize::MAX;
+    command(&world, socket, 1, "create_room", &room);
+    command(&world, socket, 2, "join", &room);
+    let target = &welcome["connectionId"];
+    let parameters = format!(r#"{{"room":"{room}","target":{target}}}"#);
+    let payload = format!(r#"{{"action":"kick","parameters":{parameters}}}"#);
+    say(&world, socket, &format!(r#"{{"type":"command","id":3,"payload":{payload}}}"#));
+    world.steps(50);
+    world.stopped[1] = 0;
+    let said = hear(&mut world, socket, r#""requestId":3"#);
+    assert!(!said.contains(r#""subscription_confirm""#), "{said}");
+    let joined = said.find(r#""type":"response","requestId":2"#);
+    assert!(joined.is_some() && joined < said.find(r#""reason":"kicked""#), "{said}");
+}
+
+#[test]
 fn who_has_the_slot_of_one_who_went_while_joining_stays_where_it_is() {
     let mut world = world(2, |_| {});
     let (near, far) = (room_at(&world, 0), room_at(&world, 1));
