@@ -12,6 +12,7 @@ mod acks;
 mod attendance;
 mod check;
 pub(crate) mod client;
+mod guests;
 mod outsider;
 mod rooms;
 mod scenarios;

@@ -8,7 +8,7 @@ use crate::broker::home_of;
 use crate::ids::ShardId;
 use crate::io::sim::{STEADY_CAPACITY, SocketId};
 
-fn say(world: &World, socket: SocketId, text: &str) {
+pub fn say(world: &World, socket: SocketId, text: &str) {
     let [high, low] = (text.len() as u16).to_be_bytes();
     let head: &[u8] = if text.len() < 126 { &[0x81, 0x80 | low] } else { &[0x81, 0xFE, high, low] };
     let frame = [head, &[0; 4], text.as_bytes()].concat();
@@ -28,13 +28,18 @@ fn hear(world: &mut World, socket: SocketId, wanted: &str) -> String {
     panic!("no {wanted} in {said}");
 }
 
-/// An open connection to a shard, with what its welcome says.
-fn open(world: &mut World, shard: u16) -> (SocketId, Value) {
-    let socket = world.network.borrow_mut().connect(ShardId(shard), STEADY_CAPACITY);
+/// Asks for a connection that is told its ids.
+pub fn upgrade(world: &World, socket: SocketId) {
     let request = "GET /ws HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: stentor.v1.json\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     world.network.borrow_mut().send(socket, request.as_bytes());
+}
+
+/// An open connection to a shard, with what its welcome says.
+fn open(world: &mut World, shard: u16) -> (SocketId, Value) {
+    let socket = world.network.borrow_mut().connect(ShardId(shard), STEADY_CAPACITY);
+    upgrade(world, socket);
     let said = hear(world, socket, r#""maxMessageSize":65536}"#);
     let begin = said.find('{').expect("a welcome");
     let mut values = serde_json::Deserializer::from_str(&said[begin..]).into_iter();
