@@ -120,7 +120,8 @@ fn check_upgrade(upgrade: &Upgrade, head: &[u8]) {
 fn check_plain(plain: &Plain) {
     assert!(plain.path.starts_with('/') && !plain.path.contains(char::is_control));
     let body = plain.path.as_bytes();
-    let response = plain_response(200, "text/plain", body, plain.keep_alive, plain.head_only, "", &[]);
+    let response =
+        plain_response(200, "text/plain", body, plain.keep_alive, plain.head_only, "", &[]);
     let response = Response::parse(&response);
     assert_eq!(response.status, 200);
     assert_eq!(response.field("Content-Length"), Some(&body.len().to_string()[..]));

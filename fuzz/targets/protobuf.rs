@@ -17,7 +17,9 @@ use prost::Message;
 use stentor::proto::encoder::{frame_payload, publication_frame, retained_frame};
 use stentor::proto::protobuf::{self, Requests, Scratch, translated};
 use stentor::proto::routed::RoutedMessage;
-use stentor::proto::{Addressee, Among, Command, Data, ErrorCode, Received, Rejection, Subscription};
+use stentor::proto::{
+    Addressee, Among, Command, Data, ErrorCode, Received, Rejection, Subscription,
+};
 use stentor_fuzz::within_cpu_time;
 
 fuzz_target!(|input: &[u8]| {
@@ -80,10 +82,19 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
             Command::Publish { channel, data, echo, id, message_id, filter: compiled, tags: known },
             Body::Publish(publish),
         ) => {
-            let Publish { channel: name, data: bytes, message_id: given, no_echo, to_user, to, filter, tags } =
-                publish;
+            let Publish {
+                channel: name,
+                data: bytes,
+                message_id: given,
+                no_echo,
+                to_user,
+                to,
+                filter,
+                tags,
+            } = publish;
             assert_eq!(compiled.is_some(), !filter.is_empty());
-            let known = known.as_ref().map(|tags| serde_json::from_str(tags.as_json()).expect("JSON"));
+            let known =
+                known.as_ref().map(|tags| serde_json::from_str(tags.as_json()).expect("JSON"));
             assert_eq!(known.unwrap_or(HashMap::new()), *tags);
             assert_eq!((&**channel, *echo, to_user, to), (&**name, !no_echo, &None, &None));
             assert_eq!(

@@ -75,7 +75,8 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
         ) => {
             assert!(is_same_span(data, theirs));
             if let Some(tags) = tags {
-                let tagged = Reply::read(&publication_frame(channel, &tags.before(data.as_bytes())));
+                let tagged =
+                    Reply::read(&publication_frame(channel, &tags.before(data.as_bytes())));
                 assert_eq!(tagged.string("channel"), **channel);
                 assert_eq!(tagged.json("tags"), Some(tags.as_json()));
                 assert_eq!(tagged.json("data"), Some(*data));
@@ -102,7 +103,11 @@ fn check_command(ours: &Command<'_>, expected: &Command<'_>) {
         }
         (Command::Subscribe { channel, id, .. }, _) => {
             let standing = Standing::default();
-            check_confirm(&reply::subscription_confirm(channel, &standing, None, *id), channel, *id);
+            check_confirm(
+                &reply::subscription_confirm(channel, &standing, None, *id),
+                channel,
+                *id,
+            );
         }
         (Command::History { channel, id, .. }, _) => {
             let frames = [retained_frame(channel, 7, b"{}")];

@@ -10,7 +10,8 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use stentor::filter::{ATTRIBUTES_MAX, Filter, VALUE_BYTES_MAX, is_attribute_name};
 use stentor::ids::{
-    ConnectionId, Epoch, GroupName, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX, UserName, check_topic_name,
+    ConnectionId, Epoch, GroupName, Position, SessionId, TOPIC_NAME_BYTES_MAX, TYPE_NAME_BYTES_MAX,
+    UserName, check_topic_name,
 };
 use stentor::proto::command::{MESSAGE_ID_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use stentor::proto::json::DEPTH_MAX;
@@ -18,8 +19,8 @@ use stentor::proto::routed::RoutedMessage;
 use stentor::proto::tags::Tags;
 use stentor::proto::typed::TypedMessage;
 use stentor::proto::{
-    ADDRESSEES_MAX, Addressee, Among, Audience, Claim, ClaimedPlace, Command, Data, ErrorCode, Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId,
-    RoomAction, RoomPlan,
+    ADDRESSEES_MAX, Addressee, Among, Audience, Claim, ClaimedPlace, Command, Data, ErrorCode,
+    Family, HistoryQuery, PresenceQuery, Received, Rejection, RequestId, RoomAction, RoomPlan,
     Since, Start, Subscription,
 };
 
@@ -161,9 +162,8 @@ impl<'a> Message<'a> {
         let echo = self.echo()?;
         let message_id = self.optional("messageId", is_message_id)?;
         let timestamp = self.optional("timestamp", is_timestamp)?;
-        let sender = self.optional("sender", |sender| {
-            string(sender).is_some() && sender.len() <= 257
-        })?;
+        let sender =
+            self.optional("sender", |sender| string(sender).is_some() && sender.len() <= 257)?;
         let sender = sender.map(|sender| {
             let start = sender.as_ptr() as usize - self.json.as_ptr() as usize;
             start..start + sender.len()
@@ -294,7 +294,9 @@ impl<'a> Message<'a> {
     fn filter(&self) -> Result<Option<Arc<Filter>>, ErrorCode> {
         let Some(value) = self.field("filter") else { return Ok(None) };
         let text = string(value).ok_or(ErrorCode::InvalidMessage)?;
-        Filter::parse(&text).map(|filter| Some(Arc::new(filter))).map_err(|_| ErrorCode::InvalidMessage)
+        Filter::parse(&text)
+            .map(|filter| Some(Arc::new(filter)))
+            .map_err(|_| ErrorCode::InvalidMessage)
     }
 
     fn addressee(&self) -> Result<Addressee, ErrorCode> {
@@ -320,13 +322,17 @@ impl<'a> Message<'a> {
                 return user(&name).map(Addressee::User);
             }
             [&"everybody"] => Among::Everybody,
-            [&"users"] => Among::Users(users.unwrap_or_default().iter().map(user).collect::<Result<_, _>>()?),
+            [&"users"] => {
+                Among::Users(users.unwrap_or_default().iter().map(user).collect::<Result<_, _>>()?)
+            }
             [&"groups"] => {
                 let groups = groups.unwrap_or_default();
                 let groups = groups.iter().map(|name| GroupName::parse(name));
                 Among::Groups(groups.collect::<Option<_>>().ok_or(invalid)?)
             }
-            [&"connections"] if connections.as_ref().is_some_and(Vec::is_empty) => return Err(invalid),
+            [&"connections"] if connections.as_ref().is_some_and(Vec::is_empty) => {
+                return Err(invalid);
+            }
             [&"connections"] => Among::Connections(ids(&connections.unwrap_or_default())),
             _ => return Err(invalid),
         };
@@ -471,7 +477,11 @@ impl<'a> Message<'a> {
                         let names = ["channel", "limit", "after"];
                         let parameters = payload.object("parameters", &names)?.ok_or(invalid)?;
                         let query = parameters.presence();
-                        return Ok(Command::Presence { id, channel: parameters.channel()?, query: query? });
+                        return Ok(Command::Presence {
+                            id,
+                            channel: parameters.channel()?,
+                            query: query?,
+                        });
                     }
                     "time" => return Ok(Command::Time { id }),
                     "stats" => return Ok(Command::Stats { id }),
