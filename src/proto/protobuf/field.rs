@@ -124,7 +124,7 @@ pub fn write_lead(number: u32, length: usize, out: &mut Vec<u8>) {
     match (key(number, 2), length as u64) {
         // Nearly always; in one step.
         (key @ ..0x80, length @ ..0x80) => out.extend_from_slice(&[key as u8, length as u8]),
-        (key @ ..0x80, length @ ..0x4000) => {
+        (key @ ..0x80, length @ 0x80..0x4000) => {
             out.extend_from_slice(&[key as u8, length as u8 | 0x80, (length >> 7) as u8]);
         }
         (key, length) => {
@@ -143,7 +143,7 @@ fn key(number: u32, wire_type: u32) -> u64 {
 pub fn varint_len(number: u64) -> usize {
     match number {
         ..0x80 => 1,
-        ..0x4000 => 2,
+        0x80..0x4000 => 2,
         _ => (u64::BITS - number.leading_zeros()).div_ceil(7) as usize,
     }
 }
