@@ -7,15 +7,17 @@ mod checking;
 mod error;
 #[cfg(test)]
 mod lives;
+mod running;
+mod threads;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use core_affinity::CoreId;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -29,20 +31,16 @@ use crate::config::Config;
 use crate::ids::ShardId;
 use crate::io::descriptors::Tables;
 use crate::io::epoll::Epoll;
-use crate::io::{Backend, listener};
+use crate::io::listener;
 use crate::log::{Clock, DurableLog};
-use crate::mesh::{
-    self, AdminInbox, AdminPort, AdminSender, BridgeInbox, BridgePort, BridgeSender, CheckPort,
-    CheckSender, Control, LogInbox, LogPort, LogSender, Port, RoomSize,
-};
-use crate::metrics::{Counter, Gauge, Metrics};
-use crate::shard::{Settings, Shard};
+use crate::mesh::{self, AdminInbox, BridgeInbox, BridgeSender, Control, LogInbox, RoomSize};
+use crate::metrics::Metrics;
+use crate::shard::Settings;
 use backends::{Backends, Capacity};
 pub use builder::Builder;
 pub use error::{RunError, StartError};
-
-/// Time that a shard has beyond `shutdown_timeout` to end its last turn.
-const SHUTDOWN_SLACK: Duration = Duration::from_secs(1);
+use running::{Event, Running};
+use threads::Threads;
 
 /// Its share of the descriptors is at most one in so many.
 const OPEN_FILES_FOR_ADMIN: u64 = 8;
@@ -67,16 +65,6 @@ pub struct Server {
     started: Instant,
 }
 
-/// What the main thread waits for.
-enum Event {
-    Signal(i32),
-    Ended(ShardId, thread::Result<io::Result<()>>),
-    LogEnded(thread::Result<io::Result<()>>),
-    AdminEnded(thread::Result<io::Result<()>>),
-    BridgeEnded(thread::Result<io::Result<()>>),
-    CheckerPanicked,
-}
-
 /// Ends a server from another thread.
 #[derive(Clone)]
 pub struct Stopper(Sender<Event>);
@@ -87,18 +75,6 @@ impl Stopper {
         // Nobody listens any more only if it has ended.
         drop(self.0.send(Event::Signal(SIGTERM)));
     }
-}
-
-/// The threads besides this one, as far as they are told to end.
-struct Running {
-    control: Control,
-    shards: Vec<ShardId>,
-    /// To the durable log, while it runs.
-    log: Option<LogSender>,
-    /// To the server API, while it runs.
-    admin: Option<watch::Sender<Stage>>,
-    /// To the bridge, while it runs.
-    bridge: Option<watch::Sender<bridge::Stage>>,
 }
 
 impl Server {
@@ -211,13 +187,13 @@ impl Server {
         let (sender, events) = self.events.clone();
         let settings = Arc::clone(&self.settings);
         let running = self.start_threads(sender).map_err(RunError::Start)?;
-        let outcome = supervise(&settings, &events, running);
-        log_counters(&settings.metrics, "stopped");
+        let outcome = running.supervise(&settings, &events);
+        running::log_counters(&settings.metrics, "stopped");
         outcome
     }
 
     fn start_threads(self, events: Sender<Event>) -> Result<Running, StartError> {
-        watch_signals(self.signals, events.clone())?;
+        running::watch_signals(self.signals, events.clone())?;
         let settings = Arc::clone(&self.settings);
         let shards = (0..self.shards as u16).map(ShardId).collect();
         let (sender, inbox) = mesh::connect_log(settings.config.log_backlog());
@@ -274,7 +250,7 @@ impl Server {
             }
             None => None,
         };
-        Ok(Running { control, shards, log, admin, bridge })
+        Ok(Running::new(control, shards, (log, admin, bridge)))
     }
 }
 
@@ -363,206 +339,6 @@ fn start_bridge(
     let builder = thread::Builder::new().name("stentor-bridge".into());
     builder.spawn(run).map_err(StartError::Thread)?;
     Ok(sender)
-}
-
-/// What the threads of all shards start with.
-struct Threads {
-    settings: Arc<Settings>,
-    cores: Vec<CoreId>,
-    events: Sender<Event>,
-    admin: Option<AdminSender>,
-    bridge: Option<BridgeSender>,
-    checker: Option<CheckSender>,
-}
-
-impl Threads {
-    fn start<B: Backend + Send + 'static>(
-        self,
-        backends: Vec<B>,
-        tables: Option<Tables>,
-        log: Option<&LogSender>,
-    ) -> Result<Control, StartError> {
-        let tables = tables.map(Arc::new);
-        let wakers = backends.iter().map(Backend::waker).collect();
-        let (ports, control) = mesh::connect(wakers, self.settings.config.limits.mesh_backlog);
-        let pin = self.settings.config.server.pin && !self.cores.is_empty();
-        for (index, (backend, port)) in backends.into_iter().zip(ports).enumerate() {
-            let core = pin.then(|| self.cores[index % self.cores.len()]);
-            let settings = Arc::clone(&self.settings);
-            let events = self.events.clone();
-            let shard = port.shard();
-            let tables = tables.clone();
-            let log = log.map(LogSender::port);
-            let admin = self.admin.as_ref().map(AdminSender::port);
-            let bridge = self.bridge.as_ref().map(BridgeSender::port);
-            let checker = self.checker.as_ref().map(CheckSender::port);
-            let run = move || {
-                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    if let Some(tables) = tables {
-                        tables.part(shard.index())?;
-                    }
-                    let ports = (log, admin, bridge, checker);
-                    run_shard(backend, port, ports, settings, core)
-                }));
-                // Nobody listens any more only if the process is ending already.
-                drop(events.send(Event::Ended(shard, ended)));
-            };
-            thread::Builder::new()
-                .name(format!("stentor-{}", shard.0))
-                .spawn(run)
-                .map_err(StartError::Thread)?;
-        }
-        if let Some(tables) = tables {
-            tables.leave();
-        }
-        Ok(control)
-    }
-}
-
-/// A shard's ways to the threads beside the shards, as far as these run.
-type Ports = (Option<LogPort>, Option<AdminPort>, Option<BridgePort>, Option<CheckPort>);
-
-fn run_shard<B: Backend>(
-    backend: B,
-    port: Port,
-    (log, admin, bridge, checker): Ports,
-    settings: Arc<Settings>,
-    core: Option<CoreId>,
-) -> io::Result<()> {
-    if let Some(core) = core
-        && !core_affinity::set_for_current(core)
-    {
-        tracing::warn!(shard = port.shard().0, core = core.id, "cannot pin to core");
-    }
-    let shard = Shard::new(backend, port, log, settings);
-    shard.with_admin(admin).with_bridge(bridge).with_checker(checker).run()
-}
-
-/// Waits for signals and for threads to end; one that ends by itself takes the server with it. The
-/// log and the bridge end last: what shards have handed them is kept, or delivered. The server API goes on
-/// answering until all shards have ended.
-fn supervise(
-    settings: &Settings,
-    events: &Receiver<Event>,
-    mut running: Running,
-) -> Result<(), RunError> {
-    let mut log_runs = running.log.is_some();
-    let mut admin_runs = running.admin.is_some();
-    let mut bridge_runs = running.bridge.is_some();
-    let mut deadline = None;
-    let mut outcome = Ok(());
-    while !running.shards.is_empty() || log_runs || admin_runs || bridge_runs {
-        let event = match deadline {
-            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => events.recv_deadline(deadline),
-        };
-        let mut failure = None;
-        let mut stop = false;
-        match event {
-            Ok(Event::Signal(SIGUSR1)) => log_counters(&settings.metrics, "counters"),
-            Ok(Event::Signal(signal)) if deadline.is_none() => {
-                let connections = settings.metrics.connections();
-                tracing::info!(signal, connections, "shutting down");
-                stop = true;
-            }
-            Ok(Event::Signal(_)) => {}
-            Ok(Event::Ended(shard, ended)) => {
-                running.shards.retain(|other| *other != shard);
-                failure = match ended {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(RunError::Shard { shard, error }),
-                    Err(_) => Some(RunError::ShardPanicked(shard)),
-                };
-            }
-            Ok(Event::LogEnded(ended)) => {
-                log_runs = false;
-                failure = match ended {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(RunError::Log(error)),
-                    Err(_) => Some(RunError::LogPanicked),
-                };
-            }
-            Ok(Event::AdminEnded(ended)) => {
-                admin_runs = false;
-                failure = match ended {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(RunError::Admin(error)),
-                    Err(_) => Some(RunError::AdminPanicked),
-                };
-            }
-            Ok(Event::BridgeEnded(ended)) => {
-                bridge_runs = false;
-                failure = match ended {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(RunError::Bridge(error)),
-                    Err(_) => Some(RunError::BridgePanicked),
-                };
-            }
-            Ok(Event::CheckerPanicked) => failure = Some(RunError::CheckerPanicked),
-            Err(_) => return Err(RunError::ShutdownTimeout(running.shards)),
-        }
-        if let Some(error) = failure {
-            tracing::error!(%error, "shutting down");
-            outcome = Err(error);
-            stop = deadline.is_none();
-        }
-        if stop {
-            let timeout = settings.config.server.shutdown_timeout + SHUTDOWN_SLACK;
-            deadline = Some(Instant::now() + timeout);
-            running.control.shutdown();
-            if let Some(admin) = &running.admin {
-                admin.send_replace(Stage::ShuttingDown);
-            }
-        }
-        if running.shards.is_empty()
-            && let Some(log) = running.log.take()
-        {
-            log.stop();
-        }
-        if running.shards.is_empty()
-            && let Some(admin) = running.admin.take()
-        {
-            admin.send_replace(Stage::Ending);
-        }
-        if running.shards.is_empty()
-            && let Some(bridge) = running.bridge.take()
-        {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let patience = left.unwrap_or_default().saturating_sub(SHUTDOWN_SLACK);
-            bridge.send_replace(bridge::Stage::Ending { patience });
-        }
-    }
-    outcome
-}
-
-/// Signals arrive on a thread of their own, so that a second one ends the process whatever the first
-/// one is waiting for.
-fn watch_signals(mut signals: Signals, events: Sender<Event>) -> Result<(), StartError> {
-    let watch = move || {
-        let mut stopping = false;
-        for signal in signals.forever() {
-            if stopping && signal != SIGUSR1 {
-                // Ends the process as if it had never handled signals.
-                drop(signal_hook::low_level::emulate_default_handler(signal));
-            }
-            stopping |= signal != SIGUSR1;
-            drop(events.send(Event::Signal(signal)));
-        }
-    };
-    let builder = thread::Builder::new().name("stentor-signals".into());
-    builder.spawn(watch).map(drop).map_err(StartError::Thread)
-}
-
-fn log_counters(metrics: &Metrics, message: &str) {
-    let counters = Counter::ALL.iter().map(|counter| (counter.name(), metrics.total(*counter)));
-    let gauges = Gauge::ALL.iter().map(|gauge| (gauge.name(), metrics.take(*gauge)));
-    let counters: Vec<_> = counters
-        .chain(gauges)
-        .filter(|(_, total)| *total > 0)
-        .map(|(name, total)| format!("{name}={total}"))
-        .collect();
-    let connections = metrics.connections();
-    tracing::info!(connections, counters = counters.join(" "), "{message}");
 }
 
 fn random_u64() -> u64 {
