@@ -1,7 +1,7 @@
 //! What a key holds: the place in [`Config`], how it is written, and its bounds.
 
-use super::values;
 use super::{BackendChoice, Config, Level, LogFormat, LogLevel, SlowConsumer, SyncMode, UserRule};
+use super::{secret, values};
 use crate::schema::SchemaSource;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -30,7 +30,7 @@ pub enum Field {
     Rule(fn(&mut Config) -> &mut Option<UserRule>),
     Choice(fn(&mut Config) -> &mut dyn Choice),
     /// Never shown, neither here nor in messages.
-    Secret(fn(&mut Config) -> &mut Option<values::Secret>),
+    Secret(fn(&mut Config) -> &mut Option<secret::Secret>),
 }
 
 /// Whole numbers of any width. An `Option` writes its `None` as 0.
@@ -81,7 +81,7 @@ impl Field {
                 let index = choice.names().iter().position(|name| *name == text);
                 choice.choose(index.ok_or_else(|| "unknown name".to_string())?);
             }
-            Self::Secret(at) => *at(config) = values::Secret::parse(text)?,
+            Self::Secret(at) => *at(config) = secret::Secret::parse(text)?,
         }
         Ok(())
     }
@@ -166,7 +166,7 @@ impl Field {
             }
             Self::Choice(_) => format!("one of {}", self.choices().join(", ")),
             Self::Secret(_) => {
-                let (least, most) = (values::SECRET_BYTES.start(), values::SECRET_BYTES.end());
+                let (least, most) = (secret::SECRET_BYTES.start(), secret::SECRET_BYTES.end());
                 format!("{least} to {most} visible ASCII characters, or \"\" for none")
             }
         }
