@@ -34,7 +34,7 @@ pub fn bytes_as_json(bytes: &[u8]) -> String {
 
 /// A publication of these bytes on a channel without history.
 ///
-/// The same as [`binary_frame`] of its fields, for the hot path.
+/// As `binary_frame` makes it of its fields; on the hot path.
 #[inline]
 pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
     // Text and bytes that are empty are left out; a channel is not.
