@@ -183,6 +183,8 @@ pub struct Broker {
     rooms: BTreeSet<TopicName>,
     /// Rooms that connections here are in, by their slots, with their generations.
     memberships: HashMap<u32, (u32, Vec<TopicName>), foldhash::fast::RandomState>,
+    /// Whose session comes back to a room, until the home has answered.
+    returning: Vec<(Token, TopicName)>,
 }
 
 const SPARE_FANOUTS_MAX: usize = 64;
@@ -245,6 +247,7 @@ impl Broker {
             tidings: Tidings::default(),
             rooms: BTreeSet::new(),
             memberships: HashMap::default(),
+            returning: Vec::new(),
         }
     }
 

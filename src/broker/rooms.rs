@@ -46,6 +46,9 @@ impl Broker {
         let moderators = self.options(room).moderators.as_ref();
         let moderates = self.users.user_of(token).is_some()
             && moderators.is_some_and(|rule| rule.matches(self.attributes(token.slot)));
+        if returns {
+            self.returning.push((token, topic.clone()));
+        }
         let asker = Asker { reader: self.reader(token), name, moderates, returns };
         let message = RoomMessage::Ask { asker, action, receipt };
         self.post_room(home, topic, message, effects);
@@ -83,6 +86,9 @@ impl Broker {
                 self.post_room(reader.shard, topic, message, effects);
             }
             RoomMessage::Answer { reader: Reader { token, .. }, outcome, receipt, returns } => {
+                if returns && let Some(place) = self.place_returning(token, &topic) {
+                    self.returning.swap_remove(place);
+                }
                 effects.push(Effect::Room { token, topic, outcome, request_id: receipt, returns });
             }
             RoomMessage::Left { from, token } => {
@@ -95,11 +101,17 @@ impl Broker {
                 }
             }
             RoomMessage::Removed { token, removal } => {
-                if self.forget_membership(token, &topic) {
+                // The home had not heard of the return: this is of a membership before, which had been left.
+                let is_over = self.place_returning(token, &topic).is_none();
+                if is_over && self.forget_membership(token, &topic) {
                     effects.push(Effect::Removed { token, topic, removal });
                 }
             }
         }
+    }
+
+    fn place_returning(&self, token: Token, room: &TopicName) -> Option<usize> {
+        self.returning.iter().position(|(who, what)| *who == token && what == room)
     }
 
     /// At home: does what somebody wants of a room, if they may. `who`: `None`: the server API, which may do

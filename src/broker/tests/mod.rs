@@ -6,6 +6,7 @@ mod histories;
 mod inboxes;
 mod live;
 mod resume;
+mod rooms;
 mod session_log;
 mod sessions;
 
