@@ -127,8 +127,8 @@ pub trait Deliver {
     /// some may be of protobuf.
     fn live(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId], are_json: bool);
 
-    /// Publications of a topic with one, in frames of JSON. `false`: none was taken, the connection is too slow for now;
-    /// it goes on as a cursor.
+    /// Publications of a topic with one, in frames of JSON. `false`: none was taken, the connection is too
+    /// slow for now; it goes on as a cursor.
     fn retained(&mut self, frames: &mut FramePool, slot: u32, ids: &[FrameId]) -> bool;
 }
 

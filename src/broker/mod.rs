@@ -183,7 +183,8 @@ pub struct Broker {
     rooms: BTreeSet<TopicName>,
     /// Rooms that connections here are in, by their slots, with their generations.
     memberships: HashMap<u32, (u32, Vec<TopicName>), foldhash::fast::RandomState>,
-    /// Whose session comes back to a room, until the home has answered.
+    /// Whose session comes back to a room, until the home has answered: as many as such questions are under
+    /// way, which the backlog of the mesh bounds.
     returning: Vec<(Token, TopicName)>,
 }
 
