@@ -158,18 +158,15 @@ pub(in crate::proto) fn addressee(name: &str, field: &str) -> Result<UserName, R
 mod tests {
     use super::*;
     use crate::proto::Data;
-    use crate::proto::command::{Command, Commands, RequestId};
-
-    fn one(frame: &str) -> Result<Command<'_>, String> {
-        let mut commands = Commands::new(frame);
-        commands.next().expect("a message").map_err(|rejection| rejection.message.into_owned())
-    }
+    use crate::proto::command::tests::read;
+    use crate::proto::command::{Command, RequestId};
 
     #[test]
     fn a_message_to_a_user_has_all_that_a_publication_has() {
         let frame = r#"{"action":"publish","to":{"user":"b\u00f6b","x":1},"channel":"c","data":[ 1],"id":7,"messageId":"m","echo":false}"#;
-        let Ok(Command::Direct { to, channel, data, echo, id, message_id, .. }) = one(frame) else {
-            panic!("{:?}", one(frame));
+        let Ok(Command::Direct { to, channel, data, echo, id, message_id, .. }) = read(frame)
+        else {
+            panic!("{:?}", read(frame));
         };
         assert_eq!(to, Addressee::User(UserName::parse("böb").unwrap()));
         assert_eq!((&*channel, data, echo), ("c", Data::Json("[ 1]"), false));
@@ -178,7 +175,7 @@ mod tests {
 
     fn audience(to: &str) -> Audience {
         let frame = format!(r#"{{"action":"publish","to":{to},"channel":"c","data":1}}"#);
-        match one(&frame) {
+        match read(&frame) {
             Ok(Command::Direct { to: Addressee::Audience(audience), .. }) => *audience,
             other => panic!("{other:?}"),
         }
@@ -250,10 +247,10 @@ mod tests {
             (&long, name),
         ] {
             let frame = format!(r#"{{"action":"publish","to":{to},"channel":"c","data":1}}"#);
-            assert_eq!(one(&frame), Err(expected.to_owned()), "{to}");
+            assert_eq!(read(&frame), Err(expected.to_owned()), "{to}");
         }
         let twice =
             r#"{"action":"publish","to":{"user":"a"},"to":{"user":"b"},"channel":"c","data":1}"#;
-        assert_eq!(one(twice), Err("`to` appears more than once".to_owned()));
+        assert_eq!(read(twice), Err("`to` appears more than once".to_owned()));
     }
 }

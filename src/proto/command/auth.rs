@@ -16,17 +16,12 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::command::Commands;
-
-    fn one(frame: &str) -> Result<Command<'_>, String> {
-        let mut commands = Commands::new(frame);
-        commands.next().expect("a message").map_err(|rejection| rejection.message.into_owned())
-    }
+    use crate::proto::command::tests::read;
 
     #[test]
     fn credentials_come_in_a_payload() {
         let frame = r#"{"type":"auth","id":"a","timestamp":1,"payload":{"token":"t\/1"}}"#;
-        let Ok(Command::Auth { token, id }) = one(frame) else { panic!("{:?}", one(frame)) };
+        let Ok(Command::Auth { token, id }) = read(frame) else { panic!("{:?}", read(frame)) };
         assert_eq!((&*token, id.map(RequestId::as_json)), ("t/1", Some("\"a\"")));
         for (payload, expected) in [
             ("7", "`payload` must be an object"),
@@ -34,8 +29,8 @@ mod tests {
             (r#"{"token":7}"#, "`token` must be a string of Unicode text"),
         ] {
             let frame = format!(r#"{{"type":"auth","payload":{payload}}}"#);
-            assert_eq!(one(&frame), Err(expected.to_owned()));
+            assert_eq!(read(&frame), Err(expected.to_owned()));
         }
-        assert_eq!(one(r#"{"type":"auth"}"#), Err("`payload` is missing".to_owned()));
+        assert_eq!(read(r#"{"type":"auth"}"#), Err("`payload` is missing".to_owned()));
     }
 }

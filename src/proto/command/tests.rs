@@ -12,6 +12,11 @@ fn one(frame: &str) -> Result<Command<'_>, Rejection<'_>> {
     commands.remove(0)
 }
 
+/// The same, with what is wrong in words.
+pub(super) fn read(frame: &str) -> Result<Command<'_>, String> {
+    one(frame).map_err(|rejection| rejection.message.into_owned())
+}
+
 fn rejected(frame: &str) -> (ErrorCode, String) {
     let rejection = one(frame).expect_err(frame);
     (rejection.code, rejection.message.into_owned())
