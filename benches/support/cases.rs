@@ -188,7 +188,7 @@ fn publish(
     let Some(Ok(Command::Publish { channel, data, echo, .. })) = command else {
         panic!("{command:?}")
     };
-    let (token, body) = (Token { slot: 0, generation: 1 }, Body::from(data));
+    let (token, body) = (Token { slot: 0, generation: 1 }, Body::Sent(data));
     let request = PublishRequest { token, topic: &channel, body, echo, receipt: None };
     broker.publish(request, frames, effects);
 }

@@ -101,8 +101,7 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
                 (id.is_some(), message_id.is_some()),
                 (!envelope.id.is_empty(), !given.is_empty())
             );
-            assert_eq!(*data, Data::Bytes(bytes));
-            check_publication(channel, bytes);
+            check_data(*data, channel, bytes);
         }
         (Command::Subscribe { channel, limit, filter, .. }, Body::Subscribe(subscribe)) => {
             assert_eq!(filter.is_some(), !subscribe.filter.is_empty());
@@ -118,8 +117,7 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
                 }
             }
             assert!(publish.tags.is_empty());
-            assert_eq!(*data, Data::Bytes(&publish.data));
-            check_publication(channel, &publish.data);
+            check_data(*data, channel, &publish.data);
         }
         (Command::Unsubscribe { subscription, .. }, Body::Unsubscribe(unsubscribe)) => {
             match subscription {
@@ -210,6 +208,14 @@ struct Json<'a> {
     #[serde(borrow)]
     data: &'a serde_json::value::RawValue,
     encoding: Option<String>,
+}
+
+/// That `data` of a publication has these bytes, and is passed on as they are.
+fn check_data(data: Data<'_>, channel: &str, bytes: &[u8]) {
+    let (Data::Bytes(read) | Data::Plain { bytes: read, .. }) = data else { panic!("{data:?}") };
+    assert_eq!(read, bytes);
+    assert_eq!(data.live_frame(channel), protobuf::publication_frame(channel, bytes));
+    check_publication(channel, bytes);
 }
 
 /// The frame that subscribers get who speak JSON, and what is in that of the others.

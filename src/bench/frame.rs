@@ -1,7 +1,7 @@
 //! The client's half of RFC 6455: masked frames out, whole server frames in, nothing copied.
 
 use crate::proto::OpCode;
-use crate::proto::encoder::frame_header;
+use crate::proto::encoder::push_header;
 use std::fmt;
 
 /// 5.3 wants it unpredictable, for the sake of proxies; a load generator on loopback has none.
@@ -57,9 +57,9 @@ pub fn next_frame<'a>(input: &mut &'a [u8]) -> Result<Option<ServerFrame<'a>>, F
 
 /// Appends a masked frame.
 pub fn push_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
-    let (mut header, header_len) = frame_header(opcode, payload.len());
-    header[1] |= MASKED;
-    out.extend_from_slice(&header[..header_len]);
+    let header = out.len();
+    push_header(opcode, payload.len(), out);
+    out[header + 1] |= MASKED;
     out.extend_from_slice(&MASK);
     let begin = out.len();
     out.extend_from_slice(payload);

@@ -12,9 +12,7 @@ use crate::message::{
     Begin, LogMessage, Page, PublishOutcome, Receipt, RoomOutcome, SessionMessage,
     SessionSubscription, ShardMessage,
 };
-use crate::proto::{
-    Data, ErrorCode, Presence, PresenceNotice, Removal, Standing, encoder, protobuf,
-};
+use crate::proto::{Data, ErrorCode, Presence, PresenceNotice, Removal, Standing, encoder};
 
 /// What the shard has to do for its broker, in this order.
 #[derive(Debug)]
@@ -188,15 +186,15 @@ pub enum Body<'a> {
     /// As histories and the log keep it: JSON, tags before JSON, or a message in its place, see
     /// [`encoder::publication_frame`].
     Kept(&'a [u8]),
-    /// Any bytes, see [`Data::Bytes`].
-    Bytes(&'a [u8]),
+    /// As a client sent it.
+    Sent(Data<'a>),
 }
 
 impl<'a> Body<'a> {
     pub(super) fn kept(self) -> Cow<'a, [u8]> {
         match self {
             Self::Kept(body) => Cow::Borrowed(body),
-            Self::Bytes(bytes) => match Data::Bytes(bytes).as_json() {
+            Self::Sent(data) => match data.as_json() {
                 Cow::Borrowed(json) => Cow::Borrowed(json.as_bytes()),
                 Cow::Owned(json) => Cow::Owned(json.into_bytes()),
             },
@@ -208,16 +206,7 @@ impl<'a> Body<'a> {
     pub(super) fn live_frame(self, topic: &str) -> Bytes {
         match self {
             Self::Kept(body) => encoder::publication_frame(topic, body),
-            Self::Bytes(bytes) => protobuf::publication_frame(topic, bytes),
-        }
-    }
-}
-
-impl<'a> From<Data<'a>> for Body<'a> {
-    fn from(data: Data<'a>) -> Self {
-        match data {
-            Data::Json(json) => Self::Kept(json.as_bytes()),
-            Data::Bytes(bytes) => Self::Bytes(bytes),
+            Self::Sent(data) => data.live_frame(topic),
         }
     }
 }

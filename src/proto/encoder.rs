@@ -16,33 +16,39 @@ pub const HEADER_BYTES_MAX: usize = 10;
 /// 5.5: a control frame has at most this many bytes of payload.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
-/// The header of a final, unmasked frame: the first bytes of the array, as many as the number says.
-pub fn frame_header(opcode: OpCode, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+/// How long the header of a server frame is. 5.2: the minimal number of bytes MUST be used to encode the
+/// length of the payload.
+#[inline]
+pub fn header_len(payload_len: usize) -> usize {
+    match payload_len {
+        ..126 => 2,
+        126..=0xFFFF => 4,
+        _ => HEADER_BYTES_MAX,
+    }
+}
+
+/// Appends the header of a final, unmasked frame. In pieces of fixed size, which take no call to be copied.
+#[inline]
+pub fn push_header(opcode: OpCode, payload_len: usize, out: &mut Vec<u8>) {
     const FIN: u8 = 0x80;
-    let mut header = [0; HEADER_BYTES_MAX];
-    let [first, second, length @ ..] = &mut header;
-    *first = FIN | opcode.bits();
-    // 5.2: the minimal number of bytes MUST be used to encode the length.
-    if payload_len < 126 {
-        *second = payload_len as u8;
-        (header, 2)
-    } else if let Ok(payload_len) = u16::try_from(payload_len) {
-        *second = 126;
-        let [high, low] = payload_len.to_be_bytes();
-        [length[0], length[1]] = [high, low];
-        (header, 4)
-    } else {
-        *second = 127;
-        *length = (payload_len as u64).to_be_bytes();
-        (header, HEADER_BYTES_MAX)
+    let first = FIN | opcode.bits();
+    match payload_len {
+        ..126 => out.extend_from_slice(&[first, payload_len as u8]),
+        126..=0xFFFF => {
+            let [high, low] = (payload_len as u16).to_be_bytes();
+            out.extend_from_slice(&[first, 126, high, low]);
+        }
+        _ => {
+            out.extend_from_slice(&[first, 127]);
+            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+        }
     }
 }
 
 /// Appends a whole frame to `out`.
 pub fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
-    let (header, header_len) = frame_header(opcode, payload.len());
-    out.reserve(header_len + payload.len());
-    out.extend(header.into_iter().take(header_len));
+    out.reserve(header_len(payload.len()) + payload.len());
+    push_header(opcode, payload.len(), out);
     out.extend_from_slice(payload);
 }
 
@@ -78,10 +84,9 @@ pub fn text_frame(parts: &[Part<'_>]) -> Bytes {
 #[inline(always)]
 fn assemble(parts: &[Part<'_>]) -> Bytes {
     let payload_len = parts.iter().map(Part::len).sum();
-    let (header, header_len) = frame_header(OpCode::Text, payload_len);
-    let frame_len = header_len + payload_len;
+    let frame_len = header_len(payload_len) + payload_len;
     let mut out = Vec::with_capacity(frame_len);
-    out.extend_from_slice(header.get(..header_len).unwrap_or_default());
+    push_header(OpCode::Text, payload_len, &mut out);
     for part in parts {
         match part {
             Part::Raw(json) => out.extend_from_slice(json),
@@ -233,8 +238,7 @@ pub fn frame_payload(frame: &[u8]) -> &[u8] {
 ///
 /// For control opcodes use the functions below, which keep to the limit of 125 bytes.
 pub fn payload_frame(opcode: OpCode, payload: &[u8]) -> Bytes {
-    let (_, header_len) = frame_header(opcode, payload.len());
-    let mut out = Vec::with_capacity(header_len + payload.len());
+    let mut out = Vec::with_capacity(header_len(payload.len()) + payload.len());
     write_frame(opcode, payload, &mut out);
     Bytes::from(out)
 }
@@ -276,8 +280,10 @@ mod tests {
     #[test]
     fn headers_use_the_shortest_length() {
         let header = |len| {
-            let (bytes, header_len) = frame_header(OpCode::Binary, len);
-            bytes[..header_len].to_vec()
+            let mut out = Vec::new();
+            push_header(OpCode::Binary, len, &mut out);
+            assert_eq!(out.len(), header_len(len));
+            out
         };
         assert_eq!(header(0), [0x82, 0]);
         assert_eq!(header(125), [0x82, 125]);
@@ -330,9 +336,10 @@ mod tests {
             let data = format!("\"{}\"", "d".repeat(data_len - 2));
             let frame = publication_frame("a\"b\\", data.as_bytes());
             let payload = format!(r#"{{"channel":"a\"b\\","data":{data}}}"#);
-            let (header, header_len) = frame_header(OpCode::Text, payload.len());
-            assert_eq!(&frame[..header_len], &header[..header_len]);
-            assert_eq!(&frame[header_len..], payload.as_bytes());
+            let mut expected = Vec::new();
+            push_header(OpCode::Text, payload.len(), &mut expected);
+            expected.extend_from_slice(payload.as_bytes());
+            assert_eq!(frame, expected);
         }
     }
 

@@ -29,7 +29,7 @@ impl OpCode {
         }
     }
 
-    pub fn bits(self) -> u8 {
+    pub const fn bits(self) -> u8 {
         self as u8
     }
 

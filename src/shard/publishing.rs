@@ -59,7 +59,7 @@ impl State {
         let receipt = (!is_simple)
             .then(|| Box::new(Receipt { filter, ..Receipt::new(Family::Action, id, message_id) }));
         let tagged = tags.map(|tags| tags.before(data.as_json().as_bytes()));
-        let body = tagged.as_deref().map_or(Body::from(data), Body::Kept);
+        let body = tagged.as_deref().map_or(Body::Sent(data), Body::Kept);
         let request = PublishRequest { token, topic: &channel, body, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish(request, &mut self.frames, &mut effects);

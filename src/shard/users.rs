@@ -305,7 +305,7 @@ impl State {
             self.answer_publisher(token, &channel, Some(&receipt), PublishOutcome::ACCEPTED);
             return;
         }
-        let (body, receipt) = (Body::from(data), Some(receipt));
+        let (body, receipt) = (Body::Sent(data), Some(receipt));
         let request = PublishRequest { token, topic: &channel, body, echo, receipt };
         let mut effects = std::mem::take(&mut self.effects);
         self.broker.publish_to(to, request, &mut self.frames, &mut effects);

@@ -24,7 +24,7 @@ use crate::io::{FrameId, FramePool};
 use crate::message::Begin;
 use crate::proto::encoder::frame_payload;
 use crate::proto::tags::Tags;
-use crate::proto::{Encoding, Start, protobuf};
+use crate::proto::{Data, Encoding, Start, protobuf};
 
 /// Unix time of the simulated clock's zero.
 const UNIX_START: u64 = 1_700_000_000_000;
@@ -62,7 +62,7 @@ fn body(number: usize) -> Vec<u8> {
 
 /// The same as a request has it: some of those without a tag as bytes of which nothing is known.
 fn published(number: usize, body: &[u8]) -> Body<'_> {
-    if number.is_multiple_of(6) { Body::Bytes(body) } else { Body::Kept(body) }
+    if number.is_multiple_of(6) { Body::Sent(Data::Bytes(body)) } else { Body::Kept(body) }
 }
 
 /// What a frame says, in JSON.

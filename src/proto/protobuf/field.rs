@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::proto::encoder::frame_header;
+use crate::proto::encoder::{header_len, push_header};
 use crate::proto::opcode::OpCode;
 
 /// A field with its number. Text, bytes and numbers that are empty or 0 are left out, unless it is said:
@@ -85,10 +85,9 @@ fn pair<'a>((key, value): &'a (Cow<'_, str>, Cow<'_, str>)) -> [Field<'a>; 2] {
 pub fn binary_frame(message: &[Field<'_>]) -> Bytes {
     let length = message_len(message);
     let payload_len = varint_len(length as u64) + length;
-    let (header, header_len) = frame_header(OpCode::Binary, payload_len);
-    let frame_len = header_len + payload_len;
+    let frame_len = header_len(payload_len) + payload_len;
     let mut out = Vec::with_capacity(frame_len);
-    out.extend(header.into_iter().take(header_len));
+    push_header(OpCode::Binary, payload_len, &mut out);
     write_message(message, &mut out);
     debug_assert_eq!(out.len(), frame_len);
     Bytes::from(out)

@@ -17,5 +17,5 @@ pub mod tests;
 mod typed;
 mod wire;
 
-pub use publication::{bytes_as_json, publication_frame, translated};
+pub use publication::{bytes_as_json, plain_frame, publication_frame, translated};
 pub use request::{Requests, Scratch};

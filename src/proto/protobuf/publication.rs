@@ -8,7 +8,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 
 use crate::proto::data::Data;
-use crate::proto::encoder::{self, frame_header, frame_payload};
+use crate::proto::encoder::{self, frame_payload, header_len, push_header};
 use crate::proto::encoding::Encoding;
 use crate::proto::json::{RawString, Scanner};
 use crate::proto::opcode::OpCode;
@@ -32,27 +32,66 @@ pub fn bytes_as_json(bytes: &[u8]) -> String {
     json
 }
 
-/// A publication of these bytes on a channel without history.
-///
-/// As `binary_frame` makes it of its fields; on the hot path.
-#[inline]
+/// A publication of these bytes on a channel without history, as `binary_frame` makes it of its fields.
 pub fn publication_frame(channel: &str, data: &[u8]) -> Bytes {
     // Text and bytes that are empty are left out; a channel is not.
     let data_len = if data.is_empty() { 0 } else { delimited_len(2, data.len()) };
-    let publication_len = delimited_len(1, channel.len()) + data_len;
-    let envelope_len = delimited_len(number::PUBLICATION, publication_len);
-    let payload_len = varint_len(envelope_len as u64) + envelope_len;
-    let (header, header_len) = frame_header(OpCode::Binary, payload_len);
-    let mut out = Vec::with_capacity(header_len + payload_len);
-    out.extend_from_slice(header.get(..header_len).unwrap_or_default());
-    write_varint(envelope_len as u64, &mut out);
-    write_lead(number::PUBLICATION, publication_len, &mut out);
+    let mut out = begun_frame(delimited_len(1, channel.len()) + data_len);
     write_delimited(1, channel.as_bytes(), &mut out);
     if !data.is_empty() {
         write_delimited(2, data, &mut out);
     }
-    debug_assert_eq!(out.len(), header_len + payload_len);
+    debug_assert_eq!(out.len(), out.capacity());
     Bytes::from(out)
+}
+
+/// The same of a whole publication, see [`Data::Plain`]; on the hot path.
+#[inline]
+pub fn plain_frame(publication: &[u8]) -> Bytes {
+    let mut out = begun_frame(publication.len());
+    out.extend_from_slice(publication);
+    debug_assert_eq!(out.len(), out.capacity());
+    Bytes::from(out)
+}
+
+/// A frame up to the fields of its publication, and room for them, which take so many bytes.
+#[inline]
+fn begun_frame(publication_len: usize) -> Vec<u8> {
+    const BINARY: u8 = 0x80 | OpCode::Binary.bits();
+    const KEY: u8 = (number::PUBLICATION << 3 | 2) as u8;
+    const fn two_bytes(length: usize) -> [u8; 2] {
+        [length as u8 | 0x80, (length >> 7) as u8]
+    }
+    // Nearly always all lengths before the fields have one form, and are one piece.
+    match publication_len {
+        ..=122 => {
+            let [payload, envelope] = [publication_len + 3, publication_len + 2];
+            let before = [BINARY, payload as u8, envelope as u8, KEY, publication_len as u8];
+            begun_with(before, publication_len)
+        }
+        128..=16_000 => {
+            let [high, low] = (publication_len as u16 + 5).to_be_bytes();
+            let ([e0, e1], [p0, p1]) = (two_bytes(publication_len + 3), two_bytes(publication_len));
+            begun_with([BINARY, 126, high, low, e0, e1, KEY, p0, p1], publication_len)
+        }
+        _ => {
+            let envelope_len = delimited_len(number::PUBLICATION, publication_len);
+            let payload_len = varint_len(envelope_len as u64) + envelope_len;
+            let mut out = Vec::with_capacity(header_len(payload_len) + payload_len);
+            push_header(OpCode::Binary, payload_len, &mut out);
+            write_varint(envelope_len as u64, &mut out);
+            write_lead(number::PUBLICATION, publication_len, &mut out);
+            out
+        }
+    }
+}
+
+/// These bytes, and room for so many more.
+#[inline]
+fn begun_with<const N: usize>(before: [u8; N], room: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(N + room);
+    out.extend_from_slice(&before);
+    out
 }
 
 /// The publication that is in this frame, in the other encoding.
@@ -63,7 +102,7 @@ pub fn translated(frame: &[u8]) -> Bytes {
     }
 }
 
-/// In JSON; `None`: it is not one of [`publication_frame`].
+/// In JSON; `None`: it is not one of [`publication_frame`] or [`plain_frame`].
 fn as_json(frame: &[u8]) -> Option<Bytes> {
     let mut reader = Reader::new(frame_payload(frame));
     let mut envelope = Reader::new(reader.delimited().ok()?);

@@ -68,6 +68,10 @@ impl<'b> Requests<'b> {
         'b: 'a,
     {
         let is_first = mem::replace(&mut self.is_first, false);
+        if let Some((command, rest)) = plain::publication(self.rest) {
+            self.rest = rest;
+            return Some(Ok(command));
+        }
         if self.rest.is_empty() {
             return is_first.then(|| Err(malformed("the frame is empty".into())));
         }
@@ -75,9 +79,7 @@ impl<'b> Requests<'b> {
         let envelope = reader.delimited();
         self.rest = if envelope.is_ok() { reader.rest() } else { &[] };
         Some(match envelope {
-            Ok(envelope) => {
-                plain::publication(envelope).map_or_else(|| read(envelope, scratch), Ok)
-            }
+            Ok(envelope) => read(envelope, scratch),
             Err(WireError::Truncated) => Err(malformed("the frame ends within an envelope".into())),
             Err(error) => Err(malformed(error.to_string().into())),
         })

@@ -111,13 +111,21 @@ impl<'a> Reader<'a> {
             return None;
         }
         let mut reader = Self::new(rest);
-        let bytes = reader.delimited().ok()?;
+        let bytes = reader.whole_delimited()?;
         *self = reader;
         Some(bytes)
     }
 
-    /// Bytes behind their length.
+    /// Bytes behind their length, if they are whole.
     #[inline]
+    pub fn whole_delimited(&mut self) -> Option<&'a [u8]> {
+        let Some((length, rest)) = short_varint(self.rest) else { return self.delimited().ok() };
+        let (bytes, rest) = rest.split_at_checked(usize::from(length))?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
+    /// Bytes behind their length.
     pub fn delimited(&mut self) -> Result<&'a [u8], WireError> {
         let length = usize::try_from(self.varint()?).map_err(|_| WireError::Truncated)?;
         let (bytes, rest) = self.rest.split_at_checked(length).ok_or(WireError::Truncated)?;
@@ -127,18 +135,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
-        // Keys mostly have one byte, lengths one or two.
-        match self.rest {
-            [byte @ ..0x80, rest @ ..] => {
-                self.rest = rest;
-                Ok(u64::from(*byte))
-            }
-            [low, high @ ..0x80, rest @ ..] => {
-                self.rest = rest;
-                Ok(u64::from(low & 0x7F) | u64::from(*high) << 7)
-            }
-            _ => self.long_varint(),
-        }
+        let Some((number, rest)) = short_varint(self.rest) else { return self.long_varint() };
+        self.rest = rest;
+        Ok(u64::from(number))
     }
 
     fn long_varint(&mut self) -> Result<u64, WireError> {
@@ -161,6 +160,18 @@ impl<'a> Reader<'a> {
     fn fixed(&mut self, length: usize) -> Result<Value<'a>, WireError> {
         self.rest = self.rest.get(length..).ok_or(WireError::Truncated)?;
         Ok(Value::Fixed)
+    }
+}
+
+/// A varint of one or two bytes, as keys and lengths mostly are, and what follows it.
+#[inline]
+fn short_varint(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    match bytes {
+        [byte @ ..0x80, rest @ ..] => Some((u16::from(*byte), rest)),
+        [low, high @ ..0x80, rest @ ..] => {
+            Some((u16::from(low & 0x7F) | u16::from(*high) << 7, rest))
+        }
+        _ => None,
     }
 }
 

@@ -323,8 +323,9 @@ proptest! {
                 command => panic!("{command:?}"),
             };
             // What came in protobuf, without tags, for now alone.
-            if let (Data::Bytes(bytes), None) = (data, &tags) {
-                let live = protobuf::publication_frame(&channel, bytes);
+            if let (Data::Bytes(bytes) | Data::Plain { bytes, .. }, None) = (data, &tags) {
+                let live = data.live_frame(&channel);
+                prop_assert_eq!(&live, &protobuf::publication_frame(&channel, bytes));
                 prop_assert_eq!(protobuf::translated(&live), publication_frame(&channel, data.as_json().as_bytes()));
                 let expected = Publication { channel: publish.channel.clone(), data: publish.data.clone(), ..Default::default() };
                 prop_assert_eq!(decode(&live).body, Some(Body::Publication(expected)));
