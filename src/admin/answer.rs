@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::command::Cursor;
 use super::error::{ApiError, Shown};
+use super::value::Cursor;
 use crate::ids::{Position, ShardId, TopicName};
 use crate::message::{ConnectionInfo, Page, ShardStats};
 use crate::proto::Presence;

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::answer::{self, Outcome, json};
-use super::command::{MANY_MAX, Whole, check_count, check_limit, matches};
+use super::command::{MANY_MAX, check_count, check_limit};
 use super::error::ApiError;
 use super::groups::{GroupError, Groups};
+use super::pattern::matches;
 use super::target::{Group, User};
+use super::value::Whole;
 use crate::ids::{GROUP_NAME_BYTES_MAX, UserName};
 use crate::message::{AdminCall, GroupChange};
 

@@ -3,8 +3,10 @@
 
 use super::Context;
 use super::answer::{self, Outcome, json};
-use super::command::{Channels, Connections, Cursor, check_limit, matches};
+use super::command::{Channels, Connections, check_limit};
 use super::error::ApiError;
+use super::pattern::matches;
+use super::value::Cursor;
 use crate::ids::{ShardId, TopicName};
 use crate::message::{AdminAnswer, AdminCall};
 

@@ -20,11 +20,13 @@ mod grouping;
 mod groups;
 mod health;
 mod listing;
+mod pattern;
 mod rooms;
 mod routes;
 mod running;
 mod serving;
 mod target;
+mod value;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

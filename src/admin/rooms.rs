@@ -6,9 +6,10 @@ use serde_json::value::RawValue;
 
 use super::Context;
 use super::answer::{self, Outcome, json};
-use super::command::{Channel, Whole, check_limit};
+use super::command::check_limit;
 use super::error::ApiError;
 use super::target::User;
+use super::value::{Channel, Whole};
 use crate::ids::TopicName;
 use crate::message::{AdminAnswer, AdminCall, RoomOutcome};
 use crate::proto::room::{ROOM_METADATA_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOM_USERS_MAX};

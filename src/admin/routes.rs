@@ -15,14 +15,15 @@ use serde::de::DeserializeOwned;
 
 use super::answer::{Envelope, Outcome};
 use super::command::{
-    Batch, Broadcast, Channels, Command, Connections, Disconnect, History, Info, Object, One,
-    Presence, Publish, Subscribe, Unsubscribe,
+    Batch, Broadcast, Channels, Command, Connections, Disconnect, History, Info, One, Presence,
+    Publish, Subscribe, Unsubscribe,
 };
 use super::error::ApiError;
 use super::grouping::{CreateGroup, DeleteGroup, GroupUsers, ListGroups, OneGroup};
 use super::rooms::{CreateRoom, ListRooms, OneRoom, RoomUser};
 use super::running::parse;
 use super::target::Send;
+use super::value::Object;
 use super::{Context, access, exposition};
 use crate::metrics::Counter;
 

@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 use super::answer::{self, Envelope, Outcome, json};
 use super::asking::Asked;
 use super::command::{
-    self, Batch, Broadcast, Channel, Command, Disconnect, History, MessageId, Presence, Publish,
-    Subscribe, Unsubscribe,
+    self, Batch, Broadcast, Command, Disconnect, History, Presence, Publish, Subscribe, Unsubscribe,
 };
 use super::error::ApiError;
 use super::target::{Compiled, Who};
+use super::value::{Channel, MessageId};
 use super::{Context, Stage};
 use crate::ids::{ConnectionId, TopicName};
 use crate::message::{AdminAnswer, AdminCall};

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use serde_json::value::RawValue;
 
-use super::command::{Channel, Id, MANY_MAX, check_count};
+use super::command::{MANY_MAX, check_count};
 use super::error::ApiError;
+use super::value::{Channel, Id};
 use crate::filter::Filter;
 use crate::ids::{GROUP_NAME_BYTES_MAX, GroupName, USER_NAME_BYTES_MAX, UserName};
 use crate::proto::{Among, Audience};

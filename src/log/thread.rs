@@ -1,9 +1,10 @@
 //! The thread of the durable log: takes what shards ask, commits it a batch at a time, answers through
 //! their mailboxes. It alone touches the files, and nobody waits for it.
 
+mod answering;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -17,17 +18,12 @@ use super::topics::TopicSlot;
 use crate::config::SyncMode;
 use crate::ids::{Epoch, TopicName};
 use crate::mesh::{LogInbox, Mailer};
-use crate::message::{
-    LogAnswer, LogAppend, LogMessage, LogRefusal, LogSlice, ShardMessage, Ticket,
-};
+use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
 use crate::metrics::{Counter, Metrics};
+use answering::Job;
 
 /// Bytes of one batch: it is written when it has them, however much more waits.
 const BATCH_BYTES: usize = 4 << 20;
-/// Bytes read for shards in one turn, between batches.
-const READ_BYTES: usize = 1 << 20;
-/// Questions that wait for their turn; over that they are refused.
-const JOBS_MAX: usize = 1 << 16;
 /// Between two looks at what is to be trimmed and cleaned without a publication.
 const TICK: Duration = Duration::from_secs(1);
 /// Topics looked at in one tick.
@@ -81,13 +77,6 @@ struct Waiting {
     epoch: Epoch,
     offset: u64,
     ticket: Ticket,
-}
-
-enum Job {
-    Read { topic: TopicName, from: u64, limits: ReadLimits, ticket: Ticket },
-    ReadLast { topic: TopicName, range: Range<u64>, limits: ReadLimits, ticket: Ticket },
-    Locate { topic: TopicName, since_ms: Option<u64>, until_ms: Option<u64>, ticket: Ticket },
-    Position { topic: TopicName, ticket: Ticket },
 }
 
 struct Failing {
@@ -194,16 +183,6 @@ impl<D: Disk> Log<D> {
                 self.jobs.push_back(Job::Position { topic, ticket });
             }
             LogMessage::Stop => self.stopping = true,
-        }
-    }
-
-    fn queue(&mut self, job: Job) {
-        if self.jobs.len() < JOBS_MAX {
-            self.jobs.push_back(job);
-        } else {
-            self.count(Counter::StoreReadRefused, 1);
-            let (topic, ticket) = job.into_question();
-            self.answer(ticket, LogAnswer::Unreadable { topic, ticket: ticket.number });
         }
     }
 
@@ -358,97 +337,6 @@ impl<D: Disk> Log<D> {
         self.answer(ticket, LogAnswer::Refused { topic, offset, reason, ticket: number });
     }
 
-    /// Answers questions in their order, a bounded amount of bytes. Those of a shard that takes
-    /// nothing now wait.
-    fn do_jobs(&mut self) {
-        let mut bytes_left = READ_BYTES;
-        for _ in 0..self.jobs.len() {
-            if bytes_left == 0 {
-                break;
-            }
-            let Some(job) = self.jobs.pop_front() else { break };
-            if !self.mailer.has_room(job.shard()) {
-                self.jobs.push_back(job);
-                continue;
-            }
-            match job {
-                Job::Position { topic, ticket } => {
-                    self.trim_named(&topic);
-                    let position = self.store.position(&topic);
-                    let answer = LogAnswer::Position {
-                        topic,
-                        epoch: Epoch(position.epoch),
-                        next: position.next,
-                        oldest: position.oldest,
-                        ticket: ticket.number,
-                    };
-                    self.answer(ticket, answer);
-                }
-                Job::Read { topic, from, limits, ticket } => {
-                    let read = self.store.read(&topic, from, limits);
-                    bytes_left = bytes_left.saturating_sub(self.answer_read(topic, read, ticket));
-                }
-                Job::ReadLast { topic, range, limits, ticket } => {
-                    let read = self.store.read_last(&topic, range, limits);
-                    bytes_left = bytes_left.saturating_sub(self.answer_read(topic, read, ticket));
-                }
-                Job::Locate { topic, since_ms, until_ms, ticket } => {
-                    self.trim_named(&topic);
-                    match self.store.locate(&topic, since_ms, until_ms) {
-                        Ok(place) => {
-                            let (place, number) = (Box::new(place), ticket.number);
-                            let located = LogAnswer::Located { topic, place, ticket: number };
-                            self.answer(ticket, located);
-                        }
-                        Err(error) => self.answer_unreadable(topic, &error, ticket),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Returns how many bytes it answers with.
-    fn answer_read(
-        &mut self,
-        topic: TopicName,
-        read: io::Result<LogSlice>,
-        ticket: Ticket,
-    ) -> usize {
-        let number = ticket.number;
-        match read {
-            Ok(slice) => {
-                self.count(Counter::StoreRead, slice.records.len() as u64);
-                let missing = slice.missing;
-                if let Some(lost) = missing.filter(|missing| missing.is_lost()) {
-                    self.count(Counter::StoreLost, 1);
-                    let (from, to) = (lost.from, lost.to);
-                    tracing::error!(
-                        channel = &*topic,
-                        from,
-                        to,
-                        "the durable log has lost publications"
-                    );
-                }
-                let bytes = slice.records.iter().map(|record| record.data.len() + 64).sum();
-                self.answer(
-                    ticket,
-                    LogAnswer::Read { topic, slice: Box::new(slice), ticket: number },
-                );
-                bytes
-            }
-            Err(error) => {
-                self.answer_unreadable(topic, &error, ticket);
-                1
-            }
-        }
-    }
-
-    fn answer_unreadable(&mut self, topic: TopicName, error: &io::Error, ticket: Ticket) {
-        self.count(Counter::StoreReadRefused, 1);
-        tracing::warn!(channel = &*topic, %error, "the durable log cannot read");
-        self.answer(ticket, LogAnswer::Unreadable { topic, ticket: ticket.number });
-    }
-
     /// Trims what has become too old, and gives room back, a bounded amount.
     fn maintain(&mut self) {
         let now = self.now;
@@ -491,25 +379,5 @@ impl<D: Disk> Log<D> {
 
     fn count(&self, counter: Counter, count: u64) {
         self.metrics.log().add(counter, count);
-    }
-}
-
-impl Job {
-    fn shard(&self) -> crate::ids::ShardId {
-        match self {
-            Self::Read { ticket, .. }
-            | Self::ReadLast { ticket, .. }
-            | Self::Locate { ticket, .. }
-            | Self::Position { ticket, .. } => ticket.shard,
-        }
-    }
-
-    fn into_question(self) -> (TopicName, Ticket) {
-        match self {
-            Self::Read { topic, ticket, .. }
-            | Self::ReadLast { topic, ticket, .. }
-            | Self::Locate { topic, ticket, .. }
-            | Self::Position { topic, ticket } => (topic, ticket),
-        }
     }
 }
