@@ -4,7 +4,7 @@
 #![no_main]
 
 #[rustfmt::skip]
-#[path = "../../tests/support/envelope.rs"]
+#[path = "../../tests/server/support/envelope.rs"]
 #[allow(clippy::all, dead_code)]
 mod envelope;
 

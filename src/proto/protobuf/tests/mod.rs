@@ -1,7 +1,7 @@
 //! The codec against the one that `prost` generates of the same schema.
 
 #[rustfmt::skip]
-#[path = "../../../../tests/support/envelope.rs"]
+#[path = "../../../../tests/server/support/envelope.rs"]
 #[allow(clippy::all, dead_code)]
 pub mod envelope;
 mod asked;
