@@ -3,6 +3,7 @@
 
 mod api;
 #[rustfmt::skip]
+#[allow(clippy::module_inception, reason = "generated: the parts of the message Envelope")]
 pub mod envelope;
 mod forbid;
 mod frame;
