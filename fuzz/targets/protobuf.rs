@@ -101,7 +101,7 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
                 (id.is_some(), message_id.is_some()),
                 (!envelope.id.is_empty(), !given.is_empty())
             );
-            check_data(*data, channel, bytes);
+            check_sent(*data, channel, bytes);
         }
         (Command::Subscribe { channel, limit, filter, .. }, Body::Subscribe(subscribe)) => {
             assert_eq!(filter.is_some(), !subscribe.filter.is_empty());
@@ -117,7 +117,7 @@ fn check_command(command: &Command<'_>, envelope: &Envelope) {
                 }
             }
             assert!(publish.tags.is_empty());
-            check_data(*data, channel, &publish.data);
+            check_sent(*data, channel, &publish.data);
         }
         (Command::Unsubscribe { subscription, .. }, Body::Unsubscribe(unsubscribe)) => {
             match subscription {
@@ -211,7 +211,7 @@ struct Json<'a> {
 }
 
 /// That `data` of a publication has these bytes, and is passed on as they are.
-fn check_data(data: Data<'_>, channel: &str, bytes: &[u8]) {
+fn check_sent(data: Data<'_>, channel: &str, bytes: &[u8]) {
     let (Data::Bytes(read) | Data::Plain { bytes: read, .. }) = data else { panic!("{data:?}") };
     assert_eq!(read, bytes);
     assert_eq!(data.live_frame(channel), protobuf::publication_frame(channel, bytes));

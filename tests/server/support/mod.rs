@@ -27,7 +27,7 @@ pub use log::Log;
 pub use peer::{Peer, fresh_client_works};
 pub use place::{Place, key_of};
 pub use random::Random;
-pub use server::{Launch, Server, on_direct_descriptors, on_uring, run, run_with};
+pub use server::{Launch, Server, on_direct_descriptors, on_uring, run, run_with, starved};
 pub use session::{Pair, open_session};
 pub use stall::StalledThread;
 pub use wait::{PATIENCE, eventually, wait_until};
