@@ -45,6 +45,8 @@ struct State {
     syncs: u64,
     /// Syncs wait.
     held: bool,
+    /// Whether a sync waits.
+    is_waiting: bool,
 }
 
 /// A linear congruential generator: the same numbers from the same seed for ever.
@@ -91,6 +93,7 @@ impl SimDisk {
             random: Random(seed),
             syncs: 0,
             held: false,
+            is_waiting: false,
         })))
     }
 
@@ -115,6 +118,11 @@ impl SimDisk {
     /// Lets syncs of files wait, or go on.
     pub fn hold_syncs(&self, held: bool) {
         self.state().held = held;
+    }
+
+    /// Whether a sync has begun that is held.
+    pub fn holds_a_sync(&self) -> bool {
+        self.state().is_waiting
     }
 
     /// Successful syncs of files so far.
@@ -172,6 +180,7 @@ impl SimDisk {
             random: state.random.clone(),
             syncs: 0,
             held: false,
+            is_waiting: false,
         })))
     }
 
@@ -313,10 +322,14 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        while self.disk.state().held {
-            std::thread::yield_now();
-        }
         let mut state = self.disk.state();
+        while state.held {
+            state.is_waiting = true;
+            drop(state);
+            std::thread::yield_now();
+            state = self.disk.state();
+        }
+        state.is_waiting = false;
         let chance = state.faults.sync;
         if state.random.one_in(chance) {
             // As Linux has it: some pages were written, and none counts as dirty any more.

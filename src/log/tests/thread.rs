@@ -214,6 +214,11 @@ fn a_slow_disk_is_a_refusal_and_no_wait() {
     rig.stored(0, "a", 1);
     rig.disk.hold_syncs(true);
     rig.append(0, "a", 2);
+    let begin = Instant::now();
+    while !rig.disk.holds_a_sync() {
+        assert!(begin.elapsed() < PATIENCE, "no sync");
+        std::thread::yield_now();
+    }
     // The first message of the next batch is on the account until the log takes it, which it does
     // not while it syncs.
     let mut refused = false;
