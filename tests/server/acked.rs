@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -55,14 +54,6 @@ fn launch(folder: &Path) -> Server {
     Server::start(&["--config", &path("stentor.toml"), "--store", &path("log")])
 }
 
-#[track_caller]
-fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
-    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
-    let confirmation = peer.json();
-    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
-    confirmation["data"].clone()
-}
-
 /// Publishes the numbers, which are to be the offsets, and waits until the log has them.
 #[track_caller]
 fn publish(peer: &mut Peer, channel: &str, numbers: impl Iterator<Item = u64>) {
@@ -90,12 +81,6 @@ fn ack(peer: &mut Peer, id: &str) {
 
 fn ack_to(peer: &mut Peer, channel: &str, offset: u64) {
     peer.send_text(&format!(r#"{{"type":"ack","channel":"{channel}","offset":{offset}}}"#));
-}
-
-#[track_caller]
-fn kill(mut server: Server) {
-    server.signal(Signal::KILL);
-    server.wait_for_exit(PATIENCE);
 }
 
 #[test]

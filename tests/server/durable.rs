@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -66,20 +65,6 @@ fn flags(folder: &Path) -> [String; 4] {
 fn launch(folder: &Path) -> Server {
     let flags = flags(folder);
     Server::start(&flags.each_ref().map(String::as_str))
-}
-
-#[track_caller]
-fn kill(mut server: Server) {
-    server.signal(Signal::KILL);
-    server.wait_for_exit(PATIENCE);
-}
-
-#[track_caller]
-fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
-    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
-    let confirmation = peer.json();
-    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
-    confirmation["data"].clone()
 }
 
 #[track_caller]

@@ -6,7 +6,6 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -46,20 +45,6 @@ fn start(folder: &TempDir, variables: &[(&str, &str)]) -> Server {
 
 fn start_sharded(folder: &TempDir) -> Server {
     start(folder, &[("STENTOR_SERVER_SHARDS", "2")])
-}
-
-#[track_caller]
-fn kill(mut server: Server) {
-    server.signal(Signal::KILL);
-    server.wait_for_exit(PATIENCE);
-}
-
-#[track_caller]
-fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
-    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
-    let confirmation = peer.json();
-    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
-    confirmation["data"].clone()
 }
 
 fn data(n: u64) -> String {

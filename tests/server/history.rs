@@ -1,8 +1,6 @@
 //! Channels with history over real sockets: offsets, recovery, slow readers, queries, message ids, and
 //! what a client hears when it asks for what is not there.
 
-use std::fs;
-
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -32,27 +30,12 @@ last = true
 "#;
 
 fn start(flags: &[&str]) -> (TempDir, Server) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("stentor.toml");
-    fs::write(&file, CONFIGURATION).expect("it is ours");
-    let path = file.to_str().expect("text");
-    let server = Server::start(&[&["--config", path], flags].concat());
-    (folder, server)
+    start_with(CONFIGURATION, flags)
 }
 
 /// Every shard is met: connections are spread by the kernel, channels by their name.
 fn channels(namespace: &str) -> Vec<String> {
     (0..6).map(|number| format!("{namespace}:{number}")).collect()
-}
-
-/// Sends a subscription with more fields and returns its confirmation.
-#[track_caller]
-fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
-    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
-    let confirmation = peer.json();
-    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
-    assert_eq!(confirmation["data"]["channel"], channel);
-    confirmation["data"].clone()
 }
 
 /// Publishes and returns the offset that the acknowledgement has.

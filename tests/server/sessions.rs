@@ -23,12 +23,7 @@ history_size = 5
 "#;
 
 fn start(flags: &[&str]) -> (TempDir, Server) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("stentor.toml");
-    fs::write(&file, CONFIGURATION).expect("it is ours");
-    let path = file.to_str().expect("text");
-    let server = Server::start(&[&["--config", path], flags].concat());
-    (folder, server)
+    start_with(CONFIGURATION, flags)
 }
 
 /// On that shard: the kernel spreads connections.
@@ -41,14 +36,6 @@ fn open_on(server: &Server, shard: &str) -> (Peer, Pair) {
         }
     }
     panic!("no connection comes to {shard}");
-}
-
-#[track_caller]
-fn subscribe(peer: &mut Peer, channel: &str) -> Value {
-    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"}}"#));
-    let confirmation = peer.json();
-    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
-    confirmation["data"].clone()
 }
 
 #[track_caller]
@@ -104,9 +91,9 @@ fn a_session_comes_back_with_all_its_subscriptions_in_one_message() {
     for (from, to) in [("0000", "0000"), ("0000", "0001"), ("0001", "0000"), ("0001", "0001")] {
         let (mut peer, pair) = open_on(&server, from);
         for channel in &channels {
-            subscribe(&mut peer, channel);
+            subscribe(&mut peer, channel, "");
         }
-        subscribe(&mut peer, "live");
+        subscribe(&mut peer, "live", "");
         let mut offsets = Vec::new();
         for channel in &channels {
             publish(&mut publisher, channel, "1");
@@ -163,7 +150,7 @@ fn without_positions_nothing_is_missing() {
     let (_folder, server) = start(&["--heartbeat", "500ms"]);
     let mut publisher = Peer::open(&server);
     let (mut peer, pair) = open(&server);
-    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "kept:a", "");
     for n in 1..=3 {
         publish(&mut publisher, "kept:a", &n.to_string());
         assert_eq!(peer.json()["offset"], n);
@@ -194,7 +181,7 @@ fn a_pong_that_nobody_asked_for_proves_nothing() {
     let (_folder, server) = start(&["--heartbeat", "500ms"]);
     let mut publisher = Peer::open(&server);
     let (mut peer, pair) = open(&server);
-    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "kept:a", "");
     publish(&mut publisher, "kept:a", "1");
     assert_eq!(peer.json()["offset"], 1);
     peer.expect_frame(OpCode::PING, b"probe");
@@ -212,11 +199,11 @@ fn a_session_that_is_restored_elsewhere_leaves_its_connection_with_4005() {
     let (_folder, server) = start(&[]);
     let mut publisher = Peer::open(&server);
     let (mut first, mut pair) = open_on(&server, "0000");
-    subscribe(&mut first, "kept:a");
+    subscribe(&mut first, "kept:a", "");
     let mut holder = first;
     for (number, shard) in ["0001", "0000", "0000", "0001", "0001"].into_iter().enumerate() {
         let (mut next, fresh) = open_on(&server, shard);
-        subscribe(&mut next, "other");
+        subscribe(&mut next, "other", "");
         let restored = restore(&mut next, &pair, "");
         listed(&restored, "kept:a");
         holder.expect_close(4005, "session_moved");
@@ -246,7 +233,7 @@ fn a_session_that_is_restored_elsewhere_leaves_its_connection_with_4005() {
 fn who_did_not_hear_that_it_was_restored_comes_back_with_the_old_pair() {
     let (_folder, server) = start(&[]);
     let (mut peer, pair) = open(&server);
-    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "kept:a", "");
     peer.abort();
     for _ in 0..5 {
         let (mut peer, _) = open(&server);
@@ -269,7 +256,7 @@ fn who_did_not_hear_that_it_was_restored_comes_back_with_the_old_pair() {
 fn a_session_ends_with_its_time() {
     let (_folder, server) = start(&["--set", "sessions.ttl=1s"]);
     let (mut peer, pair) = open(&server);
-    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "kept:a", "");
     peer.close();
     server.wait_for_counter("sessions_expired", 1);
     let (mut peer, _) = open(&server);
@@ -312,7 +299,7 @@ fn an_offender_has_nothing_to_come_back_to() {
 fn nobody_gets_a_session_without_its_pair() {
     let (_folder, server) = start(&["--set", "limits.max_errors=1000"]);
     let (mut owner, pair) = open(&server);
-    subscribe(&mut owner, "kept:a");
+    subscribe(&mut owner, "kept:a", "");
     let (mut other, own) = open(&server);
     let zeros = |text: &str| "0".repeat(text.len());
     let foreign = [
@@ -360,7 +347,7 @@ fn positions_that_lead_nowhere_are_told() {
     let (_folder, server) = start(&[]);
     let mut publisher = Peer::open(&server);
     let (mut peer, mut pair) = open(&server);
-    let begin = subscribe(&mut peer, "short:a");
+    let begin = subscribe(&mut peer, "short:a", "");
     let epoch = begin["epoch"].as_str().expect("an epoch");
     for n in 1..=9 {
         publish(&mut publisher, "short:a", &n.to_string());
@@ -402,8 +389,8 @@ fn a_session_can_be_asked_about() {
     let (_folder, server) = start(&["--heartbeat", "500ms"]);
     // Without a subprotocol nobody is told its ids until it asks.
     let mut peer = Peer::open(&server);
-    subscribe(&mut peer, "kept:a");
-    subscribe(&mut peer, "live");
+    subscribe(&mut peer, "kept:a", "");
+    subscribe(&mut peer, "live", "");
     let facts = query_session(&mut peer);
     assert_eq!((&facts["userId"], &facts["subscriptions"]), (&Value::Null, &json!(2)));
     assert_eq!((&facts["linkQuality"], &facts["rtt"]), (&json!("unknown"), &Value::Null));
@@ -440,7 +427,7 @@ fn what_was_not_acknowledged_comes_again_with_the_session() {
     for round in 0..8 {
         let channel = format!("acked:{round}");
         let (mut peer, pair) = open(&server);
-        subscribe(&mut peer, &channel);
+        subscribe(&mut peer, &channel, "");
         for n in 1..=8 {
             publish(&mut publisher, &channel, &n.to_string());
         }
@@ -529,7 +516,7 @@ fn a_session_keeps_its_user() {
     for round in 0..8 {
         let (mut peer, pair) = open(&server);
         authenticate(&mut peer, ALICE);
-        subscribe(&mut peer, "kept:a");
+        subscribe(&mut peer, "kept:a", "");
         if round % 2 == 0 {
             peer.abort();
         }
@@ -568,7 +555,7 @@ fn a_session_keeps_its_user() {
 fn a_session_of_nobody_becomes_a_users_but_authenticates_nobody() {
     let (_folder, server) = start_with_users(&[]);
     let (mut peer, pair) = open(&server);
-    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "kept:a", "");
     peer.abort();
     let (mut peer, second) = open(&server);
     authenticate(&mut peer, ALICE);
@@ -636,14 +623,14 @@ fn users_list_and_end_their_sessions() {
             kept.push((fresh, pair.session));
             let (mut moving, pair) = open_on(&server, shard);
             authenticate(&mut moving, ALICE);
-            subscribe(&mut moving, "kept:a");
+            subscribe(&mut moving, "kept:a", "");
             let (mut moved, _) = open(&server);
             restore(&mut moved, &pair, "");
             kept.push((moved, pair.session));
             let (mut leaving, pair) = open_on(&server, shard);
             authenticate(&mut leaving, ALICE);
-            subscribe(&mut leaving, "kept:a");
-            subscribe(&mut leaving, "kept:b");
+            subscribe(&mut leaving, "kept:a", "");
+            subscribe(&mut leaving, "kept:b", "");
             let before = server.counter("sessions_parked");
             leaving.close();
             server.wait_for_counter("sessions_parked", before + 1);
@@ -725,13 +712,13 @@ fn without_room_for_its_user_a_session_waits() {
     let (_folder, server) = start_with_users(&flags);
     let (mut peer, pair) = open(&server);
     authenticate(&mut peer, ALICE);
-    subscribe(&mut peer, "kept:a");
+    subscribe(&mut peer, "kept:a", "");
     peer.abort();
     server.wait_for_counter("sessions_parked", 1);
     let (mut peer, _) = open(&server);
     authenticate(&mut peer, ALICE);
     let (mut next, _) = open(&server);
-    subscribe(&mut next, "kept:own");
+    subscribe(&mut next, "kept:own", "");
     expect_error(&mut next, &pair.request(""), "unavailable");
     peer.close();
     server.wait_for_counter("sessions_parked", 3);
@@ -750,7 +737,7 @@ fn a_parked_session_takes_little_memory() {
             let mut peers: Vec<_> = (0..AT_ONCE).map(|_| open(&server).0).collect();
             for peer in &mut peers {
                 for number in 0..5 {
-                    subscribe(peer, &format!("kept:channel-{number}"));
+                    subscribe(peer, &format!("kept:channel-{number}"), "");
                 }
             }
             let before = server.connections();

@@ -1,7 +1,6 @@
 //! Readers that are slow or have stopped: what each policy keeps and drops, counted; who is closed;
 //! and that nobody else notices. Row 6 of the threat table.
 
-use std::fs;
 use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,12 +35,7 @@ const PUBLICATIONS: usize = 2000;
 
 /// A server with a namespace for each policy.
 fn start(flags: &[&str]) -> (TempDir, Server) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("stentor.toml");
-    fs::write(&file, CONFIGURATION).expect("it is ours");
-    let path = file.to_str().expect("text");
-    let server = Server::start(&[&["--config", path], flags].concat());
-    (folder, server)
+    start_with(CONFIGURATION, flags)
 }
 
 /// A subscriber with a small buffer, who does not read from now on.

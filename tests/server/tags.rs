@@ -50,14 +50,6 @@ fn launch(folder: &Path, flags: &[&str]) -> Api {
 }
 
 /// Asks, and takes the confirmation. `fields`: each behind a comma.
-#[track_caller]
-fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
-    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
-    let confirmation = peer.json();
-    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
-    confirmation["data"].clone()
-}
-
 fn filter(text: &str) -> String {
     format!(r#","filter":{}"#, json!(text))
 }

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -56,12 +55,6 @@ fn launch(folder: &Path, more: &[&str]) -> Server {
     let flags = flags(folder);
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
     Server::start(&flags)
-}
-
-#[track_caller]
-fn kill(mut server: Server) {
-    server.signal(Signal::KILL);
-    server.wait_for_exit(PATIENCE);
 }
 
 /// A client that answers pings, as every WebSocket does, unless it is told not to.

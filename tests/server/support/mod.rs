@@ -24,10 +24,10 @@ pub use frame::{Frame, OpCode, close_payload, continuation, fragment, frame, hea
 pub use hook::{Call, Hook, authority};
 pub use http::{ACCEPT_KEY, KEY, Response, get, upgrade_request};
 pub use log::Log;
-pub use peer::{Peer, fresh_client_works};
-pub use place::{Place, key_of};
+pub use peer::{Peer, fresh_client_works, subscribe};
+pub use place::{Place, key_of, start_with};
 pub use random::Random;
-pub use server::{Launch, Server, on_direct_descriptors, on_uring, run, run_with, starved};
+pub use server::{Launch, Server, kill, on_direct_descriptors, on_uring, run, run_with, starved};
 pub use session::{Pair, open_session};
 pub use stall::StalledThread;
 pub use wait::{PATIENCE, eventually, wait_until};

@@ -393,3 +393,13 @@ pub fn fresh_client_works(server: &Server) {
     peer.expect_publication("fresh", r#""works""#);
     peer.close();
 }
+
+/// Sends a subscription with more fields, which begin with a comma, and returns its confirmation.
+#[track_caller]
+pub fn subscribe(peer: &mut Peer, channel: &str, fields: &str) -> Value {
+    peer.send_text(&format!(r#"{{"action":"subscribe","channel":"{channel}"{fields}}}"#));
+    let confirmation = peer.json();
+    assert_eq!(confirmation["data"]["type"], "subscription_confirm", "{confirmation}");
+    assert_eq!(confirmation["data"]["channel"], channel);
+    confirmation["data"].clone()
+}

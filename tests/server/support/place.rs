@@ -35,3 +35,14 @@ impl Place {
 pub fn key_of(user: &str) -> String {
     format!("{user}-0123456789abcdef")
 }
+
+/// A server with that configuration, in a folder that lives as long as it is kept.
+#[track_caller]
+pub fn start_with(configuration: &str, flags: &[&str]) -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("stentor.toml");
+    fs::write(&file, configuration).expect("it is ours");
+    let path = file.to_str().expect("text");
+    let server = Server::start(&[&["--config", path], flags].concat());
+    (folder, server)
+}

@@ -301,6 +301,13 @@ impl Server {
     }
 }
 
+/// Ends it as no program can notice.
+#[track_caller]
+pub fn kill(mut server: Server) {
+    server.signal(Signal::KILL);
+    server.wait_for_exit(PATIENCE);
+}
+
 /// How long this thread was ready to run, without a core.
 pub fn starved() -> Duration {
     nanoseconds(&fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default(), 1)
