@@ -1,6 +1,7 @@
 //! Sessions in the durable log, on the real binary: they are there after the process was killed, and
 //! those that have ended are not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -130,7 +131,11 @@ fn a_session_survives_many_kills_and_other_numbers_of_shards() {
         assert_eq!(restored["userId"], "alice", "{restored}");
         let channels: Vec<_> = places(&restored).into_iter().map(|(name, _)| name).collect();
         assert_eq!(channels, ["ack:a", "kept:a"], "{restored}");
-        assert_eq!(restored["subscriptions"].as_array().map(Vec::len), Some(5), "{restored}");
+        let all = restored["subscriptions"].as_array().expect("a list");
+        let names = all.iter().map(|one| one["channel"].as_str().expect("a name"));
+        // The last one of those that were waited for may not be written.
+        let names: BTreeSet<_> = names.filter(|name| *name != "more").collect();
+        assert_eq!(names, BTreeSet::from(["ack:a", "kept:a", "live", "some"]), "{restored}");
         pair = Pair::of(&restored);
         // What nobody has acknowledged comes, all of it and in order.
         let mut come = Vec::new();

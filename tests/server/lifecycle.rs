@@ -345,6 +345,7 @@ fn a_signal_reaches_every_shard_whatever_it_is_about_to_do() {
         let start = Instant::now();
         server.signal(Signal::TERM);
         peer.expect_close(1001, "shutdown");
+        let told = start.elapsed();
         drop(peer);
         let mut waited = server.starved();
         wait_until("it has ended", || {
@@ -354,7 +355,10 @@ fn a_signal_reaches_every_shard_whatever_it_is_about_to_do() {
         // On a busy machine both of us wait for a core, too.
         let took = start.elapsed().saturating_sub((waited + starved()).saturating_sub(before));
         // Less than the longest time that a shard sleeps, so it was woken.
-        assert!(took < Duration::from_millis(800), "attempt {attempt}: {took:?}, and {waited:?}");
+        assert!(
+            took < Duration::from_millis(800),
+            "attempt {attempt}: {took:?}, told after {told:?}, {waited:?} without a core"
+        );
         assert_eq!(server.wait_for_exit(PATIENCE).code(), Some(0));
     }
 }
