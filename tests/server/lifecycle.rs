@@ -341,24 +341,15 @@ fn a_signal_reaches_every_shard_whatever_it_is_about_to_do() {
         let mut server = Server::start(&["--shards", "2"]);
         let mut peer = Peer::open(&server);
         // A shard has just answered, and is on its way to sleep.
-        let before = server.starved() + starved();
         let start = Instant::now();
         server.signal(Signal::TERM);
         peer.expect_close(1001, "shutdown");
-        let told = start.elapsed();
         drop(peer);
-        let mut waited = server.starved();
-        wait_until("it has ended", || {
-            waited = waited.max(server.starved());
-            server.has_exited()
-        });
-        // On a busy machine both of us wait for a core, too.
-        let took = start.elapsed().saturating_sub((waited + starved()).saturating_sub(before));
+        // The end of the process is the kernel's, which takes seconds on a busy machine.
+        server.log.wait_for(0, |line| line["message"] == "stopped");
+        let took = start.elapsed();
         // Less than the longest time that a shard sleeps, so it was woken.
-        assert!(
-            took < Duration::from_millis(800),
-            "attempt {attempt}: {took:?}, told after {told:?}, {waited:?} without a core"
-        );
+        assert!(took < Duration::from_millis(800), "attempt {attempt}: {took:?}");
         assert_eq!(server.wait_for_exit(PATIENCE).code(), Some(0));
     }
 }

@@ -27,7 +27,7 @@ pub use log::Log;
 pub use peer::{Peer, fresh_client_works, subscribe};
 pub use place::{Place, key_of, start_with};
 pub use random::Random;
-pub use server::{Launch, Server, kill, on_direct_descriptors, on_uring, run, run_with, starved};
+pub use server::{Launch, Server, kill, on_direct_descriptors, on_uring, run, run_with};
 pub use session::{Pair, open_session};
 pub use stall::StalledThread;
 pub use wait::{PATIENCE, eventually, wait_until};

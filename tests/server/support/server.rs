@@ -225,17 +225,12 @@ impl Server {
 
     /// Processor time of all threads that live.
     pub fn cpu_time(&self) -> Duration {
-        self.schedstat(0)
-    }
-
-    /// How long the threads that live were ready to run, without a core.
-    pub fn starved(&self) -> Duration {
-        self.schedstat(1)
-    }
-
-    fn schedstat(&self, field: usize) -> Duration {
-        let files = self.threads().into_iter().map(|id| format!("task/{id}/schedstat"));
-        files.map(|file| nanoseconds(&self.proc(&file), field)).sum()
+        let nanoseconds = self.threads().into_iter().map(|id| {
+            let text = self.proc(&format!("task/{id}/schedstat"));
+            let first = text.split_whitespace().next();
+            first.and_then(|number| number.parse().ok()).unwrap_or(0)
+        });
+        Duration::from_nanos(nanoseconds.sum())
     }
 
     pub fn open_files(&self) -> usize {
@@ -275,10 +270,6 @@ impl Server {
         fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default()
     }
 
-    pub fn has_exited(&mut self) -> bool {
-        self.child.try_wait().expect("it is our child").is_some()
-    }
-
     /// Waits for its end and the last line of its log.
     #[track_caller]
     pub fn wait_for_exit(&mut self, patience: Duration) -> ExitStatus {
@@ -306,16 +297,6 @@ impl Server {
 pub fn kill(mut server: Server) {
     server.signal(Signal::KILL);
     server.wait_for_exit(PATIENCE);
-}
-
-/// How long this thread was ready to run, without a core.
-pub fn starved() -> Duration {
-    nanoseconds(&fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default(), 1)
-}
-
-fn nanoseconds(schedstat: &str, field: usize) -> Duration {
-    let number = schedstat.split_whitespace().nth(field).and_then(|number| number.parse().ok());
-    Duration::from_nanos(number.unwrap_or(0))
 }
 
 impl Drop for Server {
