@@ -290,7 +290,10 @@ fn under_load_everybody_is_told_and_it_ends_in_time() {
                 })
             })
             .collect();
-        wait_until("everybody publishes and receives", || ready.load(Ordering::Relaxed) == CLIENTS);
+        let all = eventually(PATIENCE, || ready.load(Ordering::Relaxed) == CLIENTS);
+        // Else those who publish would never end.
+        stop.store(!all, Ordering::Relaxed);
+        assert!(all, "not everybody publishes and receives");
         let start = Instant::now();
         server.signal(Signal::TERM);
         for client in clients {
