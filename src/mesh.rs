@@ -3,7 +3,8 @@
 //!
 //! A shard collects what it has for others in its outbox during a turn and hands each destination one
 //! batch at the end. It never waits: a batch that finds the channel full stays in the outbox, and
-//! [`Port::has_room`] tells the shard to refuse new publications for that destination.
+//! [`Port::has_room`] tells the shard to refuse new publications for that destination. What answers a
+//! message is posted whatever waits, so a shard that is behind with the answers asks no more.
 
 mod bridge_port;
 mod check_port;
@@ -81,8 +82,12 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(mailbox: &Mailbox) -> Self {
-        Self { mailbox: mailbox.clone(), outbox: VecDeque::new(), account: Arc::default() }
+    fn new(mailbox: &Mailbox, account: Arc<AtomicUsize>) -> Self {
+        Self { mailbox: mailbox.clone(), outbox: VecDeque::new(), account }
+    }
+
+    fn waiting(&self) -> usize {
+        self.account.load(Ordering::Relaxed)
     }
 
     fn post(&mut self, message: ShardMessage) {
@@ -123,6 +128,8 @@ pub struct Port {
     shard: ShardId,
     /// By shard; this shard's own place stays unused.
     peers: Vec<Peer>,
+    /// By shard: the bytes that wait from it to this one.
+    owed: Vec<Arc<AtomicUsize>>,
     inbox: Receiver<Batch>,
     /// The rest of the batch that [`Port::receive`] has begun.
     begun: vec::IntoIter<ShardMessage>,
@@ -157,9 +164,18 @@ pub fn connect(wakers: Vec<Waker>, backlog_max: usize) -> (Vec<Port>, Control) {
             (Mailbox { sender, sleep }, inbox)
         })
         .unzip();
+    let shards = 0..mailboxes.len();
+    // By sender, then receiver.
+    let accounts: Vec<Vec<Arc<AtomicUsize>>> =
+        shards.clone().map(|_| shards.clone().map(|_| Arc::default()).collect()).collect();
     let port = |(index, inbox): (usize, Receiver<Batch>)| Port {
         shard: ShardId(index as u16),
-        peers: mailboxes.iter().map(Peer::new).collect(),
+        peers: mailboxes
+            .iter()
+            .zip(&accounts[index])
+            .map(|(to, it)| Peer::new(to, Arc::clone(it)))
+            .collect(),
+        owed: accounts.iter().map(|from| Arc::clone(&from[index])).collect(),
         inbox,
         begun: Vec::new().into_iter(),
         begun_account: None,
@@ -182,10 +198,13 @@ impl Port {
         self.peers[destination.index()].post(message);
     }
 
-    /// Whether a publication for `destination` may be accepted.
+    /// Whether a publication for `destination` may be accepted: little enough waits there, and here of
+    /// what it has sent. That may be twice as much: what others publish there fills the first half, and
+    /// must not keep the publishers of this shard out.
     pub fn has_room(&self, destination: ShardId) -> bool {
-        let account = &self.peers[destination.index()].account;
-        account.load(Ordering::Relaxed) < self.backlog_max
+        let owed = self.owed[destination.index()].load(Ordering::Relaxed);
+        let owed_max = self.backlog_max.saturating_mul(2);
+        self.peers[destination.index()].waiting() < self.backlog_max && owed < owed_max
     }
 
     /// The shards that [`Port::has_room`] denies.
@@ -232,6 +251,12 @@ impl Port {
         wanted
     }
 
+    /// Bytes that wait from this shard to that one.
+    #[cfg(test)]
+    pub fn waiting(&self, destination: ShardId) -> usize {
+        self.peers[destination.index()].waiting()
+    }
+
     fn wants_shutdown(&self) -> bool {
         !self.shutdown_taken && self.sleep.shutdown.load(Ordering::Relaxed)
     }
@@ -263,7 +288,8 @@ impl Control {
 
     /// The way to the shards for one thread. `backlog_max`: bytes that may wait for one shard.
     pub fn mailer(&self, backlog_max: usize) -> Mailer {
-        Mailer { peers: self.shards.iter().map(Peer::new).collect(), backlog_max }
+        let peers = self.shards.iter().map(|shard| Peer::new(shard, Arc::default())).collect();
+        Mailer { peers, backlog_max }
     }
 }
 
@@ -279,7 +305,7 @@ impl Mailer {
     /// that there is not always does.
     pub fn has_room(&self, destination: ShardId) -> bool {
         let peer = self.peers.get(destination.index());
-        peer.is_none_or(|peer| peer.account.load(Ordering::Relaxed) < self.backlog_max)
+        peer.is_none_or(|peer| peer.waiting() < self.backlog_max)
     }
 
     /// Hands every shard what is in its outbox, as far as its channel takes it.
@@ -345,6 +371,21 @@ mod tests {
         assert_eq!(received, (0..BATCHES_MAX + 5).collect::<Vec<_>>());
         assert!(!ports[0].has_unsent());
         assert!(ports[0].has_room(ShardId(1)));
+    }
+
+    #[test]
+    fn who_is_behind_with_the_answers_has_no_room_to_ask() {
+        let (mut ports, _, _) = simulated(2, 1000);
+        for (waiting, has_room) in [(1000, true), (2000, false)] {
+            while ports[1].peers[0].waiting() < waiting {
+                ports[1].post(ShardId(0), deliver(0));
+            }
+            assert!(!ports[1].has_room(ShardId(0)));
+            assert_eq!(ports[0].has_room(ShardId(1)), has_room);
+        }
+        ports[1].flush();
+        while ports[0].receive().is_some() {}
+        assert!(ports[0].has_room(ShardId(1)) && ports[1].has_room(ShardId(0)));
     }
 
     #[test]

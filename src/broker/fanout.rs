@@ -93,6 +93,19 @@ impl Fanout {
         self.batch.first().or(self.pending.front()).map(|publication| publication.number)
     }
 
+    /// The number of the first publication that the subscriber in this slot, which is at that place, may still
+    /// get; `None`: nothing waits for it.
+    pub fn next_for(&self, slot: u32, place: usize) -> Option<u64> {
+        let since = self.since(slot);
+        let mut batch = self.batch.iter().filter(|_| place >= self.cursor);
+        let in_batch = batch.find(|publication| publication.number >= since);
+        let pending = || {
+            let first = self.pending.partition_point(|publication| publication.number < since);
+            self.pending.get(first)
+        };
+        in_batch.or_else(pending).map(|publication| publication.number)
+    }
+
     /// Whether some of what waits may be in a binary frame.
     pub fn has_binary(&self) -> bool {
         self.has_binary
@@ -252,6 +265,12 @@ impl Fanout {
         std::mem::take(&mut self.batch_bytes)
     }
 
+    /// The number of the first publication that a subscriber wants; 0: all that wait.
+    fn since(&self, slot: u32) -> u64 {
+        let newcomer = self.newcomers.binary_search_by_key(&slot, |newcomer| newcomer.slot);
+        newcomer.map_or(0, |index| self.newcomers[index].since)
+    }
+
     /// `selection`: the filter of the subscriber, who has asked for publications with some tags only.
     fn filter(
         &self,
@@ -260,10 +279,7 @@ impl Fanout {
         selection: Option<&Arc<Filter>>,
         wanted: &mut Vec<FrameId>,
     ) {
-        let since = self
-            .newcomers
-            .binary_search_by_key(&slot, |newcomer| newcomer.slot)
-            .map_or(0, |index| self.newcomers[index].since);
+        let since = self.since(slot);
         wanted.clear();
         let is_wanted = |(place, publication): &(usize, &Publication)| {
             let Publication { number, except, filter, .. } = publication;

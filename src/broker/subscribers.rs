@@ -82,6 +82,11 @@ impl Subscribers {
         }
     }
 
+    /// Where this subscriber is.
+    pub fn place_of(&self, slot: u32) -> Option<usize> {
+        self.find(slot).ok().filter(|place| self.slots[*place] & GONE == 0)
+    }
+
     fn find(&self, slot: u32) -> Result<usize, usize> {
         match self.slots.last() {
             // Connections mostly come in the order of their slots.

@@ -14,6 +14,7 @@ mod check;
 pub(crate) mod client;
 mod guests;
 mod outsider;
+mod overload;
 mod rooms;
 mod scenarios;
 mod sessions;

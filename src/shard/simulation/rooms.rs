@@ -16,7 +16,7 @@ pub fn say(world: &World, socket: SocketId, text: &str) {
 }
 
 /// What the server says until it has said this.
-fn hear(world: &mut World, socket: SocketId, wanted: &str) -> String {
+pub fn hear(world: &mut World, socket: SocketId, wanted: &str) -> String {
     let mut said = String::new();
     for _ in 0..1000 {
         world.step();
@@ -37,7 +37,7 @@ pub fn upgrade(world: &World, socket: SocketId) {
 }
 
 /// An open connection to a shard, with what its welcome says.
-fn open(world: &mut World, shard: u16) -> (SocketId, Value) {
+pub fn open(world: &mut World, shard: u16) -> (SocketId, Value) {
     let socket = world.network.borrow_mut().connect(ShardId(shard), STEADY_CAPACITY);
     upgrade(world, socket);
     let said = hear(world, socket, r#""maxMessageSize":65536}"#);
@@ -83,7 +83,7 @@ fn restore(world: &World, socket: SocketId, welcome: &Value) {
 }
 
 /// The name of a room at home on a shard of two.
-fn room_at(world: &World, shard: u16) -> String {
+pub fn room_at(world: &World, shard: u16) -> String {
     let is_there = |name: &String| home_of(&world.settings.hasher, 2, name) == ShardId(shard);
     (0..).map(|number| format!("room{number}")).find(is_there).expect("one of them")
 }

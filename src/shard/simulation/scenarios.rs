@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::World;
 use super::client::{Client, Manner};
-use super::{Settings, World};
 use crate::config::Config;
 use crate::ids::ShardId;
 use crate::io::sim::{STEADY_CAPACITY, SocketId};
@@ -133,47 +133,4 @@ fn messages_back_to_back_do_not_count_as_one_that_stays_open() {
     world.network.borrow_mut().advance(Duration::from_secs(5));
     world.steps(20);
     assert!(world.said(socket).contains("fragment_abuse"));
-}
-
-#[test]
-fn a_local_flood_keeps_nobody_out() {
-    let mut world = world(2, |config| config.limits.fanout_backlog = 3000);
-    // A topic that is at home on shard 1, where somebody reads and somebody floods.
-    let topic = (0..super::TOPICS.len())
-        .find(|topic| home(&world.settings, super::TOPICS[*topic]) == ShardId(1))
-        .expect("one of the topics");
-    let reader = world.open_client(1);
-    let flooder = world.open_client(1);
-    let remote = world.open_client(0);
-    world.clients[reader].subscribe(&world.network, topic, &mut world.random);
-    world.steps(50);
-    let mut steps = 0;
-    while !world.clients[remote].is_subscribed(topic) {
-        for _ in 0..40 {
-            world.publish(flooder, topic);
-        }
-        if steps == 20 {
-            world.clients[remote].subscribe(&world.network, topic, &mut world.random);
-        }
-        world.step();
-        steps += 1;
-        assert!(steps < 2000, "the other shard is never heard");
-    }
-    for _ in 0..100 {
-        for _ in 0..40 {
-            world.publish(flooder, topic);
-        }
-        world.step();
-    }
-    world.control.shutdown();
-    for _ in 0..2000 {
-        world.step();
-    }
-    assert!(world.shards.iter().all(|shard| shard.state().has_ended()), "it never ends");
-}
-
-fn home(settings: &Settings, topic: &str) -> ShardId {
-    use std::hash::BuildHasher;
-    let hash = settings.hasher.hash_one(topic);
-    ShardId((((hash >> 32) * settings.metrics.shards().len() as u64) >> 32) as u16)
 }

@@ -434,9 +434,12 @@ impl World {
         let key = (shard, token.slot, topic);
         // Withdrawn before it was answered.
         let Some(at) = standing.position else { return };
-        if let Some(stream) = self.current.get(&key) {
-            let stream = &mut self.streams[*stream];
+        if let Some(&stream) = self.current.get(&key) {
+            assert!(at.offset + 1 >= self.streams[stream].next, "it names a place that was passed");
+            self.pass_own(stream, at.offset + 1);
+            let stream = &mut self.streams[stream];
             assert_eq!((at.epoch, standing.recovery), (stream.epoch, None), "subscribed already");
+            assert!(at.offset < stream.next, "{at:?} has not come to {stream:?}");
             stream.tags_before.extend(std::mem::replace(&mut stream.tag, tag));
             return;
         }
