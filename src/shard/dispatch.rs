@@ -274,7 +274,9 @@ impl State {
                         Answer::SubscriptionConfirm { channel, standing, subscription_id, id };
                     // Who has joined need not be told of a subscription, but for its place in a history.
                     let entered = id.is_none() && self.entered_room(token, &topic);
-                    if !entered || told {
+                    if standing.position.is_some() {
+                        self.reply_placed(token, &answer);
+                    } else if !entered || told {
                         self.reply(token, &answer);
                     }
                     self.note_session(token);

@@ -327,7 +327,7 @@ impl State {
             id,
             message_id: self.next_message_id,
         };
-        self.reply(token, &restored);
+        self.reply_placed(token, &restored);
     }
 
     /// What goes to the home of the connection's session, which it has no longer.

@@ -293,6 +293,13 @@ impl State {
         self.queue_bytes(token, frame, FrameClass::Reply);
     }
 
+    /// Queues a message that names a place in a history. When a connection is closed it goes as the
+    /// publications before it do: else it would pass for the place where the client is.
+    pub(super) fn reply_placed(&mut self, token: Token, answer: &Answer<'_>) {
+        let frame = answer.frame(self.encoding(token));
+        self.queue_bytes(token, frame, FrameClass::Retained);
+    }
+
     /// Of one that is gone, any.
     pub(super) fn encoding(&self, token: Token) -> Encoding {
         self.connections.get(token.index()).map_or(Encoding::Json, |connection| connection.encoding)

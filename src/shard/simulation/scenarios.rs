@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::World;
 use super::client::{Client, Manner};
-use crate::config::Config;
+use super::rooms::{hear, open, say, upgrade};
+use crate::config::{Config, Level};
 use crate::ids::ShardId;
 use crate::io::sim::{STEADY_CAPACITY, SocketId};
 use crate::proto::Encoding;
@@ -133,4 +134,36 @@ fn messages_back_to_back_do_not_count_as_one_that_stays_open() {
     world.network.borrow_mut().advance(Duration::from_secs(5));
     world.steps(20);
     assert!(world.said(socket).contains("fragment_abuse"));
+}
+
+#[test]
+fn who_is_closed_hears_of_no_place_that_it_has_not_come_to() {
+    let mut world = world(1, |config| {
+        config.channels.level = Level::History;
+        config.channels.history_size = 10;
+    });
+    let (publisher, _) = open(&mut world, 0);
+    let reader = world.network.borrow_mut().connect(ShardId(0), 1000);
+    upgrade(&world, reader);
+    let subscribe = r#"{"action":"subscribe","channel":"c"}"#;
+    say(&world, reader, subscribe);
+    hear(&mut world, reader, "subscription_confirm");
+    let publish = format!(r#"{{"action":"publish","channel":"c","id":1,"data":"{:2000}"}}"#, 1);
+    for _ in 0..3 {
+        say(&world, publisher, &publish);
+        hear(&mut world, publisher, r#""requestId":1"#);
+    }
+    // It does not read, and the publications wait, one of them with its first bytes gone.
+    world.steps(50);
+    say(&world, reader, subscribe);
+    world.steps(50);
+    let unmasked = [0x81, 0];
+    world.network.borrow_mut().send(reader, &unmasked);
+    let mut said = String::new();
+    for _ in 0..200 {
+        world.step();
+        said += &world.said(reader);
+    }
+    assert!(said.contains("unmasked"), "{said}");
+    assert!(said.contains(r#""offset":1"#) && !said.contains(r#""offset":3"#), "{said}");
 }

@@ -29,6 +29,8 @@ pub struct Session {
     asked: Option<Asked>,
     /// What it was told, until the world has judged it.
     told: Option<Value>,
+    /// The session that it has asked for and that there is not, though nobody else wanted it then.
+    lost: Option<String>,
 }
 
 /// A request to restore a session.
@@ -134,7 +136,9 @@ impl Client {
                     let later = ["backlog_full", "unavailable"].contains(&&*code);
                     let known = ["session_not_found", "invalid_message"];
                     assert!(later || known.contains(&&*code), "{message}");
-                    assert!(!asked.alone || later, "lost: {message}");
+                    let is_lost = asked.alone && !later;
+                    self.session.lost =
+                        is_lost.then_some(asked.session).or(self.session.lost.take());
                 }
             }
             _ => return false,
@@ -227,6 +231,10 @@ impl World {
     /// Holds what clients were told of their sessions against what they had.
     pub fn judge_restored(&mut self) {
         for index in 0..self.clients.len() {
+            if let Some(lost) = self.clients[index].session.lost.take() {
+                // Others may have come to want it when this one had asked.
+                assert!(self.doubled.contains(&lost), "client {index} has lost {lost}");
+            }
             let Some(told) = self.clients[index].session.told.take() else { continue };
             let session = &mut self.clients[index].session;
             let Some(Asked { predecessor, session, claims, .. }) = session.asked.take() else {
