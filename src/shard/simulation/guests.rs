@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::World;
-use super::rooms::{say, upgrade};
+use super::rooms::{say, take_frame, upgrade};
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::ShardId;
 use crate::io::sim::{Random, STEADY_CAPACITY, SocketId};
@@ -276,27 +276,17 @@ impl House {
     fn next_message(&mut self, index: usize) -> Option<Value> {
         let Guest { incoming, socket, gone, .. } = &mut self.guests[index];
         loop {
-            if incoming.starts_with(b"HTTP") {
-                let end = incoming.windows(4).position(|window| window == b"\r\n\r\n")?;
-                incoming.drain(..end + 4);
-            }
-            let (first, short) = (*incoming.first()?, usize::from(*incoming.get(1)?));
-            let (header, length) = match short {
-                126 => (4, usize::from(u16::from_be_bytes([*incoming.get(2)?, *incoming.get(3)?]))),
-                length => (2, length),
-            };
-            let payload = incoming.get(header..header + length)?.to_vec();
-            incoming.drain(..header + length);
-            match first {
-                0x81 => return Some(serde_json::from_slice(&payload).expect("JSON")),
-                0x89 => {
+            let (opcode, payload) = take_frame(incoming)?;
+            match opcode {
+                0x1 => return Some(serde_json::from_slice(&payload).expect("JSON")),
+                0x9 => {
                     let pong =
                         [&[0x8A, 0x80 | payload.len() as u8, 0, 0, 0, 0], &payload[..]].concat();
                     self.world.network.borrow_mut().send(*socket, &pong);
                 }
                 // Its session is somebody else's now.
-                0x88 if *gone => {}
-                _ => panic!("{index} is told {first:x} {}", payload.escape_ascii()),
+                0x8 if *gone => {}
+                _ => panic!("{index} is told {opcode:x} {}", payload.escape_ascii()),
             }
         }
     }

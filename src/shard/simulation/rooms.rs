@@ -15,6 +15,23 @@ pub fn say(world: &World, socket: SocketId, text: &str) {
     world.network.borrow_mut().send(socket, &frame);
 }
 
+/// The first frame of what the server has said, with its opcode; what answers an upgrade is passed over.
+pub fn take_frame(incoming: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    if incoming.starts_with(b"HTTP") {
+        let end = incoming.windows(4).position(|window| window == b"\r\n\r\n")?;
+        incoming.drain(..end + 4);
+    }
+    let (first, short) = (*incoming.first()?, usize::from(*incoming.get(1)?));
+    let (header, length) = match short {
+        126 => (4, usize::from(u16::from_be_bytes([*incoming.get(2)?, *incoming.get(3)?]))),
+        length => (2, length),
+    };
+    let payload = incoming.get(header..header + length)?.to_vec();
+    incoming.drain(..header + length);
+    assert_eq!(first & 0xF0, 0x80, "whole frames without reserved bits");
+    Some((first & 0x0F, payload))
+}
+
 /// What the server says until it has said this.
 pub fn hear(world: &mut World, socket: SocketId, wanted: &str) -> String {
     let mut said = String::new();
