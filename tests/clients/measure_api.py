@@ -56,7 +56,7 @@ class Publisher(threading.Thread):
     def run(self):
         commands = [{"publish": {"channel": f"api:{number % 10}", "data": "x" * 64}} for number in range(self.batch)]
         body = json.dumps({"commands": commands}).encode()
-        head = f"POST /api/batch HTTP/1.1\r\nHost: s\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         # The same bytes every time: who publishes takes little of a core that others need.
         request = head.encode() + body
         connection = socket.create_connection(("127.0.0.1", self.port))
