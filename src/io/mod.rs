@@ -13,6 +13,8 @@ pub mod descriptors;
 pub mod epoll;
 mod frame_pool;
 pub mod listener;
+#[cfg(test)]
+pub mod seeds;
 mod send_queue;
 pub mod sim;
 #[cfg(feature = "uring")]

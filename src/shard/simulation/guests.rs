@@ -11,6 +11,7 @@ use super::World;
 use super::rooms::{say, take_frame, upgrade};
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::ShardId;
+use crate::io::seeds;
 use crate::io::sim::{Random, STEADY_CAPACITY, SocketId};
 
 /// Of the default namespace, and of one whose rooms need not be made.
@@ -66,17 +67,31 @@ enum Asked {
 }
 
 /// What befell the guests: all of it must, else the seeds prove nothing.
-#[derive(Debug, Default, Clone, Copy)]
-struct Met {
-    joined: u64,
-    full: u64,
-    forbidden: u64,
-    heard: u64,
-    kicked: u64,
-    deleted: u64,
-    lost: u64,
-    restored: u64,
-    congested: u64,
+#[derive(Debug, Clone, Copy)]
+enum Met {
+    Joined,
+    Full,
+    Forbidden,
+    Heard,
+    Kicked,
+    Deleted,
+    Lost,
+    Restored,
+    Congested,
+}
+
+impl Met {
+    const ALL: [Self; 9] = [
+        Self::Joined,
+        Self::Full,
+        Self::Forbidden,
+        Self::Heard,
+        Self::Kicked,
+        Self::Deleted,
+        Self::Lost,
+        Self::Restored,
+        Self::Congested,
+    ];
 }
 
 struct House {
@@ -85,7 +100,8 @@ struct House {
     last_id: u64,
     /// By room: who is there, as the last one who asked was told.
     members: BTreeMap<usize, BTreeSet<String>>,
-    met: Met,
+    /// How often each of [`Met`] did.
+    met: [u64; Met::ALL.len()],
 }
 
 impl House {
@@ -102,10 +118,10 @@ impl House {
             config.namespaces = vec![Namespace { name: "auto".to_owned(), options }];
         });
         let (guests, members) = (Vec::new(), BTreeMap::new());
-        Self { world, guests, last_id: 0, members, met: Met::default() }
+        Self { world, guests, last_id: 0, members, met: [0; Met::ALL.len()] }
     }
 
-    fn run(mut self) -> Met {
+    fn run(mut self) -> [u64; Met::ALL.len()] {
         for _ in 0..STEPS {
             self.act();
             self.step();
@@ -297,7 +313,7 @@ impl House {
         match message["type"].as_str() {
             Some("welcome") => guest.names = Some((text("sessionId"), text("connectionId"))),
             Some("session_restored") => {
-                self.met.restored += 1;
+                self.met[Met::Restored as usize] += 1;
                 guest.names = Some((text("sessionId"), text("connectionId")));
                 let subscriptions = message["subscriptions"].as_array().expect("a list");
                 for subscription in subscriptions {
@@ -310,7 +326,7 @@ impl House {
             }
             Some("response") => match self.answered(index, &message["requestId"]) {
                 Asked::Join { room, .. } => {
-                    self.met.joined += 1;
+                    self.met[Met::Joined as usize] += 1;
                     assert!(self.guests[index].rooms.insert(room), "{index} was there: {message}");
                 }
                 Asked::Leave(room) => {
@@ -327,7 +343,7 @@ impl House {
             Some("ack") => drop(self.answered(index, &message["requestId"])),
             _ if message["channel"] == "system" => self.take_system(index, &message["data"]),
             _ => {
-                self.met.heard += 1;
+                self.met[Met::Heard as usize] += 1;
                 let room = number(&message["channel"]);
                 assert!(guest.rooms.contains(&room), "{index} is not there: {message}");
             }
@@ -345,9 +361,9 @@ impl House {
                 assert!(self.guests[index].rooms.remove(&room), "{index} was not there: {data}");
                 match data["reason"].as_str() {
                     None => drop(self.answered(index, &data["requestId"])),
-                    Some("kicked") => self.met.kicked += 1,
-                    Some("room_deleted") => self.met.deleted += 1,
-                    Some("room_lost") => self.met.lost += 1,
+                    Some("kicked") => self.met[Met::Kicked as usize] += 1,
+                    Some("room_deleted") => self.met[Met::Deleted as usize] += 1,
+                    Some("room_lost") => self.met[Met::Lost as usize] += 1,
                     Some(reason) => panic!("taken out for {reason}"),
                 }
             }
@@ -364,8 +380,8 @@ impl House {
         let asked = self.answered(index, id);
         match (asked, code) {
             // It has not been done: who asked is still where it was.
-            (_, "backlog_full") => self.met.congested += 1,
-            (Asked::Join { .. }, "room_full") => self.met.full += 1,
+            (_, "backlog_full") => self.met[Met::Congested as usize] += 1,
+            (Asked::Join { .. }, "room_full") => self.met[Met::Full as usize] += 1,
             // The home said so; who unsubscribed since has left before it hears of this.
             (Asked::Join { again: true, .. }, "already_member") => {}
             (Asked::Leave(room), "not_subscribed") => {
@@ -380,7 +396,7 @@ impl House {
             (Asked::Join { .. } | Asked::Other, "room_not_found") => {}
             (Asked::Unsubscribe | Asked::Other, "not_subscribed") => {}
             (Asked::Session, "session_not_found" | "unavailable") => {}
-            (Asked::Other, "forbidden") => self.met.forbidden += 1,
+            (Asked::Other, "forbidden") => self.met[Met::Forbidden as usize] += 1,
             (Asked::Other, "room_exists") => {}
             // As many are muted as may be in it.
             (Asked::Other, "room_full") => {}
@@ -395,30 +411,7 @@ fn number(channel: &Value) -> usize {
     ROOMS.iter().position(|room| channel == room).unwrap_or_else(|| panic!("{channel}"))
 }
 
-fn run_seed(seed: u64) -> Met {
-    let outcome = std::panic::catch_unwind(|| House::new(seed).run());
-    outcome.unwrap_or_else(|panic| {
-        eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
-        std::panic::resume_unwind(panic);
-    })
-}
-
 #[test]
 fn who_is_in_a_room_is_who_was_told_so() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    if let Some(seed) = number("STENTOR_SIM_SEED") {
-        run_seed(seed);
-        return;
-    }
-    let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
-    let mut met = [0; 9];
-    for seed in 0..count {
-        let Met { joined, full, forbidden, heard, kicked, deleted, lost, restored, congested } =
-            run_seed(seed);
-        let these = [joined, full, forbidden, heard, kicked, deleted, lost, restored, congested];
-        met.iter_mut().zip(these).for_each(|(sum, more)| *sum += more);
-    }
-    if count >= SEEDS {
-        assert!(met.iter().all(|count| *count > 0), "{met:?}");
-    }
+    seeds::run((SEEDS, 0), Met::ALL, |seed| House::new(seed).run());
 }

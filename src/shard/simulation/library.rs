@@ -15,6 +15,7 @@ use super::rooms::{say, take_frame, upgrade};
 use super::runs::{Run, Tags};
 use crate::config::{ChannelOptions, Config, Level, Namespace};
 use crate::ids::ShardId;
+use crate::io::seeds;
 use crate::io::sim::{Random, STEADY_CAPACITY};
 
 /// The first two are live, the others have a history.
@@ -34,41 +35,33 @@ const STEPS: usize = 250;
 const SEEDS: u64 = 300;
 
 /// What befell the readers: all of it must, else the seeds prove nothing.
-#[derive(Debug, Default, Clone, Copy)]
-struct Met {
-    heard: u64,
-    selected: u64,
-    changed: u64,
-    recovered: u64,
-    since: u64,
-    restored: u64,
-    uncertain: u64,
-    unmet: u64,
-    slow: u64,
-    congested: u64,
+#[derive(Debug, Clone, Copy)]
+enum Met {
+    Heard,
+    Selected,
+    Changed,
+    Recovered,
+    Since,
+    Restored,
+    Uncertain,
+    Unmet,
+    Slow,
+    Congested,
 }
 
 impl Met {
-    fn counts(&mut self) -> [&mut u64; 10] {
-        let Self {
-            heard,
-            selected,
-            changed,
-            recovered,
-            since,
-            restored,
-            uncertain,
-            unmet,
-            slow,
-            congested,
-        } = self;
-        [heard, selected, changed, recovered, since, restored, uncertain, unmet, slow, congested]
-    }
-
-    fn add(&mut self, mut more: Self) {
-        let more = more.counts();
-        self.counts().into_iter().zip(more).for_each(|(sum, more)| *sum += *more);
-    }
+    const ALL: [Self; 10] = [
+        Self::Heard,
+        Self::Selected,
+        Self::Changed,
+        Self::Recovered,
+        Self::Since,
+        Self::Restored,
+        Self::Uncertain,
+        Self::Unmet,
+        Self::Slow,
+        Self::Congested,
+    ];
 }
 
 pub struct Library {
@@ -76,7 +69,8 @@ pub struct Library {
     pub readers: Vec<Reader>,
     pub published: Vec<Published>,
     last_id: u64,
-    met: Met,
+    /// How often each of [`Met`] did.
+    met: [u64; Met::ALL.len()],
 }
 
 impl Library {
@@ -85,10 +79,10 @@ impl Library {
         let count = 1 + random.below(4);
         let world = World::configured(seed, count, |config| *config = bounds(&mut random));
         let (readers, published) = (Vec::new(), Vec::new());
-        Self { world, readers, published, last_id: 0, met: Met::default() }
+        Self { world, readers, published, last_id: 0, met: [0; Met::ALL.len()] }
     }
 
-    fn run(mut self) -> Met {
+    fn run(mut self) -> [u64; Met::ALL.len()] {
         let witness = self.open(true);
         for channel in 0..CHANNELS.len() {
             self.subscribe(witness, channel, 0, None);
@@ -342,7 +336,7 @@ impl Library {
                 let code = u16::from_be_bytes([payload[0], payload[1]]);
                 // Too slow, or its session is that of one who asked for it before and is gone.
                 assert!([4002, 4004, 4005].contains(&code), "{index}: {}", payload.escape_ascii());
-                self.met.slow += 1;
+                self.met[Met::Slow as usize] += 1;
                 let head = [0x88, 0x80 | payload.len() as u8, 0, 0, 0, 0];
                 let answer = [&head, payload].concat();
                 self.world.network.borrow_mut().send(self.readers[index].socket, &answer);
@@ -401,7 +395,7 @@ impl Library {
         match (self.answered(index, id), code) {
             (Asked::Publish(id), "backlog_full") => {
                 self.published[id].outcome = Some(false);
-                self.met.congested += 1;
+                self.met[Met::Congested as usize] += 1;
             }
             (Asked::Subscribe { .. }, "backlog_full") => {}
             (Asked::Unsubscribe(channel), "not_subscribed") => {
@@ -427,9 +421,8 @@ impl Library {
         if data["recovered"].is_boolean() && channel >= FIRST_KEPT {
             assert_eq!(data["recovered"], true, "{index}: nothing is trimmed: {data}");
             assert_eq!(run.begin, behind.map(|behind| behind as usize), "{index}: {data}");
-            let counter =
-                if behind == Some(0) { &mut self.met.since } else { &mut self.met.recovered };
-            *counter += 1;
+            let met = if behind == Some(0) { Met::Since } else { Met::Recovered };
+            self.met[met as usize] += 1;
         }
         let reader = &mut self.readers[index];
         if let Some(before) = reader.current[channel] {
@@ -439,7 +432,8 @@ impl Library {
                 "{index}: {data} behind {reached}"
             );
             run.continues = true;
-            self.met.changed += u64::from(reader.runs[before].filters != run.filters);
+            self.met[Met::Changed as usize] +=
+                u64::from(reader.runs[before].filters != run.filters);
         }
         reader.enter(run);
     }
@@ -459,15 +453,15 @@ impl Library {
         let is_later = offset.is_none_or(|offset| offset > run.reached());
         assert!(is_later, "{index}: {message} again: {run:?}");
         run.seen.push((id, offset.unwrap_or_default()));
-        let counter = if run.filters[0] > 0 { &mut self.met.selected } else { &mut self.met.heard };
-        *counter += 1;
+        let met = if run.filters[0] > 0 { Met::Selected } else { Met::Heard };
+        self.met[met as usize] += 1;
     }
 
     /// A session is there: each of its subscriptions has the filter that it had.
     fn restored(&mut self, index: usize, message: &Value) {
         let asked = self.answered(index, &message["requestId"]);
         let Asked::Session { of, claims } = asked else { panic!("{message}") };
-        self.met.restored += 1;
+        self.met[Met::Restored as usize] += 1;
         let listed = message["subscriptions"].as_array().expect("a list");
         for (channel, name) in CHANNELS.into_iter().enumerate() {
             let one = listed.iter().find(|one| one["channel"] == name);
@@ -479,10 +473,10 @@ impl Library {
                 continue;
             };
             assert!(!filters.is_empty(), "{index}: {name} was not subscribed: {message}");
-            self.met.uncertain += u64::from(filters.len() > 1);
+            self.met[Met::Uncertain as usize] += u64::from(filters.len() > 1);
             if one["recovered"] == false && one["code"] != "position_unavailable" {
                 self.readers[index].unmet[channel] = Some(filters);
-                self.met.unmet += 1;
+                self.met[Met::Unmet as usize] += 1;
                 continue;
             }
             let mut run = Run::new(channel, filters, self.published.len());
@@ -525,26 +519,7 @@ fn bounds(random: &mut Random) -> Config {
     config
 }
 
-fn run_seed(seed: u64) -> Met {
-    let outcome = std::panic::catch_unwind(|| Library::new(seed).run());
-    outcome.unwrap_or_else(|panic| {
-        eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
-        std::panic::resume_unwind(panic);
-    })
-}
-
 #[test]
 fn readers_get_what_their_filters_are_for() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    if let Some(seed) = number("STENTOR_SIM_SEED") {
-        run_seed(seed);
-        return;
-    }
-    let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
-    let mut met = Met::default();
-    (0..count).for_each(|seed| met.add(run_seed(seed)));
-    if count >= SEEDS {
-        let copy = met;
-        assert!(met.counts().into_iter().all(|count| *count > 0), "{copy:?}");
-    }
+    seeds::run((SEEDS, 0), Met::ALL, |seed| Library::new(seed).run());
 }

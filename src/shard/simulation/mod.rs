@@ -36,6 +36,7 @@ use super::{Settings, Shard};
 use crate::config::{ChannelOptions, Config, Level, Namespace, SlowConsumer};
 use crate::ids::ShardId;
 use crate::io::Backend;
+use crate::io::seeds;
 use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
 use crate::mesh::{self, Control};
 use crate::metrics::{Counter, Metrics};
@@ -414,40 +415,7 @@ pub fn distinct() -> u128 {
     })
 }
 
-fn run_seed(seed: u64) -> [u64; MET.len()] {
-    let outcome = std::panic::catch_unwind(|| World::new(seed).run());
-    outcome.unwrap_or_else(|panic| {
-        eprintln!("seed {seed} failed; replay it with STENTOR_SIM_SEED={seed}");
-        std::panic::resume_unwind(panic);
-    })
-}
-
 #[test]
 fn simulated_servers_keep_their_promises() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    if let Some(seed) = number("STENTOR_SIM_SEED") {
-        run_seed(seed);
-        return;
-    }
-    let count = number("STENTOR_SIM_SEEDS").unwrap_or(SEEDS);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let met = std::thread::scope(|scope| {
-        let run = |thread| {
-            scope.spawn(move || {
-                let seeds = (thread..count).step_by(threads as usize);
-                seeds.map(run_seed).fold([0; MET.len()], add)
-            })
-        };
-        let running: Vec<_> = (0..threads).map(run).collect();
-        let met = running.into_iter().map(|thread| thread.join().expect("every seed passes"));
-        met.fold([0; MET.len()], add)
-    });
-    if count >= SEEDS {
-        assert!(met.iter().all(|count| *count > 100), "{MET:?}: {met:?}");
-    }
-}
-
-fn add(mut sum: [u64; MET.len()], more: [u64; MET.len()]) -> [u64; MET.len()] {
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-    sum
+    seeds::run((SEEDS, 100), MET, |seed| World::new(seed).run());
 }
