@@ -43,7 +43,7 @@ impl Subscribers {
     }
 
     pub fn contains(&self, slot: u32) -> bool {
-        self.find(slot).is_ok_and(|place| self.slots[place] & GONE == 0)
+        self.place_of(slot).is_some()
     }
 
     pub fn insert(&mut self, slot: u32) -> Inserted {
