@@ -88,11 +88,6 @@ impl Fanout {
         self.pending.is_empty() && self.batch.is_empty()
     }
 
-    /// The number of the oldest publication that some subscriber may not have.
-    pub fn oldest(&self) -> Option<u64> {
-        self.batch.first().or(self.pending.front()).map(|publication| publication.number)
-    }
-
     /// The number of the first publication that the subscriber in this slot, which is at that place, may still
     /// get; `None`: nothing waits for it.
     pub fn next_for(&self, slot: u32, place: usize) -> Option<u64> {

@@ -79,17 +79,18 @@ impl Broker {
             if topic.past.is_none() || topic.name.is_inbox() {
                 continue;
             }
-            let Some(Position { epoch, offset: head }) = topic.position() else { continue };
-            let offset = if topic.subscribers.contains(token.slot) {
-                let oldest = topic.fanout.as_ref().and_then(|fanout| fanout.oldest());
-                oldest.map_or(head, |oldest| oldest.saturating_sub(1))
+            let reached = if let Some(place) = topic.subscribers.place_of(token.slot) {
+                topic.reached(token.slot, place)
             } else {
                 match self.cursors.find(token, key) {
-                    Some(CursorState::Reading { next }) => next.saturating_sub(1),
-                    Some(CursorState::Held { .. } | CursorState::Opening(_)) | None => continue,
+                    Some(CursorState::Reading { next }) => {
+                        let offset = next.saturating_sub(1);
+                        topic.position().map(|Position { epoch, .. }| Position { epoch, offset })
+                    }
+                    Some(CursorState::Held { .. } | CursorState::Opening(_)) | None => None,
                 }
             };
-            places.push((key, Position { epoch, offset }));
+            places.extend(reached.map(|position| (key, position)));
         }
         places.sort_unstable_by_key(|(key, _)| key.0);
         Places { places }

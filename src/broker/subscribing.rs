@@ -154,14 +154,7 @@ impl Broker {
     pub(super) fn standing(&mut self, key: TopicKey, token: Token) -> Option<Standing> {
         let topic = self.topics.topic(key);
         if let Some(place) = topic.subscribers.place_of(token.slot) {
-            // What the fan-out still has for it comes behind this.
-            let fanout = topic.fanout.as_ref();
-            let next = fanout.and_then(|fanout| fanout.next_for(token.slot, place));
-            let position = topic.position().map(|Position { epoch, offset }| {
-                let offset = next.map_or(offset, |next| next - 1);
-                Position { epoch, offset }
-            });
-            return Some(Standing { position, recovery: None });
+            return Some(Standing { position: topic.reached(token.slot, place), recovery: None });
         }
         let position = topic.past.as_ref().and_then(|_| topic.position());
         match self.cursors.find(token, key)? {

@@ -178,6 +178,15 @@ impl Topic {
             Record::Away(position) => *position,
         }
     }
+
+    /// Behind the newest publication that is in the queue of the subscriber in this slot, who is at that place:
+    /// what the fan-out still has for it comes behind this.
+    pub fn reached(&self, slot: u32, place: usize) -> Option<Position> {
+        let Position { epoch, offset } = self.position()?;
+        let next = self.fanout.as_ref().and_then(|fanout| fanout.next_for(slot, place));
+        let offset = next.map_or(offset, |next| next.saturating_sub(1));
+        Some(Position { epoch, offset })
+    }
 }
 
 /// The home of a topic, for whoever has no table: the same as all brokers say.
