@@ -301,6 +301,10 @@ impl Broker {
         self.finished.drain(..)
     }
 
+    pub fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     /// Whether any channel can have a history: if not, there is never anything to expire, to feed or
     /// to tally.
     pub fn keeps_histories(&self) -> bool {

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds of the buckets, in microseconds; one more bucket has what is above.
-pub const BOUNDS_US: [u64; 16] = [
-    25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
-    1_000_000, 5_000_000,
+///
+/// Finest where the 99th percentile of a server with little to do is.
+pub const BOUNDS_US: [u64; 22] = [
+    25, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750, 1_000, 2_500, 5_000, 10_000, 25_000,
+    50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
 ];
 
 /// Plain loads and stores, no locked instruction: a reader may see a value that is a moment old.
@@ -57,8 +59,9 @@ mod tests {
             histogram.record(micros, count);
         }
         let Snapshot { at_most, sum_us } = histogram.snapshot();
-        assert_eq!(at_most[..6], [3, 6, 6, 6, 6, 10]);
-        assert_eq!(at_most[14..], [10, 10, 15]);
+        assert_eq!(at_most[..4], [3, 6, 6, 6]);
+        assert_eq!(at_most[10..13], [6, 10, 10]);
+        assert_eq!(at_most[20..], [10, 10, 15]);
         assert_eq!(sum_us, 50 + 78 + 4_000 + 45_000_000);
     }
 }

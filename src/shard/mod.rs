@@ -162,13 +162,23 @@ impl<B: Backend> Shard<B> {
         }
         self.mesh.flush();
         self.state.flush_log();
+        self.state.checks.settle();
+        self.flush_sockets()?;
+        // Behind the sockets: to wake a thread beside the shards takes time, and on a busy core the shard's
+        // place.
         if let Some(bridge) = &mut self.state.bridge {
             bridge.flush();
         }
-        self.state.checks.settle();
         self.flush_admin();
-        self.state.flush_sockets(&mut self.backend)?;
         self.state.note_frames();
+        Ok(())
+    }
+
+    fn flush_sockets(&mut self) -> io::Result<()> {
+        self.state.flush_sockets(&mut self.backend)?;
+        if self.state.broker.has_finished() {
+            self.state.note_fanouts(self.backend.elapsed());
+        }
         Ok(())
     }
 

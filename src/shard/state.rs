@@ -209,6 +209,15 @@ impl State {
         }
     }
 
+    /// The sockets were offered what they are to get in this turn; the time is read once for all of it.
+    pub(super) fn note_fanouts(&mut self, elapsed: Duration) {
+        let now = elapsed.as_micros() as u32;
+        let metrics = &self.settings.metrics.shards()[self.id.index()];
+        for (taken, count) in self.broker.finished() {
+            metrics.fanout().record(u64::from(now.wrapping_sub(taken)), u64::from(count));
+        }
+    }
+
     /// The end of a turn.
     pub(super) fn note_frames(&mut self) {
         let metrics = &self.settings.metrics.shards()[self.id.index()];
@@ -318,12 +327,6 @@ impl Handler for State {
             let length = elapsed.saturating_sub(woken);
             self.pace.note_turn(length);
             self.metrics().note_turn_length(length);
-        }
-        // What has left in the turn that ends now; the time is read once for all of it.
-        let now = elapsed.as_micros() as u32;
-        let metrics = &self.settings.metrics.shards()[self.id.index()];
-        for (taken, count) in self.broker.finished() {
-            metrics.fanout().record(u64::from(now.wrapping_sub(taken)), u64::from(count));
         }
     }
 

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Measures what publishing through the server API costs everybody else: round trips of clients that ping, without it
-and meanwhile, in turns.
+"""Measures what publishing through the server API costs the shards: how long fan-outs of clients' publications take
+without it and meanwhile. Prints one line, which says how it was measured.
 
-Many short rounds, so that what else the machine does falls on both alike. Prints one line, which says how it was measured.
-
-Usage: measure_api.py [--rate N] [--batch N] [--rounds N] [--seconds N]
+Usage: measure_api.py [--rate N] [--batch N] [--windows N] [--servers N] [--patience SECONDS] [--shards N]
+           [--subscribers N] [--load N]
 """
 
 import argparse
@@ -12,35 +11,12 @@ import json
 import re
 import socket
 import statistics
-import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
 
-from server import Server, binary
-
-PROBES = 10
-PROBE_RATE = 500
-
-
-@dataclass
-class Impact:
-    rate: float
-    batch: int
-    shards: int
-    # Of each round, in milliseconds: the 99th percentile of the round trips.
-    alone: list
-    meanwhile: list
-
-    def __str__(self):
-        alone, meanwhile = statistics.median(self.alone), statistics.median(self.meanwhile)
-        control = statistics.median(self.alone[::2]) / statistics.median(self.alone[1::2])
-        return (
-            f"{self.rate:.0f} publications a second through the server API, {self.batch} to a request: p99 of "
-            f"{PROBE_RATE} pings a second {alone:.3f} ms without, {meanwhile:.3f} ms meanwhile (medians of "
-            f"{len(self.alone)} rounds each), ratio {meanwhile / alone:.2f}, without ÷ without {control:.2f}; "
-            f"{self.shards} shards"
-        )
+from fan_outs import Comparison, clients
+from server import Server
 
 
 class Publisher(threading.Thread):
@@ -80,44 +56,44 @@ def read_answer(connection):
         answer += connection.recv(1 << 16)
 
 
-def round_trips(url, seconds):
-    """The 99th percentile of pings, in milliseconds."""
-    load = ["--subscribers", "10", "--rate", "100", "--probes", str(PROBES), "--probe-rate", str(PROBE_RATE)]
-    command = [str(binary()), "bench", "--url", url, "fanout", *load, "--duration", f"{seconds}s", "--json"]
-    report = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    return p99_of_probes(report)
+def measure(rate, batch, windows, servers, patience, shards, subscribers, load):
+    comparison, rates = Comparison(), []
 
+    @contextmanager
+    def publishing():
+        publisher = Publisher(port, rate, batch)
+        publisher.start()
+        yield
+        publisher.stopped.set()
+        publisher.join()
+        rates.append(publisher.published / publisher.seconds)
 
-def p99_of_probes(report):
-    pings = next(latency for latency in report["latencies"] if latency["name"] == "ping")
-    return dict(map(tuple, pings["percentiles"]))[99.0] / 1e6
-
-
-def measure(rate=10_000, batch=100, rounds=40, seconds=1, shards=1):
-    server = Server("--shards", str(shards), "--admin", "127.0.0.1:0")
-    try:
-        port = int(re.search(r"server API on http://127\.0\.0\.1:(\d+)", server.process.stdout.readline())[1])
-        alone, meanwhile, rates = [], [], []
-        for _ in range(rounds):
-            alone.append(round_trips(server.url(), seconds))
-            publisher = Publisher(port, rate, batch)
-            publisher.start()
-            meanwhile.append(round_trips(server.url(), seconds))
-            publisher.stopped.set()
-            publisher.join()
-            rates.append(publisher.published / publisher.seconds)
-    finally:
-        server.stop()
-    return Impact(min(rates), batch, shards, alone, meanwhile)
+    # One server's shard may be slower than another's, by where its memory is.
+    for _ in range(servers):
+        server = Server("--shards", str(shards), "--admin", "127.0.0.1:0")
+        try:
+            port = server.admin_port()
+            with clients(server.url(), load, subscribers):
+                comparison.measure(port, publishing, windows, patience)
+        finally:
+            server.stop()
+    return (
+        f"{statistics.median(rates):.0f} publications a second through the server API, {batch} to a request: p99 of "
+        f"{load} publications of clients a second to {subscribers} subscribers {comparison}; "
+        f"{servers} servers, {shards} shards"
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, default=10_000)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--seconds", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--windows", type=int, default=50)
+    parser.add_argument("--servers", type=int, default=5)
+    parser.add_argument("--patience", type=int, default=60)
     parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--subscribers", type=int, default=10)
+    parser.add_argument("--load", type=int, default=2_000)
     print(measure(**vars(parser.parse_args())))
 
 

@@ -71,6 +71,11 @@ class Server:
     def url(self, path="/", scheme="ws"):
         return f"{scheme}://127.0.0.1:{self.port}{path}"
 
+    def admin_port(self):
+        """Where the server API is, which follows the banner; asked once, of a server with `--admin`."""
+        line = self.process.stdout.readline()
+        return int(re.fullmatch(r"server API on http://127\.0\.0\.1:(\d+)\n", line)[1])
+
     def _read_log(self):
         for line in self.process.stderr:
             try:
