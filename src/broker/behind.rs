@@ -270,7 +270,7 @@ impl Broker {
         match self.questions.asked.remove(&ticket) {
             Some(Question::Chunk(Want { topic, from, readers })) => {
                 let is_acked = self.options(&topic).is_acked();
-                let chunk = Chunk::new(topic.clone(), from, slice, is_acked);
+                let mut chunk = Chunk::new(topic.clone(), from, slice, is_acked);
                 let cost_max = self.limits.slice_cost_max;
                 // The log has nothing there, and had: whatever it was, the reader must go on.
                 let bare = chunk.end() <= from;

@@ -1,7 +1,11 @@
 //! Pieces of durable topics that were read from the log, kept as frames for those who read there next:
 //! a crowd that comes back together costs one read.
+//!
+//! A frame is made when the first reader comes to it: what was read lies in no cache of this core, so to make
+//! all of a chunk at once would hold up everybody else.
 
 use std::collections::VecDeque;
+use std::vec;
 
 use bytes::Bytes;
 
@@ -24,7 +28,10 @@ pub struct Chunk {
     /// Of the first frame; what lies between is gone.
     first: u64,
     frames: Vec<Bytes>,
-    /// What the frames count in [`Chunks::bytes`].
+    /// Behind them, what has no frame yet.
+    records: vec::IntoIter<LogRecord>,
+    is_acked: bool,
+    /// What it counts in [`Chunks::bytes`]: each publication as it was read, and as its frame.
     cost: usize,
 }
 
@@ -53,23 +60,35 @@ impl Chunk {
     /// `is_acked`: its readers acknowledge what they get.
     pub fn new(topic: TopicName, from: u64, slice: LogSlice, is_acked: bool) -> Self {
         let first = slice.missing.map_or(from, |missing| missing.to + 1);
-        let frame = |record: &LogRecord| {
-            let position = Position { epoch: slice.epoch, offset: record.offset };
-            encoder::kept_frame(&topic, position, &record.data, is_acked)
-        };
-        let frames: Vec<_> = slice.records.iter().map(frame).collect();
-        let cost = frames.iter().map(|frame| frame.len() + FRAME_OVERHEAD_BYTES).sum();
-        Self { topic, epoch: slice.epoch, from, first, frames, cost }
+        let cost = |record: &LogRecord| 2 * record.data.len() + topic.len() + FRAME_OVERHEAD_BYTES;
+        let cost = slice.records.iter().map(cost).sum();
+        let frames = Vec::with_capacity(slice.records.len());
+        let (epoch, records) = (slice.epoch, slice.records.into_iter());
+        Self { topic, epoch, from, first, frames, records, is_acked, cost }
     }
 
     /// Behind its last publication.
     pub fn end(&self) -> u64 {
-        self.first + self.frames.len() as u64
+        self.first + self.len() as u64
+    }
+
+    fn len(&self) -> usize {
+        self.frames.len() + self.records.len()
+    }
+
+    /// The frame at this place, made with those before it.
+    fn frame(&mut self, place: usize) -> Option<&Bytes> {
+        while self.frames.len() <= place {
+            let LogRecord { offset, data, .. } = self.records.next()?;
+            let position = Position { epoch: self.epoch, offset };
+            self.frames.push(encoder::kept_frame(&self.topic, position, &data, self.is_acked));
+        }
+        self.frames.get(place)
     }
 
     /// What a reader gets next who wants `next`, which is in this chunk: as
     /// [`History::slice`](super::history::History::slice), but never at the head.
-    pub fn slice(&self, next: u64, cost_max: usize) -> Slice {
+    pub fn slice(&mut self, next: u64, cost_max: usize) -> Slice {
         let begin = next.max(self.first);
         let mut slice = Slice {
             gap: (begin > next).then(|| (next, begin - 1)),
@@ -79,7 +98,7 @@ impl Chunk {
             failed: false,
         };
         let mut cost = 0;
-        for frame in &self.frames[(begin - self.first) as usize..] {
+        while let Some(frame) = self.frame((slice.next - self.first) as usize) {
             cost += frame.len() + FRAME_OVERHEAD_BYTES;
             if cost > cost_max && slice.next > begin {
                 break;
@@ -92,7 +111,7 @@ impl Chunk {
 
     /// Whether more than half of it is behind a reader that goes on at `next`.
     pub fn nears_end(&self, next: u64) -> bool {
-        self.end().saturating_sub(next) <= self.frames.len() as u64 / 2
+        self.end().saturating_sub(next) <= self.len() as u64 / 2
     }
 
     fn has(&self, topic: &str, epoch: Epoch, next: u64) -> bool {
@@ -116,11 +135,11 @@ impl Chunks {
     }
 
     /// The chunk that has `next`.
-    pub fn find(&mut self, topic: &str, epoch: Epoch, next: u64) -> Option<&Chunk> {
+    pub fn find(&mut self, topic: &str, epoch: Epoch, next: u64) -> Option<&mut Chunk> {
         let place = self.ready.iter().rposition(|chunk| chunk.has(topic, epoch, next))?;
         let chunk = self.ready.remove(place)?;
         self.ready.push_back(chunk);
-        self.ready.back()
+        self.ready.back_mut()
     }
 
     pub fn contains(&self, topic: &str, epoch: Epoch, next: u64) -> bool {
@@ -165,12 +184,26 @@ mod tests {
 
     #[test]
     fn a_reader_goes_through_a_chunk_and_hears_of_the_gap_before_it() {
-        let chunk = chunk("a", 10, 5, 4);
+        let mut chunk = chunk("a", 10, 5, 4);
         let first = chunk.slice(12, 1);
         assert_eq!((first.gap, first.frames.len(), first.next), (Some((12, 14)), 1, 16));
         let rest = chunk.slice(first.next, usize::MAX);
         assert_eq!((rest.gap, rest.frames.len(), rest.next), (None, 3, 19));
         assert!(!chunk.nears_end(16) && chunk.nears_end(17));
+    }
+
+    #[test]
+    fn readers_share_frames_wherever_they_begin() {
+        let mut chunk = chunk("a", 10, 0, 4);
+        let middle = chunk.slice(12, usize::MAX);
+        assert_eq!((middle.frames.len(), middle.next), (2, 14));
+        let whole = chunk.slice(10, usize::MAX);
+        assert_eq!((whole.frames.len(), whole.next), (4, 14));
+        let offset = |frame: &Bytes| encoder::retained_offset("a", frame);
+        assert_eq!(whole.frames.iter().map(offset).collect::<Vec<_>>(), [10, 11, 12, 13]);
+        for (mine, other) in middle.frames.iter().zip(&whole.frames[2..]) {
+            assert_eq!(mine.as_ptr(), other.as_ptr());
+        }
     }
 
     #[test]

@@ -221,6 +221,11 @@ impl Broker {
         effects.push(Effect::Log(message));
     }
 
+    /// Whether an answer of the log is for those who read what is old: it can wait for what is live.
+    pub fn is_for_readers(answer: &LogAnswer) -> bool {
+        matches!(answer, LogAnswer::Read { ticket, .. } if *ticket != FILLING)
+    }
+
     /// The log has answered.
     pub(super) fn log_answered(
         &mut self,

@@ -6,6 +6,7 @@ use super::connection::{Connection, Feed};
 use crate::broker::{Fed, SLICE_COST_MAX, Tally};
 use crate::ids::Token;
 use crate::io::{FrameClass, FramePool};
+use crate::message::ShardMessage;
 use crate::metrics::Counter;
 
 /// Slices queued or asked for per turn: about a millisecond of sending.
@@ -15,6 +16,18 @@ const SLICES_MAX: usize = 64;
 const SLICE_VALUES: usize = 1024;
 
 impl State {
+    /// Hands on what the log has read.
+    pub(super) fn take_slices(&mut self) {
+        let mut slices = std::mem::take(&mut self.slices);
+        for slice in slices.drain(..) {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.broker.receive(ShardMessage::Log(slice), &mut self.frames, &mut effects);
+            self.apply(effects);
+        }
+        // The allocation serves the next turn.
+        self.slices = slices;
+    }
+
     /// Lets the next connections on the list read.
     pub(super) fn advance_feeds(&mut self) {
         let limit = self.settings.config.limits.send_queue_size.min(SLICE_COST_MAX);

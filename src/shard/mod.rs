@@ -147,6 +147,11 @@ impl<B: Backend> Shard<B> {
         }
         self.state.expire_timers();
         self.state.advance_fanouts();
+        if self.state.has_feeds() || !self.state.slices.is_empty() {
+            // What is new does not wait for those who read what is old.
+            self.flush_sockets()?;
+        }
+        self.state.take_slices();
         self.state.advance_feeds();
         self.state.advance_keeping();
         self.state.advance_presence();

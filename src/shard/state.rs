@@ -24,7 +24,7 @@ use crate::config::RouteTable;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
 use crate::mesh::{BridgePort, LogPort};
-use crate::message::{LogMessage, ShardMessage};
+use crate::message::{LogAnswer, LogMessage, ShardMessage};
 use crate::metrics::{Counter, ShardMetrics};
 use crate::proto::http::HeadLimits;
 use crate::proto::{Answer, DecoderLimits, Encoding, encoder};
@@ -76,6 +76,8 @@ pub struct State {
     /// The way to the bridge, if something is routed outside.
     pub(super) bridge: Option<BridgePort>,
     pub(super) checks: Checks,
+    /// What the log has read for readers, until the live publications of the turn have left.
+    pub(super) slices: Vec<LogAnswer>,
     /// Reused: what the broker asked for in the last call.
     pub(super) effects: Vec<Effect>,
     /// Reused: frames in the other encoding, see `sending`.
@@ -159,6 +161,7 @@ impl State {
             routes: RouteTable::new(&config.routes),
             bridge: None,
             checks: Checks::default(),
+            slices: Vec::new(),
             effects: Vec::new(),
             twins: Vec::new(),
             expired: Vec::new(),
@@ -263,6 +266,9 @@ impl State {
             }
             ShardMessage::Log(answer) if answer.topic().is_sessions() => {
                 return self.session_log_answered(answer);
+            }
+            ShardMessage::Log(answer) if Broker::is_for_readers(&answer) => {
+                return self.slices.push(answer);
             }
             message => message,
         };
