@@ -31,7 +31,8 @@ pub struct Chunk {
     /// Behind them, what has no frame yet.
     records: vec::IntoIter<LogRecord>,
     is_acked: bool,
-    /// What it counts in [`Chunks::bytes`]: each publication as it was read, and as its frame.
+    /// What it counts in [`Chunks::bytes`]: each publication as it was read, and as its frame, though it is not
+    /// long that there are both.
     cost: usize,
 }
 
@@ -60,7 +61,10 @@ impl Chunk {
     /// `is_acked`: its readers acknowledge what they get.
     pub fn new(topic: TopicName, from: u64, slice: LogSlice, is_acked: bool) -> Self {
         let first = slice.missing.map_or(from, |missing| missing.to + 1);
-        let cost = |record: &LogRecord| 2 * record.data.len() + topic.len() + FRAME_OVERHEAD_BYTES;
+        let cost = |record: &LogRecord| {
+            let message_id = record.message_id.as_ref().map_or(0, |id| id.len());
+            2 * (record.data.len() + FRAME_OVERHEAD_BYTES) + topic.len() + message_id
+        };
         let cost = slice.records.iter().map(cost).sum();
         let frames = Vec::with_capacity(slice.records.len());
         let (epoch, records) = (slice.epoch, slice.records.into_iter());

@@ -16,8 +16,10 @@ use crate::message::{LogRecord, LogSlice, Missing, MissingReason};
 
 /// What lies between two wanted records is read along, up to this many bytes of it.
 const GAP_BYTES_MAX: u32 = 4096;
-/// Bytes read at once, unless one record is longer. What is given out keeps them in memory.
+/// Bytes read at once, unless one record is longer.
 const SPAN_BYTES_MAX: u32 = 1 << 18;
+/// Bytes beside its data that a record which is given out keeps in memory, at most; else it is copied.
+const KEPT_BYTES_MAX: usize = 128;
 /// Places of records looked up at once.
 pub(super) const SLOTS_MAX: u32 = 4096;
 
@@ -105,12 +107,18 @@ impl<D: Disk> Store<D> {
                 Err(error) => return Err(error),
             }
             let bytes = Bytes::from(bytes);
+            let before = slice.records.len();
             for place in &rest[..count] {
                 let start = (place.at - span.start) as usize;
                 let part = bytes.slice(start..start + place.length as usize);
-                let Some(record) = accept(&part, topic, epoch, offset) else { return Ok(true) };
+                let Some(record) = accept(&part, topic, epoch, offset) else { break };
                 slice.records.push(record);
                 offset += 1;
+            }
+            let records = &mut slice.records[before..];
+            pack(records, bytes.len());
+            if records.len() < count {
+                return Ok(true);
             }
             rest = &rest[count..];
         }
@@ -195,6 +203,23 @@ fn accept(bytes: &Bytes, topic: &str, epoch: u64, offset: u64) -> Option<LogReco
     })
 }
 
+/// Copies the data of records that are a small part of the bytes that were read with them, and would keep
+/// these in memory.
+fn pack(records: &mut [LogRecord], read: usize) {
+    let wanted = records.iter().map(|record| record.data.len()).sum::<usize>();
+    if read <= wanted + KEPT_BYTES_MAX * records.len() {
+        return;
+    }
+    let mut packed = Vec::with_capacity(wanted);
+    for record in &*records {
+        packed.extend_from_slice(&record.data);
+    }
+    let mut packed = Bytes::from(packed);
+    for record in records {
+        record.data = packed.split_to(record.data.len());
+    }
+}
+
 /// What is missing up to now, and more of it right behind.
 fn widen(missing: Option<Missing>, from: u64, to: u64, reason: MissingReason) -> Missing {
     match missing {
@@ -202,5 +227,34 @@ fn widen(missing: Option<Missing>, from: u64, to: u64, reason: MissingReason) ->
         Some(missing) if missing.reason == MissingReason::Lost => Missing { to, ..missing },
         Some(missing) => Missing { to, reason, ..missing },
         None => Missing { from, to, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records of 10 bytes, one every so many bytes of what was read.
+    fn records(read: &Bytes, every: usize) -> Vec<LogRecord> {
+        let record = |start: usize| LogRecord {
+            offset: start as u64,
+            time_ms: 1,
+            message_id: None,
+            data: read.slice(start..start + 10),
+        };
+        (0..read.len()).step_by(every).map(record).collect()
+    }
+
+    #[test]
+    fn records_between_others_do_not_keep_these_in_memory() {
+        let read: Bytes = (0..60_000_u32).map(|number| number as u8).collect();
+        for (every, is_copied) in [(100, false), (1000, true)] {
+            let mut packed = records(&read, every);
+            pack(&mut packed, read.len());
+            assert_eq!(packed, records(&read, every));
+            let range = read.as_ptr_range();
+            let is_inside = |record: &LogRecord| range.contains(&record.data.as_ptr());
+            assert!(packed.iter().all(|record| is_inside(record) != is_copied), "{every}");
+        }
     }
 }

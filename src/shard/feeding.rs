@@ -47,7 +47,7 @@ impl State {
                 continue;
             }
             if !has_room(connection, &self.frames, limit) {
-                // The flush at the end of the turn tells whether it takes more.
+                // The flush behind this tells whether it takes more.
                 self.feeds.push_back(token);
                 continue;
             }
@@ -61,6 +61,11 @@ impl State {
             self.apply(effects);
             left = left.saturating_sub(1 + self.broker.take_compared() / SLICE_VALUES);
         }
+    }
+
+    /// Whether there is something to do for cursors in this turn, though perhaps not now.
+    pub(super) fn has_readers(&self) -> bool {
+        !self.feeds.is_empty() || !self.slices.is_empty()
     }
 
     /// Whether the next turn has something to do for cursors.

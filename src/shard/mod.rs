@@ -1,6 +1,6 @@
 //! One event loop: its connections, its part of the topic table, its timers.
 //!
-//! Handlers change the `state` and mark connections dirty; the loop acts at the end of a turn. Files:
+//! Handlers change the `state` and mark connections dirty; the loop acts at the end of a turn, and before it turns to those who read histories. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `publishing`, `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),
@@ -147,8 +147,9 @@ impl<B: Backend> Shard<B> {
         }
         self.state.expire_timers();
         self.state.advance_fanouts();
-        if self.state.has_feeds() || !self.state.slices.is_empty() {
+        if self.state.has_readers() {
             // What is new does not wait for those who read what is old.
+            self.hand_over();
             self.flush_sockets()?;
         }
         self.state.take_slices();
@@ -162,11 +163,7 @@ impl<B: Backend> Shard<B> {
             || self.state.bridge.as_ref().is_some_and(BridgePort::has_unsent);
         let quiet = !owed && !self.mesh.has_mail() && !self.mesh.has_unsent();
         self.state.advance_shutdown(quiet, &mut self.backend);
-        for (to, message) in self.state.outbox.drain(..) {
-            self.mesh.post(to, message);
-        }
-        self.mesh.flush();
-        self.state.flush_log();
+        self.hand_over();
         self.state.checks.settle();
         self.flush_sockets()?;
         // Behind the sockets: to wake a thread beside the shards takes time, and on a busy core the shard's
@@ -177,6 +174,15 @@ impl<B: Backend> Shard<B> {
         self.flush_admin();
         self.state.note_frames();
         Ok(())
+    }
+
+    /// Gives the other shards and the log what is for them.
+    fn hand_over(&mut self) {
+        for (to, message) in self.state.outbox.drain(..) {
+            self.mesh.post(to, message);
+        }
+        self.mesh.flush();
+        self.state.flush_log();
     }
 
     fn flush_sockets(&mut self) -> io::Result<()> {

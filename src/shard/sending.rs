@@ -1,4 +1,4 @@
-//! Queues of connections: what goes in, what slow readers lose, and the flush at the end of a turn.
+//! Queues of connections: what goes in, what slow readers lose, and the flush.
 
 use std::io;
 
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    /// The end of a turn: every connection that changed is flushed once.
+    /// Every connection that has changed since the last flush is flushed once.
     pub(super) fn flush_sockets(&mut self, backend: &mut impl Backend) -> io::Result<()> {
         let mut dirty = std::mem::take(&mut self.dirty);
         let now = Tick::at(self.now);

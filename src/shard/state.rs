@@ -59,7 +59,7 @@ pub struct State {
     /// `None`: sessions end with the server.
     pub(super) keeping: Option<Box<keeping::Keeping>>,
     pub(super) frames: FramePool,
-    /// Connections to flush at the end of the turn.
+    /// Connections to flush.
     pub(super) dirty: Vec<u32>,
     /// Those of the flush under way whose send is done, and from which something follows.
     pub(super) submitted: Vec<Token>,

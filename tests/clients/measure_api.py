@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what publishing through the server API costs the shards: how long fan-outs of clients' publications take
-without it and meanwhile. Prints one line, which says how it was measured.
+"""Measures what others notice of publications through the server API. Prints one line, which says how.
 
 Usage: measure_api.py [--rate N] [--batch N] [--windows N] [--servers N] [--patience SECONDS] [--shards N]
            [--subscribers N] [--load N]
@@ -15,7 +14,8 @@ import threading
 import time
 from contextlib import contextmanager
 
-from fan_outs import Comparison, clients
+from bystanders import Comparison, bystanders
+from connection import PATIENCE, receive
 from server import Server
 
 
@@ -28,14 +28,21 @@ class Publisher(threading.Thread):
         self.stopped = threading.Event()
         self.published = 0
         self.seconds = 0.0
+        self.failure = None
 
     def run(self):
+        try:
+            self.publish()
+        except Exception as failure:
+            self.failure = failure
+
+    def publish(self):
         commands = [{"publish": {"channel": f"api:{number % 10}", "data": "x" * 64}} for number in range(self.batch)]
         body = json.dumps({"commands": commands}).encode()
         head = f"POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         # The same bytes every time: who publishes takes little of a core that others need.
         request = head.encode() + body
-        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         begin = due = time.monotonic()
         while not self.stopped.wait(max(0, due - time.monotonic())):
             connection.sendall(request)
@@ -45,6 +52,14 @@ class Publisher(threading.Thread):
             due += self.pause
         self.seconds = time.monotonic() - begin
 
+    def end(self):
+        """Publications a second."""
+        self.stopped.set()
+        self.join()
+        if self.failure is not None:
+            raise self.failure
+        return self.published / self.seconds
+
 
 def read_answer(connection):
     """A whole answer of the server API, head and all."""
@@ -53,7 +68,7 @@ def read_answer(connection):
         head, end, body = answer.partition(b"\r\n\r\n")
         if end and len(body) >= int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1]):
             return answer
-        answer += connection.recv(1 << 16)
+        answer += receive(connection, 1 << 16)
 
 
 def measure(rate, batch, windows, servers, patience, shards, subscribers, load):
@@ -63,23 +78,23 @@ def measure(rate, batch, windows, servers, patience, shards, subscribers, load):
     def publishing():
         publisher = Publisher(port, rate, batch)
         publisher.start()
-        yield
-        publisher.stopped.set()
-        publisher.join()
-        rates.append(publisher.published / publisher.seconds)
+        try:
+            yield
+        finally:
+            rates.append(publisher.end())
 
     # One server's shard may be slower than another's, by where its memory is.
     for _ in range(servers):
         server = Server("--shards", str(shards), "--admin", "127.0.0.1:0")
         try:
             port = server.admin_port()
-            with clients(server.url(), load, subscribers):
-                comparison.measure(port, publishing, windows, patience)
+            with bystanders(server, load, subscribers) as others:
+                comparison.measure(port, others, publishing, windows, patience)
         finally:
             server.stop()
     return (
-        f"{statistics.median(rates):.0f} publications a second through the server API, {batch} to a request: p99 of "
-        f"{load} publications of clients a second to {subscribers} subscribers {comparison}; "
+        f"{statistics.median(rates):.0f} publications a second through the server API, {batch} to a request, "
+        f"beside {load} publications of clients a second to {subscribers} subscribers: {comparison}; "
         f"{servers} servers, {shards} shards"
     )
 

@@ -1,23 +1,20 @@
 #!/usr/bin/env python3
-"""Measures what one reader that replays a durable channel costs others: how long fan-outs of clients' publications
-take without it and meanwhile. Prints one line, which says how it was measured.
+"""Measures what others notice of one reader that replays a durable channel. Prints one line, which says how.
 
 Usage: measure_replay.py [--publications N] [--size BYTES] [--windows N] [--servers N] [--patience SECONDS]
            [--subscribers N] [--load N]
 """
 
 import argparse
-import base64
-import os
 import pathlib
-import socket
 import statistics
 import tempfile
 import threading
 import time
 from contextlib import contextmanager
 
-from fan_outs import Comparison, clients
+from bystanders import Comparison, bystanders
+from connection import Connection, receive
 from server import Server
 
 CHANNEL = "durable:replayed"
@@ -32,31 +29,6 @@ history_bytes = "4GiB"
 ASKED = 1000
 
 
-class Connection:
-    """A WebSocket that says little and is sent much: what it receives is counted, not looked at."""
-
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        key = base64.b64encode(os.urandom(16)).decode()
-        request = f"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        self.socket.sendall(request.encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += self.socket.recv(1)
-        assert head.startswith(b"HTTP/1.1 101"), head
-
-    def send(self, *texts):
-        self.socket.sendall(b"".join(map(frame, texts)))
-
-
-def frame(text):
-    """Masked with zeros, which leaves the text as it is."""
-    payload = text.encode()
-    assert len(payload) <= 0xFFFF, text
-    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
-    return b"\x81" + length + bytes(4) + payload
-
-
 def fill(port, publications, size):
     """Publishes, with an acknowledgement for every thousandth."""
     connection = Connection(port)
@@ -68,47 +40,61 @@ def fill(port, publications, size):
         connection.send(*block)
         heard = b""
         while b'{"type":"ack"' not in heard:
-            heard += connection.socket.recv(1 << 16)
-            assert heard and b'"error"' not in heard, heard
-    connection.socket.close()
+            heard += receive(connection.socket, 1 << 16)
+            assert b'"error"' not in heard, heard
+    connection.close()
 
 
 class Reader(threading.Thread):
-    """Reads the channel from its beginning, and again."""
+    """Reads the channel from its beginning."""
 
-    def __init__(self, port, bytes_each):
+    def __init__(self, port):
         super().__init__(daemon=True)
-        self.port, self.bytes_each = port, bytes_each
+        self.port = port
         self.stopped = threading.Event()
         self.received = 0
         self.seconds = 0.0
+        self.failure = None
 
     def run(self):
+        try:
+            self.read()
+        except Exception as failure:
+            self.failure = failure
+
+    def read(self):
         connection = Connection(self.port)
         connection.send(f'{{"action":"subscribe","channel":"{CHANNEL}","since":"start"}}')
         buffer = bytearray(1 << 20)
         begin = time.monotonic()
         while not self.stopped.is_set():
-            self.received += connection.socket.recv_into(buffer)
+            received = connection.socket.recv_into(buffer)
+            assert received > 0, "the server has closed the connection"
+            self.received += received
         self.seconds = time.monotonic() - begin
-        connection.socket.close()
+        connection.close()
 
-    def rate(self):
-        return self.received / self.bytes_each / self.seconds
+    def end(self):
+        """Bytes a second. It must not have come to the end of the channel, where nothing more comes."""
+        self.stopped.set()
+        self.join()
+        if self.failure is not None:
+            raise self.failure
+        return self.received / self.seconds
 
 
 def measure(publications, size, windows, servers, patience, subscribers, load):
     comparison, rates = Comparison(), []
+    bytes_each = size + len(f'{{"channel":"{CHANNEL}","offset":500000,"data":}}') + 4
 
     @contextmanager
     def replaying():
-        reader = Reader(server.port, size + len(f'{{"channel":"{CHANNEL}","offset":500000,"data":}}') + 4)
+        reader = Reader(server.port)
         reader.start()
-        yield
-        reader.stopped.set()
-        reader.join()
-        assert reader.received < publications * size, "the channel was read to its end: it needs more publications"
-        rates.append(reader.rate())
+        try:
+            yield
+        finally:
+            rates.append(reader.end() / bytes_each)
 
     for _ in range(servers):
         with tempfile.TemporaryDirectory() as folder:
@@ -118,13 +104,13 @@ def measure(publications, size, windows, servers, patience, subscribers, load):
             try:
                 fill(server.port, publications, size)
                 port = server.admin_port()
-                with clients(server.url(), load, subscribers):
-                    comparison.measure(port, replaying, windows, patience)
+                with bystanders(server, load, subscribers) as others:
+                    comparison.measure(port, others, replaying, windows, patience)
             finally:
                 server.stop()
     return (
-        f"a replay of {statistics.median(rates):.0f} publications of {size} bytes a second: p99 of {load} publications "
-        f"of clients a second to {subscribers} subscribers {comparison}; {servers} servers, 1 shard"
+        f"a replay of {statistics.median(rates):.0f} publications of {size} bytes a second, beside {load} "
+        f"publications of clients a second to {subscribers} subscribers: {comparison}; {servers} servers, 1 shard"
     )
 
 
