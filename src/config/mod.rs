@@ -252,7 +252,8 @@ pub struct Store {
     /// Bytes of the newest publications of each channel that are kept in memory too, 128 more for each
     /// publication; what lies before is read from the log. Default 1 MiB.
     pub cache_size: usize,
-    /// Bytes read from it for readers and kept for the next ones, for each shard; each publication counts twice. Default 16 MiB.
+    /// Bytes read from it for readers and kept for the next ones, for each shard; each publication counts
+    /// twice. Default 16 MiB.
     pub read_memory: usize,
     /// Channels in it. Default 1,000,000.
     pub max_channels: usize,
