@@ -47,23 +47,55 @@ class Windows:
         return pings[int(0.99 * len(pings))]
 
 
+class Load(threading.Thread):
+    """What goes on while others are watched, in a `with` block. `work` goes on until `stopped` is set, and returns how
+    much it did a second."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.stopped = threading.Event()
+        self.rate = 0.0
+        self.failure = None
+
+    def work(self):
+        raise NotImplementedError
+
+    def run(self):
+        try:
+            self.rate = self.work()
+        except Exception as failure:
+            self.failure = failure
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.join()
+        if self.failure is not None:
+            raise self.failure
+
+
 class Comparison:
     """Windows without and with a load, in turns, so that what else the machine does falls on both alike."""
 
     def __init__(self):
         self.alone, self.meanwhile, self.thrown = Windows(), Windows(), 0
+        self.rates = []
 
     def measure(self, port, bystanders, load, windows, patience):
         """Adds so many windows of each, or as many as come in so many seconds. `port`: of the server API. `load`
-        makes a context in which the load is there."""
+        makes a Load."""
         end = time.monotonic() + patience
         enough = [len(side.fan_outs) + windows for side in (self.alone, self.meanwhile)]
         while time.monotonic() < end and any(
             len(side.fan_outs) < least for side, least in zip((self.alone, self.meanwhile), enough)
         ):
             self._window(self.alone, port, bystanders)
-            with load():
+            with load() as running:
                 self._window(self.meanwhile, port, bystanders)
+            self.rates.append(running.rate)
 
     def _window(self, side, port, bystanders):
         time.sleep(PAUSE)

@@ -10,55 +10,36 @@ import json
 import re
 import socket
 import statistics
-import threading
 import time
-from contextlib import contextmanager
 
-from bystanders import Comparison, bystanders
+from bystanders import Comparison, Load, bystanders
 from connection import PATIENCE, receive
 from server import Server
 
 
-class Publisher(threading.Thread):
+class Publisher(Load):
     """Sends batches at a steady pace on one connection."""
 
     def __init__(self, port, rate, batch):
-        super().__init__(daemon=True)
+        super().__init__()
         self.port, self.pause, self.batch = port, batch / rate, batch
-        self.stopped = threading.Event()
-        self.published = 0
-        self.seconds = 0.0
-        self.failure = None
 
-    def run(self):
-        try:
-            self.publish()
-        except Exception as failure:
-            self.failure = failure
-
-    def publish(self):
+    def work(self):
         commands = [{"publish": {"channel": f"api:{number % 10}", "data": "x" * 64}} for number in range(self.batch)]
         body = json.dumps({"commands": commands}).encode()
         head = f"POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         # The same bytes every time: who publishes takes little of a core that others need.
         request = head.encode() + body
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        published = 0
         begin = due = time.monotonic()
         while not self.stopped.wait(max(0, due - time.monotonic())):
             connection.sendall(request)
             answer = read_answer(connection)
             assert answer.count(b'"result":{') == self.batch + 1 and b'"error"' not in answer, answer
-            self.published += self.batch
+            published += self.batch
             due += self.pause
-        self.seconds = time.monotonic() - begin
-
-    def end(self):
-        """Publications a second."""
-        self.stopped.set()
-        self.join()
-        if self.failure is not None:
-            raise self.failure
-        return self.published / self.seconds
+        return published / (time.monotonic() - begin)
 
 
 def read_answer(connection):
@@ -72,28 +53,18 @@ def read_answer(connection):
 
 
 def measure(rate, batch, windows, servers, patience, shards, subscribers, load):
-    comparison, rates = Comparison(), []
-
-    @contextmanager
-    def publishing():
-        publisher = Publisher(port, rate, batch)
-        publisher.start()
-        try:
-            yield
-        finally:
-            rates.append(publisher.end())
-
+    comparison = Comparison()
     # One server's shard may be slower than another's, by where its memory is.
     for _ in range(servers):
         server = Server("--shards", str(shards), "--admin", "127.0.0.1:0")
         try:
             port = server.admin_port()
             with bystanders(server, load, subscribers) as others:
-                comparison.measure(port, others, publishing, windows, patience)
+                comparison.measure(port, others, lambda: Publisher(port, rate, batch), windows, patience)
         finally:
             server.stop()
     return (
-        f"{statistics.median(rates):.0f} publications a second through the server API, {batch} to a request, "
+        f"{statistics.median(comparison.rates):.0f} publications a second through the server API, {batch} to a request, "
         f"beside {load} publications of clients a second to {subscribers} subscribers: {comparison}; "
         f"{servers} servers, {shards} shards"
     )

@@ -9,11 +9,9 @@ import argparse
 import pathlib
 import statistics
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
 
-from bystanders import Comparison, bystanders
+from bystanders import Comparison, Load, bystanders
 from connection import Connection, receive
 from server import Server
 
@@ -45,56 +43,29 @@ def fill(port, publications, size):
     connection.close()
 
 
-class Reader(threading.Thread):
-    """Reads the channel from its beginning."""
+class Reader(Load):
+    """Reads the channel from its beginning, and must not come to its end, where nothing more comes."""
 
-    def __init__(self, port):
-        super().__init__(daemon=True)
-        self.port = port
-        self.stopped = threading.Event()
-        self.received = 0
-        self.seconds = 0.0
-        self.failure = None
+    def __init__(self, port, bytes_each):
+        super().__init__()
+        self.port, self.bytes_each = port, bytes_each
 
-    def run(self):
-        try:
-            self.read()
-        except Exception as failure:
-            self.failure = failure
-
-    def read(self):
+    def work(self):
         connection = Connection(self.port)
         connection.send(f'{{"action":"subscribe","channel":"{CHANNEL}","since":"start"}}')
         buffer = bytearray(1 << 20)
-        begin = time.monotonic()
+        total, begin = 0, time.monotonic()
         while not self.stopped.is_set():
             received = connection.socket.recv_into(buffer)
             assert received > 0, "the server has closed the connection"
-            self.received += received
-        self.seconds = time.monotonic() - begin
+            total += received
         connection.close()
-
-    def end(self):
-        """Bytes a second. It must not have come to the end of the channel, where nothing more comes."""
-        self.stopped.set()
-        self.join()
-        if self.failure is not None:
-            raise self.failure
-        return self.received / self.seconds
+        return total / self.bytes_each / (time.monotonic() - begin)
 
 
 def measure(publications, size, windows, servers, patience, subscribers, load):
-    comparison, rates = Comparison(), []
+    comparison = Comparison()
     bytes_each = size + len(f'{{"channel":"{CHANNEL}","offset":500000,"data":}}') + 4
-
-    @contextmanager
-    def replaying():
-        reader = Reader(server.port)
-        reader.start()
-        try:
-            yield
-        finally:
-            rates.append(reader.end() / bytes_each)
 
     for _ in range(servers):
         with tempfile.TemporaryDirectory() as folder:
@@ -105,11 +76,11 @@ def measure(publications, size, windows, servers, patience, subscribers, load):
                 fill(server.port, publications, size)
                 port = server.admin_port()
                 with bystanders(server, load, subscribers) as others:
-                    comparison.measure(port, others, replaying, windows, patience)
+                    comparison.measure(port, others, lambda: Reader(server.port, bytes_each), windows, patience)
             finally:
                 server.stop()
     return (
-        f"a replay of {statistics.median(rates):.0f} publications of {size} bytes a second, beside {load} "
+        f"a replay of {statistics.median(comparison.rates):.0f} publications of {size} bytes a second, beside {load} "
         f"publications of clients a second to {subscribers} subscribers: {comparison}; {servers} servers, 1 shard"
     )
 
