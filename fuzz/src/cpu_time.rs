@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// What one input may cost for each KiB begun, all its runs and the checks on them together.
 const CPU_TIME_PER_KIB_MAX: Duration = Duration::from_millis(10);
 
-/// An input is slow if it is so as often.
+/// An input is slow if it is so in each of these.
 const ATTEMPTS: usize = 3;
 
 /// Runs `work` on `bytes` of input, and panics if it takes too long.

@@ -1,6 +1,7 @@
 //! One event loop: its connections, its part of the topic table, its timers.
 //!
-//! Handlers change the `state` and mark connections dirty; the loop acts at the end of a turn, and before it turns to those who read histories. Files:
+//! Handlers change the `state` and mark connections dirty; the loop acts at the end of a turn, and before it turns
+//! to those who read histories. Files:
 //! `requests` (HTTP), `frames` (WebSocket), `dispatch` (commands and the broker's effects), `publishing`, `sending`
 //! (queues, slow readers, the flush), `feeding` (cursors), `recall` (what they and queries get), `acks`
 //! (acknowledgements), `identity` (names), `users` (authentication, messages to users), `receipts` (what of them arrived),

@@ -76,7 +76,8 @@ pub struct State {
     /// The way to the bridge, if something is routed outside.
     pub(super) bridge: Option<BridgePort>,
     pub(super) checks: Checks,
-    /// What the log has read for readers, until the live publications of the turn have left.
+    /// What the log has read for readers, until the live publications of the turn have left: at most what the
+    /// broker asks for at a time.
     pub(super) slices: Vec<LogAnswer>,
     /// Reused: what the broker asked for in the last call.
     pub(super) effects: Vec<Effect>,
