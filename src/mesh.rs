@@ -24,7 +24,7 @@ use crate::message::{AdminAnswer, AdminTicket, ShardMessage};
 
 pub use bridge_port::{BridgeInbox, BridgePort, BridgeSender, Posted, RoomSize, connect_bridge};
 pub use check_port::{CheckInbox, CheckPort, CheckSender, connect_checker};
-pub use log_port::{LogInbox, LogPort, LogSender, connect_log};
+pub use log_port::{LogInbox, LogParcel, LogPort, LogSender, connect_log};
 pub use sidecar_port::{SidecarInbox, SidecarPort, SidecarSender, connect_sidecar};
 
 /// To the thread of the server API go the shards' answers, which what it has asked bounds.

@@ -4,6 +4,7 @@ mod admin;
 mod bridge;
 mod check;
 mod log;
+mod log_batch;
 mod presence;
 mod room;
 mod session;
@@ -23,6 +24,7 @@ pub use log::{
     LogAnswer, LogAppend, LogMessage, LogPlace, LogRecord, LogRefusal, LogSlice, Missing,
     MissingReason, Ticket,
 };
+pub use log_batch::{LogBatch, LogRequest};
 pub use presence::{Arrival, Change, PresenceMessage};
 pub use room::{Asker, RoomMessage, RoomOutcome};
 pub use session::{

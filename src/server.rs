@@ -196,7 +196,7 @@ impl Server {
         running::watch_signals(self.signals, events.clone())?;
         let settings = Arc::clone(&self.settings);
         let shards = (0..self.shards as u16).map(ShardId).collect();
-        let (sender, inbox) = mesh::connect_log(settings.config.log_backlog());
+        let (sender, inbox) = mesh::connect_log();
         let log = self.log.is_some().then_some(&sender);
         let answers = match &self.admin {
             Some(_) => Some(mesh::connect_sidecar().map_err(StartError::Thread)?),

@@ -12,13 +12,12 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use stentor::config::{Config, SyncMode};
 use stentor::ids::{Epoch, ShardId, TopicName};
 use stentor::io::Waker;
 use stentor::log::{Clock, DurableLog};
 use stentor::mesh::{self, LogPort, LogSender, Port};
-use stentor::message::{LogAnswer, LogAppend, LogMessage, ShardMessage, Ticket};
+use stentor::message::{LogAnswer, LogAppend, LogBatch, LogMessage, ShardMessage, Ticket};
 use stentor::metrics::{Counter, Metrics};
 
 const PUBLISHERS: usize = 64;
@@ -33,6 +32,7 @@ const REPLAYED: u64 = 1_000_000;
 struct Log {
     port: Port,
     log: LogPort,
+    batch: LogBatch,
     sender: LogSender,
     metrics: Metrics,
     thread: thread::JoinHandle<std::io::Result<()>>,
@@ -47,7 +47,7 @@ impl Log {
         config.channels.history_ttl = Duration::from_hours(1);
         let waker = Waker::Simulated(Arc::new(AtomicBool::new(false)));
         let (mut ports, control) = mesh::connect(vec![waker], 64 << 20);
-        let (sender, inbox) = mesh::connect_log(64 << 20);
+        let (sender, inbox) = mesh::connect_log();
         let durable = DurableLog::open(folder, &config, 1).expect("it opens");
         let metrics = Metrics::new(1);
         let counted = metrics.clone();
@@ -55,21 +55,25 @@ impl Log {
         let mailer = control.mailer(64 << 20);
         let thread = thread::spawn(move || durable.run(inbox, mailer, counted, clock));
         let port = ports.pop().expect("there is one");
-        Self { port, log: sender.port(), sender, metrics, thread }
+        Self { port, log: sender.port(), batch: LogBatch::default(), sender, metrics, thread }
     }
 
-    fn append(&mut self, topic: &TopicName, offset: u64, data: &Bytes) {
-        let append = LogAppend {
-            topic: topic.clone(),
+    fn append(&mut self, topic: &TopicName, offset: u64, data: &[u8]) {
+        self.batch.append(LogAppend {
+            topic,
             epoch: Epoch(1),
             offset,
             stored: offset - 1,
             time_ms: 1_000_000,
             message_id: None,
-            data: data.clone(),
+            data,
             ticket: Ticket { shard: ShardId(0), number: offset },
-        };
-        self.log.post(LogMessage::Append(append)).expect("there is room");
+        });
+        self.log.offer(&mut self.batch);
+    }
+
+    fn flush(&mut self) {
+        self.log.flush(&mut self.batch);
     }
 
     /// Waits without a turn of its own, as a shard that sleeps does.
@@ -112,7 +116,7 @@ fn durable(folder: &Path) -> (f64, f64) {
     let topics: Vec<_> =
         (0..PUBLISHERS).map(|index| TopicName::new(&format!("topic:{index:02}"))).collect();
     let places: BTreeMap<_, _> = topics.iter().cloned().zip(0..).collect();
-    let data = Bytes::from(vec![b'7'; DATA]);
+    let data = vec![b'7'; DATA];
     let mut next = vec![1; PUBLISHERS];
     for (topic, next) in topics.iter().zip(&mut next) {
         for _ in 0..IN_FLIGHT {
@@ -120,7 +124,7 @@ fn durable(folder: &Path) -> (f64, f64) {
             *next += 1;
         }
     }
-    log.log.flush();
+    log.flush();
     let begin = Instant::now();
     let mut kept = 0;
     let mut waiting = PUBLISHERS as u64 * IN_FLIGHT;
@@ -146,7 +150,7 @@ fn durable(folder: &Path) -> (f64, f64) {
                 other => panic!("{other:?}"),
             });
         }
-        log.log.flush();
+        log.flush();
     }
     let rate = kept as f64 / begin.elapsed().as_secs_f64();
     let batch = kept as f64 / log.metrics.total(Counter::StoreBatches) as f64;
@@ -158,13 +162,13 @@ fn durable(folder: &Path) -> (f64, f64) {
 fn replay(folder: &Path) -> f64 {
     let mut log = Log::open(folder, SyncMode::Os);
     let topic = TopicName::new("replayed");
-    let data = Bytes::from(vec![b'7'; DATA]);
+    let data = vec![b'7'; DATA];
     let mut kept = 0;
     for first in (1..=REPLAYED).step_by(10_000) {
         for offset in first..first + 10_000 {
             log.append(&topic, offset, &data);
         }
-        log.log.flush();
+        log.flush();
         while kept < first + 9_999 {
             let LogAnswer::Stored { upto, .. } = log.answer() else { panic!("it is refused") };
             kept = upto;
@@ -176,8 +180,8 @@ fn replay(folder: &Path) -> f64 {
         let (records_max, bytes_max) = (u32::MAX, 256 << 10);
         let (topic, ticket) = (topic.clone(), Ticket { shard: ShardId(0), number: 0 });
         let read = LogMessage::Read { topic, from: next, records_max, bytes_max, ticket };
-        log.log.post(read).expect("there is room");
-        log.log.flush();
+        log.batch.push(read);
+        log.flush();
         let LogAnswer::Read { slice, .. } = log.answer() else { panic!("it is unreadable") };
         assert_eq!(slice.missing, None);
         for record in &slice.records {

@@ -184,9 +184,9 @@ impl Broker {
                 _ => self.limits.page_bytes_max,
             };
             let message = question.message(ticket, bytes_max);
-            self.log_bytes += message.weight();
+            self.log_bytes += LogMessage::SMALL;
             self.questions.asked.insert(ticket.number, question);
-            effects.push(Effect::Log(message));
+            self.to_log.push(message);
         }
     }
 

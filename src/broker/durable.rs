@@ -18,9 +18,8 @@ use super::topics::TopicKey;
 use crate::ids::{Moment, TopicName};
 use crate::io::FramePool;
 use crate::message::{
-    LogAnswer, LogAppend, LogMessage, PublishOutcome, Publisher, ShardMessage, Ticket,
+    LogAnswer, LogAppend, LogBatch, LogMessage, PublishOutcome, Publisher, ShardMessage, Ticket,
 };
-use crate::proto::encoder;
 
 /// The ticket of what is asked to open a topic; every other question has a number of its own.
 pub(super) const FILLING: u64 = 0;
@@ -104,6 +103,11 @@ impl Broker {
         past.and_then(|past| past.durable.as_ref()).is_some_and(|durable| !durable.is_open())
     }
 
+    /// What the durable log, which has room for it, is to hear next.
+    pub fn to_log(&mut self) -> &mut LogBatch {
+        &mut self.to_log
+    }
+
     /// Whether publications of this name go to the log first.
     pub(super) fn is_durable(&self, found: Option<TopicKey>, name: &str) -> bool {
         // Without a log no channel is, and no name is looked up for it.
@@ -158,12 +162,12 @@ impl Broker {
             // The first question to the log must find room.
             if LogMessage::SMALL * 2 + data.len() > room {
                 self.respond(topic, publisher, PublishOutcome::BacklogFull, effects);
-                self.ask_log(key, effects);
+                self.ask_log(key);
                 return;
             }
             let body = Bytes::copy_from_slice(data);
             let message = ShardMessage::Publish { topic, body, publisher };
-            self.hold(key, message, effects);
+            self.hold(key, message);
             return;
         }
         let may_take = self.may_take(key);
@@ -187,38 +191,37 @@ impl Broker {
             self.respond(topic, publisher, outcome, effects);
             return;
         }
-        let offset = head.offset + durable.pending.len() as u64 + 1;
-        let frame = kept_frame(&topic, history, offset, data);
-        let message_id = publisher.receipt.as_ref().and_then(|receipt| receipt.message_id.clone());
-        let number = self.last_ticket + 1;
-        let message = LogMessage::Append(LogAppend {
-            topic: topic.clone(),
-            epoch: head.epoch,
-            offset,
-            stored: head.offset,
-            time_ms: now.0,
-            message_id,
-            data: encoder::kept_data(&frame, data),
-            ticket: Ticket { shard: self.shard, number },
-        });
-        let weight = message.weight();
+        let receipt = publisher.receipt.as_ref();
+        let message_id = receipt.and_then(|receipt| receipt.message_id.as_deref());
+        let weight = LogAppend::weight(message_id, data.len());
         if !may_take || weight > room {
             self.retention.account(before, history.cost());
             self.respond(topic, publisher, PublishOutcome::BacklogFull, effects);
             return;
         }
+        let offset = head.offset + durable.pending.len() as u64 + 1;
         if let Some(id) = id {
             self.tally.ids_dropped += history.insert_id(id, offset, now) as u64;
         }
         self.retention.account(before, history.cost());
         self.retention.list(key, history);
-        self.last_ticket = number;
+        self.last_ticket += 1;
         self.log_bytes += weight;
+        let ticket = self.last_ticket;
+        self.to_log.append(LogAppend {
+            topic: &topic,
+            epoch: head.epoch,
+            offset,
+            stored: head.offset,
+            time_ms: now.0,
+            message_id,
+            data,
+            ticket: Ticket { shard: self.shard, number: ticket },
+        });
+        let frame = kept_frame(&topic, history, offset, data);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
-        let ticket = number;
         let pending = Pending { frame, time: now, except, publisher, ticket, weight };
         durable.pending.push_back(pending);
-        effects.push(Effect::Log(message));
     }
 
     /// Whether an answer of the log is for those who read what is old: it can wait for what is live.
@@ -285,7 +288,7 @@ impl Broker {
             if let Some((_, durable)) = self.topics.topic_mut(key).durable_mut() {
                 durable.stage = Stage::Unasked;
             }
-            self.ask_log(key, effects);
+            self.ask_log(key);
         }
         self.go_on_asking(effects);
     }
@@ -300,26 +303,33 @@ impl Broker {
         effects: &mut Vec<Effect>,
     ) {
         let name = self.topics.topic(key).name.clone();
-        while let Some((history, durable)) = self.topics.topic_mut(key).durable_mut() {
+        loop {
+            let topic = self.topics.topic_mut(key);
+            let is_heard = topic.is_heard();
+            let Some((history, durable)) = topic.durable_mut() else { break };
             let offset = history.position().offset + 1;
             let stored = |pending: &mut Pending| offset <= upto && pending.ticket <= ticket;
             let Some(pending) = durable.pending.pop_front_if(stored) else { break };
             let Pending { frame, time, except, publisher, weight, .. } = pending;
             let before = history.cost();
-            self.tally.trimmed += history.push(frame.clone(), except, time) as u64;
+            let is_mark = frame.is_empty();
+            let heard = (!is_mark && is_heard).then(|| frame.clone());
+            self.tally.trimmed += history.push(frame, except, time) as u64;
             self.tally.queue_dropped += history.take_dropped();
             self.retention.account(before, history.cost());
             self.retention.list(key, history);
             self.log_bytes -= weight;
-            if frame.is_empty() {
+            if is_mark {
                 if let Some(inbox) = &mut history.inbox {
                     inbox.marked = inbox.marking.take().unwrap_or(inbox.marked);
                 }
-                self.mark(key, effects);
+                self.mark(key);
                 continue;
             }
             self.namespaces.note_publication(self.topics.topic(key).space);
-            self.distribute(key, &publisher, frame, offset, frames, effects);
+            if let Some(frame) = heard {
+                self.distribute(key, &publisher, frame, offset, frames, effects);
+            }
             if self.retention.is_over() {
                 self.evict();
             }

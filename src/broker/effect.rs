@@ -9,8 +9,8 @@ use crate::filter::Filter;
 use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
 use crate::message::{
-    Begin, LogMessage, Page, PublishOutcome, Receipt, RoomOutcome, SessionMessage,
-    SessionSubscription, ShardMessage,
+    Begin, Page, PublishOutcome, Receipt, RoomOutcome, SessionMessage, SessionSubscription,
+    ShardMessage,
 };
 use crate::proto::{Data, ErrorCode, Presence, PresenceNotice, Removal, Standing, encoder};
 
@@ -21,8 +21,6 @@ pub enum Effect {
         to: ShardId,
         message: ShardMessage,
     },
-    /// Hand it to the durable log, which has room for it.
-    Log(LogMessage),
     /// Tell the client that it is subscribed.
     Subscribed {
         token: Token,

@@ -24,16 +24,16 @@ pub struct TableFull;
 
 impl Broker {
     /// Keeps a message until the log has told where the topic is, and asks it if nobody has.
-    pub(super) fn hold(&mut self, key: TopicKey, message: ShardMessage, effects: &mut Vec<Effect>) {
+    pub(super) fn hold(&mut self, key: TopicKey, message: ShardMessage) {
         if let Some((_, durable)) = self.topics.topic_mut(key).durable_mut() {
             self.log_bytes += held_weight(&message);
             durable.held.push_back(message);
         }
-        self.ask_log(key, effects);
+        self.ask_log(key);
     }
 
     /// Asks the log where a topic is, unless that was done.
-    pub(super) fn ask_log(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+    pub(super) fn ask_log(&mut self, key: TopicKey) {
         let ticket = Ticket { shard: self.shard, number: FILLING };
         let topic = self.topics.topic_mut(key);
         let name = topic.name.clone();
@@ -42,14 +42,14 @@ impl Broker {
             return;
         }
         let message = LogMessage::Position { topic: name, ticket };
-        if self.log_bytes + message.weight() > self.log_bytes_max {
+        if self.log_bytes + LogMessage::SMALL > self.log_bytes_max {
             durable.stage = Stage::Listed;
             self.unasked.push_back(key);
             return;
         }
         durable.stage = Stage::Asked;
-        self.log_bytes += message.weight();
-        effects.push(Effect::Log(message));
+        self.log_bytes += LogMessage::SMALL;
+        self.to_log.push(message);
     }
 
     /// The log has told where a topic is.
@@ -155,8 +155,8 @@ impl Broker {
                 ticket,
             };
             // In place of the question that was just answered, so there is room for it.
-            self.log_bytes += message.weight();
-            effects.push(Effect::Log(message));
+            self.log_bytes += LogMessage::SMALL;
+            self.to_log.push(message);
             return;
         }
         durable.stage = Stage::Open;

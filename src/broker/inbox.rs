@@ -14,7 +14,7 @@ use super::history::History;
 use super::topics::TopicKey;
 use super::{Broker, Token};
 use crate::ids::{ShardId, TopicName};
-use crate::message::{LogAppend, LogMessage, Publisher, ShardMessage, Ticket};
+use crate::message::{LogAppend, Publisher, ShardMessage, Ticket};
 use crate::proto::inbox;
 
 /// What the history of an inbox knows of its user.
@@ -35,7 +35,7 @@ impl Broker {
     pub fn received(&mut self, topic: TopicName, upto: u64, effects: &mut Vec<Effect>) {
         let home = self.topics.home(self.topics.hash(&topic));
         if home == self.shard {
-            self.note_received(&topic, upto, effects);
+            self.note_received(&topic, upto);
         } else {
             effects
                 .push(Effect::Send { to: home, message: ShardMessage::Received { topic, upto } });
@@ -43,12 +43,7 @@ impl Broker {
     }
 
     /// At home: the user has received it, on whichever shard.
-    pub(super) fn note_received(
-        &mut self,
-        topic: &TopicName,
-        upto: u64,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn note_received(&mut self, topic: &TopicName, upto: u64) {
         let Some(key) = self.find(topic) else { return };
         let Some((history, durable)) = self.topics.topic_mut(key).durable_mut() else { return };
         let head = history.position().offset;
@@ -58,7 +53,7 @@ impl Broker {
         }
         if let Some(inbox) = &mut history.inbox {
             inbox.received = inbox.received.max(upto);
-            self.mark(key, effects);
+            self.mark(key);
         }
     }
 
@@ -85,7 +80,7 @@ impl Broker {
 
     /// Has the log keep how far the user has come, unless it does already. What has no room, or is refused,
     /// is tried again with the next message that is received, and when a connection of the user comes.
-    pub(super) fn mark(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
+    pub(super) fn mark(&mut self, key: TopicKey) {
         let (now, number, shard) = (self.now, self.last_ticket + 1, self.shard);
         let room = self.log_bytes_max.saturating_sub(self.log_bytes);
         let topic = self.topics.topic_mut(key);
@@ -98,20 +93,21 @@ impl Broker {
         let Some((history, durable)) = topic.durable_mut() else { return };
         let head = history.position();
         let Some(inbox) = &mut history.inbox else { return };
-        let message = LogMessage::Append(LogAppend {
-            topic: name,
+        let data = inbox::mark(inbox.received);
+        let weight = LogAppend::weight(None, data.len());
+        if weight > room {
+            return;
+        }
+        self.to_log.append(LogAppend {
+            topic: &name,
             epoch: head.epoch,
             offset: head.offset + durable.pending.len() as u64 + 1,
             time_ms: now.0,
             message_id: None,
-            data: inbox::mark(inbox.received),
+            data: &data,
             stored: head.offset,
             ticket: Ticket { shard, number },
         });
-        let weight = message.weight();
-        if weight > room {
-            return;
-        }
         inbox.marking = Some(inbox.received);
         durable.pending.push_back(Pending {
             frame: Bytes::new(),
@@ -123,7 +119,6 @@ impl Broker {
         });
         self.last_ticket = number;
         self.log_bytes += weight;
-        effects.push(Effect::Log(message));
     }
 }
 

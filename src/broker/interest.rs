@@ -24,7 +24,7 @@ impl Broker {
     pub(super) fn ensure_interest(&mut self, key: TopicKey, effects: &mut Vec<Effect>) {
         let topic = self.topics.topic_mut(key);
         if topic.home == self.shard {
-            self.ask_log(key, effects);
+            self.ask_log(key);
         } else if topic.interest == Interest::None {
             self.last_ask += 1;
             let ask = Ask(self.last_ask);
@@ -48,7 +48,7 @@ impl Broker {
         // The asking shard has counted it against its own table already.
         let key = found.unwrap_or_else(|| self.insert_unbounded(hash, topic.clone()));
         if self.is_loading(key) {
-            self.hold(key, ShardMessage::Interest { topic, from, ask }, effects);
+            self.hold(key, ShardMessage::Interest { topic, from, ask });
             return;
         }
         let entry = self.topics.topic_mut(key);
@@ -117,7 +117,7 @@ impl Broker {
             if self.is_loading(key) {
                 // Behind the interest that it ends.
                 let message = ShardMessage::Disinterest { topic: name.clone(), from };
-                self.hold(key, message, effects);
+                self.hold(key, message);
                 return;
             }
             self.topics.topic_mut(key).interested.retain(|shard| *shard != from);

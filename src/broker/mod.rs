@@ -80,7 +80,7 @@ use hashbrown::HashMap;
 use crate::config::{ChannelOptions, Config};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName};
 use crate::io::FramePool;
-use crate::message::{Publisher, ShardMessage};
+use crate::message::{LogBatch, Publisher, ShardMessage};
 use crate::proto::{Recovery, Unavailable};
 use acks::Acks;
 use behind::Questions;
@@ -170,6 +170,8 @@ pub struct Broker {
     /// What waits for the durable log: publications until it has answered for them, questions, and
     /// publications until it is known where their topic is.
     log_bytes: usize,
+    /// What the log has yet to be given; in [`Broker::log_bytes`] already.
+    to_log: LogBatch,
     /// Its bound; 0: there is no log.
     log_bytes_max: usize,
     last_ticket: u64,
@@ -240,6 +242,7 @@ impl Broker {
             giving_way: false,
             last_ask: 0,
             log_bytes: 0,
+            to_log: LogBatch::default(),
             log_bytes_max: config.store.directory.as_ref().map_or(0, |_| config.store.backlog),
             last_ticket: 0,
             unasked: VecDeque::new(),
@@ -354,7 +357,7 @@ impl Broker {
                     self.enqueue(key, frame, (except, Some(filter)), 0, frames);
                 }
             }
-            ShardMessage::Received { topic, upto } => self.note_received(&topic, upto, effects),
+            ShardMessage::Received { topic, upto } => self.note_received(&topic, upto),
             ShardMessage::Log(answer) => self.log_answered(answer, frames, effects),
             ShardMessage::Room { topic, message } => self.receive_room(topic, *message, effects),
             ShardMessage::Presence { topic, message } => {

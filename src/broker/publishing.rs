@@ -235,7 +235,7 @@ impl Broker {
         }
         let topic = self.topics.topic(key);
         self.namespaces.note_publication(topic.space);
-        if !topic.subscribers.is_empty() || !topic.interested.is_empty() {
+        if topic.is_heard() {
             self.distribute(key, publisher, frame(), 0, frames, effects);
         }
         PublishOutcome::ACCEPTED
@@ -254,7 +254,9 @@ impl Broker {
         let may_take = self.may_take(key);
         let id = self.fingerprint(publisher);
         let now = self.now;
-        let Some(history) = self.topics.topic_mut(key).history_mut() else {
+        let topic = self.topics.topic_mut(key);
+        let is_heard = topic.is_heard();
+        let Some(history) = topic.history_mut() else {
             return PublishOutcome::BacklogFull;
         };
         let before = history.cost();
@@ -271,14 +273,17 @@ impl Broker {
         let offset = history.position().offset + 1;
         let frame = history.frame(name, offset, data);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
-        self.tally.trimmed += history.push(frame.clone(), except, now) as u64;
+        let heard = is_heard.then(|| frame.clone());
+        self.tally.trimmed += history.push(frame, except, now) as u64;
         if let Some(id) = id {
             self.tally.ids_dropped += history.insert_id(id, offset, now) as u64;
         }
         self.retention.account(before, history.cost());
         self.retention.list(key, history);
         self.namespaces.note_publication(self.topics.topic(key).space);
-        self.distribute(key, publisher, frame, offset, frames, effects);
+        if let Some(frame) = heard {
+            self.distribute(key, publisher, frame, offset, frames, effects);
+        }
         if self.retention.is_over() {
             self.evict();
         }

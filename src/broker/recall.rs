@@ -104,7 +104,7 @@ impl Broker {
             Ok(None) => self.page(&topic, &query),
             Ok(Some(key)) => {
                 let message = ShardMessage::Query { topic, reader, query, receipt };
-                self.hold(key, message, effects);
+                self.hold(key, message);
                 return;
             }
             // What the log has cannot be had here.
@@ -247,7 +247,7 @@ impl Broker {
         if to != self.shard {
             effects.push(Effect::Send { to, message });
         } else if self.is_loading(key) {
-            self.hold(key, message, effects);
+            self.hold(key, message);
         } else {
             self.ask(Question::Place { topic, reader, begin }, effects);
         }
@@ -265,7 +265,7 @@ impl Broker {
         let Some(key) = self.find(&topic) else { return };
         if self.is_loading(key) {
             let message = ShardMessage::Open { topic, reader, begin: Box::new(begin) };
-            self.hold(key, message, effects);
+            self.hold(key, message);
             return;
         }
         if self.is_place_behind(key, begin.start) {
@@ -274,7 +274,7 @@ impl Broker {
         }
         let Some(history) = self.topics.topic(key).history() else { return };
         let opening = history.open(begin);
-        self.mark(key, effects);
+        self.mark(key);
         self.answer_opening(topic, reader, opening, effects);
     }
 

@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use crate::config::Config;
 use crate::ids::{Epoch, Moment, SessionId, ShardId, TopicName};
 use crate::message::{
-    LogAnswer, LogAppend, LogMessage, LogRefusal, LogSlice, SessionRecord, Ticket,
+    LogAnswer, LogAppend, LogBatch, LogMessage, LogRefusal, LogSlice, SessionRecord, Ticket,
 };
 
 /// Records given to the log per turn.
@@ -214,16 +214,16 @@ impl SessionLog {
     }
 
     /// Asks and gives the log what it may have now, a bounded amount.
-    pub fn advance(&mut self, now: Moment, unix_ms: u64, messages: &mut Vec<LogMessage>) {
+    pub fn advance(&mut self, now: Moment, unix_ms: u64, to_log: &mut LogBatch) {
         if self.retry.is_some_and(|retry| retry > now) {
             return;
         }
         self.retry = None;
-        self.go_on_loading(messages);
+        self.go_on_loading(to_log);
         for _ in 0..WRITTEN_MAX {
             let next = self.order.front().and_then(|secret| self.waiting.get(secret));
             let Some(&Waiting { line, ref data, .. }) = next else { return };
-            let weight = LogMessage::SMALL + data.len();
+            let weight = LogAppend::weight(None, data.len());
             if weight > self.log_bytes_max {
                 self.drop_next();
                 self.tally.dropped += 1;
@@ -236,17 +236,16 @@ impl SessionLog {
                     let offset = stored + pending.len() as u64 + 1;
                     let (topic, data) = (topic.clone(), data.clone());
                     let ticket = self.ticket(weight);
-                    let append = LogAppend {
-                        topic,
+                    to_log.append(LogAppend {
+                        topic: &topic,
                         epoch,
                         offset,
                         stored,
                         time_ms: unix_ms,
                         message_id: None,
-                        data,
+                        data: &data,
                         ticket,
-                    };
-                    messages.push(LogMessage::Append(append));
+                    });
                     let Some((secret, waiting)) = self.take_next() else { return };
                     let ticket = ticket.number;
                     let pending = Pending { ticket, offset, weight, secret, waiting };
@@ -256,7 +255,7 @@ impl SessionLog {
                 Stage::Unasked if LogMessage::SMALL <= room => {
                     let topic = topic.clone();
                     let ticket = self.ticket(LogMessage::SMALL);
-                    messages.push(LogMessage::Position { topic, ticket });
+                    to_log.push(LogMessage::Position { topic, ticket });
                     self.lines[line].stage = Stage::Asked;
                     return;
                 }
@@ -272,7 +271,7 @@ impl SessionLog {
         Ticket { shard: self.shard, number: self.last_ticket }
     }
 
-    fn go_on_loading(&mut self, messages: &mut Vec<LogMessage>) {
+    fn go_on_loading(&mut self, to_log: &mut LogBatch) {
         loop {
             let room = self.log_bytes_max.saturating_sub(self.log_bytes);
             let Some(loading) = &mut self.loading else { return };
@@ -294,7 +293,7 @@ impl SessionLog {
             };
             loading.asked = true;
             let ticket = self.ticket(LogMessage::SMALL);
-            messages.push(match from {
+            to_log.push(match from {
                 None => LogMessage::Position { topic, ticket },
                 Some(from) => LogMessage::Read {
                     topic,

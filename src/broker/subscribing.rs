@@ -67,7 +67,7 @@ impl Broker {
             self.ask_opening(key, token, begin, vec![request_id], effects);
         } else if let Some(history) = topic.history().filter(|_| !is_loading) {
             let opening = history.open(begin);
-            self.mark(key, effects);
+            self.mark(key);
             self.enroll(key, token);
             self.begin(key, token, request_id, &opening, effects);
         } else if topic.past.is_some() && (asks || last) && !topic.is_waiting(token) {

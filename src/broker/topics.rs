@@ -148,6 +148,11 @@ impl Topic {
         }
     }
 
+    /// Whether a publication goes anywhere from here: to subscribers, or to shards that have some.
+    pub fn is_heard(&self) -> bool {
+        !self.subscribers.is_empty() || !self.interested.is_empty()
+    }
+
     /// As [`Topic::durable_mut`], to look at.
     pub fn durable(&self) -> Option<(&History, &Durable)> {
         let past = self.past.as_ref()?;

@@ -189,12 +189,6 @@ pub struct Sessions {
 }
 
 impl Config {
-    /// Bytes that may wait for the durable log from one shard: those of publications, and as many of
-    /// sessions where it keeps those.
-    pub fn log_backlog(&self) -> usize {
-        self.store.backlog.saturating_mul(1 + usize::from(self.sessions.durable))
-    }
-
     /// The namespace whose inboxes take what is sent to users under this channel; `""` is that of channels
     /// without one.
     pub fn inbox_namespace(&self, channel: &str) -> Option<&str> {

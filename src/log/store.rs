@@ -243,7 +243,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Adds a publication to the batch. Not before [`Store::prepare`].
-    pub fn append(&mut self, record: &Record<'_>, name: &TopicName) -> Result<TopicSlot, Refused> {
+    pub fn append(&mut self, record: &Record<'_>) -> Result<TopicSlot, Refused> {
         debug_assert_eq!(record.kind, Kind::Publication);
         let end = self.active.as_ref().map_or(0, |active| active.written) + self.batch.len() as u64;
         // The second: in the same segment no further record has a place.
@@ -257,8 +257,9 @@ impl<D: Disk> Store<D> {
             None => {
                 // Whoever publishes knows where it left off; 0 is no offset.
                 let next = record.offset.max(1);
-                let retention = (self.retention_of)(name);
-                self.topics.insert(Topic::new(name.clone(), record.epoch, next, retention))
+                let name = TopicName::new(record.topic);
+                let retention = (self.retention_of)(&name);
+                self.topics.insert(Topic::new(name, record.epoch, next, retention))
             }
         };
         let topic = self.topics.get(slot).expect("it is in the table");

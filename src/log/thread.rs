@@ -17,11 +17,15 @@ use super::store::{Refused, Store};
 use super::topics::TopicSlot;
 use crate::config::SyncMode;
 use crate::ids::{Epoch, TopicName};
-use crate::mesh::{LogInbox, Mailer};
-use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
+use crate::mesh::{LogInbox, LogParcel, Mailer};
+use crate::message::{
+    LogAnswer, LogAppend, LogMessage, LogRefusal, LogRequest, ShardMessage, Ticket,
+};
 use crate::metrics::{Counter, Metrics};
 use answering::Job;
 
+/// Messages of one turn, but for what comes with the last of them.
+const TURN_MESSAGES: usize = 65_536;
 /// Bytes of one batch: it is written when it has them, however much more waits.
 const BATCH_BYTES: usize = 4 << 20;
 /// Between two looks at what is to be trimmed and cleaned without a publication.
@@ -115,26 +119,30 @@ impl<D: Disk> Log<D> {
     /// Works until it is told to stop. An error: the store could not be ended in order; what was
     /// acknowledged is in it all the same.
     pub fn run(mut self) -> io::Result<()> {
-        let mut messages = Vec::new();
         while !self.stopping {
             let timeout = self.timeout(Instant::now());
-            if self.inbox.receive(timeout, &mut messages) {
-                // What came meanwhile shares the sync.
-                while messages.len() < 65_536 && self.inbox.receive(Duration::ZERO, &mut messages) {
-                }
-            }
-            self.turn(&mut messages, Instant::now());
+            let first = self.inbox.receive(timeout);
+            self.turn(first, Instant::now());
         }
         self.commit(true);
         self.mailer.flush();
         self.store.close()
     }
 
-    /// Does what was asked, and what there is to do without.
-    fn turn(&mut self, messages: &mut Vec<LogMessage>, now: Instant) {
+    /// Does what is asked, first what has come already, and what there is to do without.
+    fn turn(&mut self, first: Option<LogParcel>, now: Instant) {
         self.now = now;
-        for message in messages.drain(..) {
-            self.take(message);
+        let mut count = 0;
+        let mut next = first;
+        while let Some(mut parcel) = next {
+            count += parcel.batch.len();
+            parcel.batch.drain(|request| match request {
+                LogRequest::Append(append) => self.append(&append),
+                LogRequest::Message(message) => self.take(message),
+            });
+            parcel.give_back();
+            // What came meanwhile shares the sync.
+            next = (count < TURN_MESSAGES).then(|| self.inbox.receive(Duration::ZERO)).flatten();
         }
         self.commit(false);
         self.do_jobs();
@@ -145,9 +153,8 @@ impl<D: Disk> Log<D> {
     /// One turn at this time of the server's clock, with whatever was asked before.
     #[cfg(test)]
     pub fn turn_at(&mut self, elapsed: Duration) {
-        let mut messages = Vec::new();
-        while self.inbox.receive(Duration::ZERO, &mut messages) {}
-        self.turn(&mut messages, self.clock.started + elapsed);
+        let first = self.inbox.receive(Duration::ZERO);
+        self.turn(first, self.clock.started + elapsed);
     }
 
     /// How long there is nothing to do unless somebody asks.
@@ -166,7 +173,6 @@ impl<D: Disk> Log<D> {
 
     fn take(&mut self, message: LogMessage) {
         match message {
-            LogMessage::Append(append) => self.append(append),
             LogMessage::Read { topic, from, records_max, bytes_max, ticket } => {
                 let limits = ReadLimits { records: records_max, bytes: bytes_max };
                 self.queue(Job::Read { topic, from, limits, ticket });
@@ -186,52 +192,47 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn append(&mut self, append: LogAppend) {
+    fn append(&mut self, append: &LogAppend<'_>) {
+        if let Err(reason) = self.try_append(append) {
+            let topic = TopicName::new(append.topic);
+            self.refuse(topic, append.offset, reason, append.ticket);
+        }
+    }
+
+    fn try_append(&mut self, append: &LogAppend<'_>) -> Result<(), LogRefusal> {
         let now = self.now;
-        let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
-        if failing {
-            self.refuse(append.topic, append.offset, LogRefusal::Disk, append.ticket);
-            return;
+        let LogAppend { topic, epoch, offset, stored, time_ms, message_id, data, ticket } = *append;
+        if self.failing.as_ref().is_some_and(|failing| now < failing.retry) {
+            return Err(LogRefusal::Disk);
         }
         if let Err(error) = self.store.prepare() {
             self.fail(&error);
-            self.refuse(append.topic, append.offset, LogRefusal::Disk, append.ticket);
-            return;
+            return Err(LogRefusal::Disk);
         }
-        let record = Record {
-            kind: Kind::Publication,
-            topic: &append.topic,
-            epoch: append.epoch.0,
-            offset: append.offset,
-            time_ms: append.time_ms,
-            message_id: append.message_id.as_deref(),
-            data: &append.data,
-        };
-        let LogAppend { ref topic, epoch, offset, stored, ticket, .. } = append;
+        let kind = Kind::Publication;
+        let record = Record { kind, topic, epoch: epoch.0, offset, time_ms, message_id, data };
         if offset != stored + 1 && self.store.topics.find(topic).is_none() {
-            let reason = LogRefusal::Position { epoch, next: stored + 1 };
-            self.refuse(append.topic, offset, reason, ticket);
-            return;
+            return Err(LogRefusal::Position { epoch, next: stored + 1 });
         }
-        let reason = match self.store.append(&record, topic) {
+        match self.store.append(&record) {
             Ok(slot) => {
-                let topic = append.topic;
+                // The name that the table has: that of the request is its shard's.
+                let topic = self.store.topics.get(slot).expect("it has one more").name.clone();
                 self.waiting.push(Waiting { slot, topic, epoch, offset, ticket });
                 if self.store.batch_bytes() >= BATCH_BYTES {
                     self.commit(false);
                 }
-                return;
+                Ok(())
             }
             Err(Refused::Position { epoch, next }) => {
-                LogRefusal::Position { epoch: Epoch(epoch), next }
+                Err(LogRefusal::Position { epoch: Epoch(epoch), next })
             }
             Err(Refused::Topics) => {
                 self.count(Counter::StoreTopicLimit, 1);
-                LogRefusal::Topics
+                Err(LogRefusal::Topics)
             }
-            Err(Refused::TooLong) => LogRefusal::TooLong,
-        };
-        self.refuse(append.topic, offset, reason, ticket);
+            Err(Refused::TooLong) => Err(LogRefusal::TooLong),
+        }
     }
 
     /// Writes the batch, makes it durable as the mode says, and tells those who wait for it. `now`:
@@ -282,6 +283,14 @@ impl<D: Disk> Log<D> {
         let mut answers: Vec<Waiting> = Vec::new();
         let mut places: HashMap<TopicSlot, usize, RandomState> = HashMap::default();
         for waiting in self.waiting.drain(..) {
+            // What one connection sends comes together.
+            if let Some(last) = answers.last_mut()
+                && last.slot == waiting.slot
+                && last.ticket.shard == waiting.ticket.shard
+            {
+                *last = waiting;
+                continue;
+            }
             match places.get(&waiting.slot) {
                 Some(&place) if answers[place].ticket.shard == waiting.ticket.shard => {
                     answers[place] = waiting;

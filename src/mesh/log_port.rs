@@ -1,144 +1,112 @@
 //! The way of one shard to the thread of the durable log: some batches each turn, and never a wait.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use crate::message::LogMessage;
+use crate::message::{LogBatch, LogMessage};
 
 /// Batches that wait for the log, from all shards together.
 const BATCHES_MAX: usize = 1024;
-/// An outbox of so many bytes is handed over at once: the log works while the shard's turn goes on.
-const BATCH_BYTES: usize = 32 << 10;
+/// A batch with so many bytes of texts is handed over at once: the log works while the shard's turn goes on.
+const LONG_BATCH_BYTES: usize = 32 << 10;
+/// As [`LONG_BATCH_BYTES`], of one with so many messages.
+const LONG_BATCH: usize = 128;
 
 /// Emptied batches that wait to be filled again, for each shard.
 const SPARES_MAX: usize = 8;
 
-struct Batch {
-    messages: Vec<LogMessage>,
-    /// Their weight, and whose account it is on.
-    bytes: usize,
-    account: Arc<AtomicUsize>,
-    /// The list goes back there when it is empty, so that the shard need not make another one.
-    spares: Sender<Vec<LogMessage>>,
+/// A batch, and the way back for it.
+pub struct LogParcel {
+    pub batch: LogBatch,
+    spares: Sender<LogBatch>,
 }
 
-/// One shard's access to the log.
+impl LogParcel {
+    fn stop() -> Self {
+        let mut batch = LogBatch::default();
+        batch.push(LogMessage::Stop);
+        Self { batch, spares: bounded(1).0 }
+    }
+
+    /// Gives the batch, which is empty now, to its shard again, so that it need not make another one.
+    pub fn give_back(self) {
+        debug_assert!(self.batch.is_empty(), "what is in it is lost");
+        // There are enough of them, or the shard is gone.
+        drop(self.spares.try_send(self.batch));
+    }
+}
+
+/// One shard's access to the log. What waits in its channel is bounded by what its shard lets the log owe
+/// it, `store.backlog`.
 pub struct LogPort {
-    sender: Sender<Batch>,
-    outbox: Vec<LogMessage>,
-    /// Bytes of the outbox.
-    outbox_bytes: usize,
-    /// Bytes in the outbox and in the channel that this shard has put there.
-    account: Arc<AtomicUsize>,
-    /// Lists that the log has emptied, and the way for them.
-    spares: (Sender<Vec<LogMessage>>, Receiver<Vec<LogMessage>>),
-    backlog_max: usize,
+    sender: Sender<LogParcel>,
+    /// Batches that the log has emptied, and the way for them.
+    spares: (Sender<LogBatch>, Receiver<LogBatch>),
 }
 
 /// What the thread of the log takes its messages from.
 pub struct LogInbox {
-    receiver: Receiver<Batch>,
+    receiver: Receiver<LogParcel>,
 }
 
 /// Makes ports: one for each shard, and one for whoever ends the log.
 #[derive(Clone)]
 pub struct LogSender {
-    sender: Sender<Batch>,
-    backlog_max: usize,
+    sender: Sender<LogParcel>,
 }
 
-/// The way to a log. `backlog_max`: bytes that may wait from one shard.
-pub fn connect_log(backlog_max: usize) -> (LogSender, LogInbox) {
+/// The way to a log.
+pub fn connect_log() -> (LogSender, LogInbox) {
     let (sender, receiver) = bounded(BATCHES_MAX);
-    (LogSender { sender, backlog_max }, LogInbox { receiver })
+    (LogSender { sender }, LogInbox { receiver })
 }
 
 impl LogSender {
     pub fn port(&self) -> LogPort {
-        LogPort {
-            sender: self.sender.clone(),
-            outbox: Vec::new(),
-            outbox_bytes: 0,
-            account: Arc::default(),
-            spares: bounded(SPARES_MAX),
-            backlog_max: self.backlog_max,
-        }
+        LogPort { sender: self.sender.clone(), spares: bounded(SPARES_MAX) }
     }
 
     /// Tells the log to finish and end. Waits for room where there is none: not for shards.
     pub fn stop(&self) {
-        let (messages, account) = (vec![LogMessage::Stop], Arc::default());
-        let (spares, _) = bounded(1);
         // A log that has ended already is content.
-        drop(self.sender.send(Batch { messages, bytes: 0, account, spares }));
+        drop(self.sender.send(LogParcel::stop()));
     }
 }
 
 impl LogPort {
-    /// Puts a message into the outbox, or gives it back if too much waits already. A long outbox is
-    /// handed over.
-    pub fn post(&mut self, message: LogMessage) -> Result<(), LogMessage> {
-        let bytes = message.weight();
-        if self.account.load(Ordering::Relaxed) + bytes > self.backlog_max {
-            return Err(message);
+    /// Hands over a batch that is long enough to be worth it.
+    pub fn offer(&self, batch: &mut LogBatch) {
+        if batch.text_bytes() >= LONG_BATCH_BYTES || batch.len() >= LONG_BATCH {
+            self.flush(batch);
         }
-        self.account.fetch_add(bytes, Ordering::Relaxed);
-        self.outbox_bytes += bytes;
-        self.outbox.push(message);
-        if self.outbox_bytes >= BATCH_BYTES {
-            self.flush();
-        }
-        Ok(())
     }
 
-    /// Hands over what is in the outbox, if the channel takes it.
-    pub fn flush(&mut self) {
-        if self.outbox.is_empty() {
+    /// Hands over a batch and leaves an empty one, if the channel takes it. What is left is to be offered
+    /// again soon.
+    pub fn flush(&self, batch: &mut LogBatch) {
+        if batch.is_empty() {
             return;
         }
         let spare = self.spares.1.try_recv().unwrap_or_default();
-        let messages = std::mem::replace(&mut self.outbox, spare);
-        let bytes = std::mem::take(&mut self.outbox_bytes);
-        let (account, spares) = (Arc::clone(&self.account), self.spares.0.clone());
-        match self.sender.try_send(Batch { messages, bytes, account, spares }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(batch)) => {
-                (self.outbox, self.outbox_bytes) = (batch.messages, batch.bytes);
-            }
+        let full = std::mem::replace(batch, spare);
+        match self.sender.try_send(LogParcel { batch: full, spares: self.spares.0.clone() }) {
             // A log that has ended takes nothing; its end ends the server.
-            Err(TrySendError::Disconnected(batch)) => {
-                self.account.fetch_sub(batch.bytes, Ordering::Relaxed);
-            }
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(parcel)) => *batch = parcel.batch,
         }
-    }
-
-    /// Whether something waits for room in the channel: it must be offered again soon.
-    pub fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty()
     }
 }
 
 impl LogInbox {
-    /// Puts the messages of one batch behind those in `messages`; waits for one for `timeout` at
-    /// most. `false`: there was none.
-    pub fn receive(&self, timeout: Duration, messages: &mut Vec<LogMessage>) -> bool {
-        let mut batch = match self.receiver.recv_timeout(timeout) {
-            Ok(batch) => batch,
-            Err(RecvTimeoutError::Timeout) => return false,
+    /// The next batch; `None`: there was none for as long as `timeout`.
+    pub fn receive(&self, timeout: Duration) -> Option<LogParcel> {
+        match self.receiver.recv_timeout(timeout) {
+            Ok(parcel) => Some(parcel),
+            Err(RecvTimeoutError::Timeout) => None,
             // All who could ask are gone.
-            Err(RecvTimeoutError::Disconnected) => {
-                messages.push(LogMessage::Stop);
-                return true;
-            }
-        };
-        batch.account.fetch_sub(batch.bytes, Ordering::Relaxed);
-        messages.append(&mut batch.messages);
-        // There are enough of them, or the shard is gone.
-        drop(batch.spares.try_send(batch.messages));
-        true
+            Err(RecvTimeoutError::Disconnected) => Some(LogParcel::stop()),
+        }
     }
 }
 
@@ -146,70 +114,84 @@ impl LogInbox {
 mod tests {
     use super::*;
     use crate::ids::{ShardId, TopicName};
-    use crate::message::Ticket;
+    use crate::message::{LogRequest, Ticket};
 
-    fn position(number: u64) -> LogMessage {
+    fn put(batch: &mut LogBatch, number: u64) {
         let ticket = Ticket { shard: ShardId(0), number };
-        LogMessage::Position { topic: TopicName::new("t"), ticket }
+        batch.push(LogMessage::Position { topic: TopicName::new("t"), ticket });
     }
 
-    fn numbers(messages: &[LogMessage]) -> Vec<u64> {
-        let number = |message: &LogMessage| match message {
-            LogMessage::Position { ticket, .. } => ticket.number,
-            LogMessage::Append(_)
-            | LogMessage::Read { .. }
-            | LogMessage::ReadLast { .. }
-            | LogMessage::Locate { .. }
-            | LogMessage::Stop => 0,
-        };
-        messages.iter().map(number).collect()
+    /// The numbers of all positions that are asked for; `None`: to stop.
+    fn numbers(inbox: &LogInbox, batches: usize) -> Vec<Option<u64>> {
+        let mut numbers = Vec::new();
+        for _ in 0..batches {
+            let Some(mut parcel) = inbox.receive(Duration::ZERO) else { break };
+            parcel.batch.drain(|request| {
+                numbers.push(match request {
+                    LogRequest::Message(LogMessage::Position { ticket, .. }) => Some(ticket.number),
+                    LogRequest::Message(LogMessage::Stop) => None,
+                    other => panic!("{other:?}"),
+                });
+            });
+            parcel.give_back();
+        }
+        numbers
     }
 
     #[test]
-    fn what_waits_is_bounded_and_room_comes_back() {
-        let each = position(1).weight();
-        let (sender, inbox) = connect_log(3 * each);
-        let (mut port, mut other) = (sender.port(), sender.port());
-        for number in 1..=3 {
-            port.post(position(number)).expect("there is room");
+    fn a_long_batch_goes_at_once_and_a_short_one_when_it_is_flushed() {
+        let (sender, inbox) = connect_log();
+        let (port, mut batch) = (sender.port(), LogBatch::default());
+        for number in 1..LONG_BATCH as u64 {
+            put(&mut batch, number);
+            port.offer(&mut batch);
         }
-        assert!(port.post(position(4)).is_err());
-        other.post(position(5)).expect("each has an account of its own");
-        port.flush();
-        assert!(port.post(position(6)).is_err(), "it waits in the channel");
-        let mut messages = Vec::new();
-        assert!(inbox.receive(Duration::ZERO, &mut messages));
-        assert_eq!(numbers(&messages), [1, 2, 3]);
-        port.post(position(7)).expect("there is room again");
-        assert!(!inbox.receive(Duration::ZERO, &mut messages), "nothing was flushed");
+        assert!(inbox.receive(Duration::ZERO).is_none());
+        put(&mut batch, LONG_BATCH as u64);
+        port.offer(&mut batch);
+        assert!(batch.is_empty());
+        put(&mut batch, LONG_BATCH as u64 + 1);
+        port.offer(&mut batch);
+        assert!(!batch.is_empty());
+        port.flush(&mut batch);
+        let all: Vec<_> = (1..=LONG_BATCH as u64 + 1).map(Some).collect();
+        assert_eq!(numbers(&inbox, 10), all);
     }
 
     #[test]
     fn a_full_channel_keeps_order() {
-        let (sender, inbox) = connect_log(usize::MAX);
-        let mut port = sender.port();
-        for number in 0..BATCHES_MAX as u64 + 5 {
-            port.post(position(number)).expect("there is room");
-            port.flush();
+        let (sender, inbox) = connect_log();
+        let (port, mut batch) = (sender.port(), LogBatch::default());
+        let count = BATCHES_MAX as u64 + 5;
+        for number in 0..count {
+            put(&mut batch, number);
+            port.flush(&mut batch);
         }
-        assert!(port.has_unsent());
-        let mut messages = Vec::new();
-        while inbox.receive(Duration::ZERO, &mut messages) {}
-        port.flush();
-        assert!(!port.has_unsent());
-        inbox.receive(Duration::ZERO, &mut messages);
-        assert_eq!(numbers(&messages), (0..BATCHES_MAX as u64 + 5).collect::<Vec<_>>());
+        assert!(!batch.is_empty());
+        let mut all = numbers(&inbox, BATCHES_MAX);
+        port.flush(&mut batch);
+        assert!(batch.is_empty());
+        all.extend(numbers(&inbox, 1));
+        assert_eq!(all, (0..count).map(Some).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_emptied_batch_serves_again() {
+        let (sender, inbox) = connect_log();
+        let (port, mut batch) = (sender.port(), LogBatch::default());
+        for round in 0..100 {
+            put(&mut batch, round);
+            port.flush(&mut batch);
+            assert_eq!(numbers(&inbox, 1), [Some(round)]);
+            assert_eq!(port.spares.1.len(), 1);
+        }
     }
 
     #[test]
     fn without_a_sender_the_log_is_told_to_stop() {
-        let (sender, inbox) = connect_log(1000);
+        let (sender, inbox) = connect_log();
         sender.stop();
         drop(sender);
-        let mut messages = Vec::new();
-        for _ in 0..2 {
-            assert!(inbox.receive(Duration::ZERO, &mut messages));
-        }
-        assert!(matches!(messages.as_slice(), [LogMessage::Stop, LogMessage::Stop]));
+        assert_eq!(numbers(&inbox, 2), [None, None]);
     }
 }

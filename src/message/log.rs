@@ -6,12 +6,11 @@ use bytes::Bytes;
 
 use crate::ids::{Epoch, ShardId, TopicName};
 
-/// To the thread of the log. Each but the last is answered by a [`LogAnswer`] to the shard of its
-/// ticket; those about one topic are dealt with in the order they were sent.
+/// To the thread of the log, in a [`LogBatch`](super::LogBatch). Each but the last is answered by a
+/// [`LogAnswer`] to the shard of its ticket; those about one topic, and appends to it, are dealt with in
+/// the order they were sent.
 #[derive(Debug)]
 pub enum LogMessage {
-    /// Keep a publication. Answered by [`LogAnswer::Stored`] or [`LogAnswer::Refused`].
-    Append(LogAppend),
     /// The publications of a topic from offset `from` on: at most `records_max`, and `bytes_max` of
     /// theirs (but always one). Answered by [`LogAnswer::Read`] or [`LogAnswer::Unreadable`].
     Read { topic: TopicName, from: u64, records_max: u32, bytes_max: usize, ticket: Ticket },
@@ -32,10 +31,10 @@ pub enum LogMessage {
     Stop,
 }
 
-/// A publication to keep.
-#[derive(Debug)]
-pub struct LogAppend {
-    pub topic: TopicName,
+/// A publication to keep. Answered by [`LogAnswer::Stored`] or [`LogAnswer::Refused`].
+#[derive(Debug, Clone, Copy)]
+pub struct LogAppend<'a> {
+    pub topic: &'a str,
     /// As the log has told it, or, of a topic that the log does not know, any.
     pub epoch: Epoch,
     /// The one behind the last that was appended and not refused.
@@ -46,10 +45,17 @@ pub struct LogAppend {
     /// Unix time in milliseconds.
     pub time_ms: u64,
     /// As the publisher wrote it, raw JSON.
-    pub message_id: Option<Box<str>>,
+    pub message_id: Option<&'a str>,
     /// As [`Command::Publish`](crate::proto::Command) has it.
-    pub data: Bytes,
+    pub data: &'a [u8],
     pub ticket: Ticket,
+}
+
+impl LogAppend<'_> {
+    /// What one with such a message id and so much data counts for the bound of the log. An estimate.
+    pub fn weight(message_id: Option<&str>, data_bytes: usize) -> usize {
+        LogMessage::SMALL + data_bytes + message_id.map_or(0, str::len)
+    }
 }
 
 /// Who asks, and its own number of the question.
@@ -60,24 +66,8 @@ pub struct Ticket {
 }
 
 impl LogMessage {
-    /// What a message counts without its data.
+    /// Bytes that wait with a message, for the bound of the log. An estimate.
     pub const SMALL: usize = 160;
-
-    /// Bytes that wait with this message, for the bound of the log. An estimate.
-    pub fn weight(&self) -> usize {
-        match self {
-            Self::Append(append) => {
-                Self::SMALL
-                    + append.data.len()
-                    + append.message_id.as_ref().map_or(0, |id| id.len())
-            }
-            Self::Read { .. }
-            | Self::ReadLast { .. }
-            | Self::Locate { .. }
-            | Self::Position { .. }
-            | Self::Stop => Self::SMALL,
-        }
-    }
 }
 
 /// From the thread of the log. `ticket` is the number of the question.

@@ -192,16 +192,6 @@ pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool
     }
 }
 
-/// The data of a frame that was made of it by [`kept_frame`], in the memory of the frame.
-pub fn kept_data(frame: &Bytes, data: &[u8]) -> Bytes {
-    // Behind it is the closing brace.
-    let end = frame.len().saturating_sub(1);
-    match end.checked_sub(data.len()) {
-        Some(begin) if frame[begin..end] == *data => frame.slice(begin..end),
-        _ => Bytes::copy_from_slice(data),
-    }
-}
-
 /// The offset in a frame of [`kept_frame`]; 0 if it is none for this channel.
 pub fn retained_offset(channel: &str, frame: &[u8]) -> u64 {
     let fields = retained_fields(channel, frame);
@@ -311,7 +301,6 @@ mod tests {
         let position = Position { epoch: crate::ids::Epoch(0xab), offset: 7 };
         let kept = kept_frame("c", position, data, false);
         assert_eq!(retained_offset("c", &kept), 7);
-        assert_eq!(kept_data(&kept, data), data[..]);
         assert_eq!(text(kept), format!(r#"{{"channel":"c","offset":7,{rest}"#));
         let acked = text(kept_frame("c", position, data, true));
         assert_eq!(acked, format!(r#"{{"channel":"c","offset":7,"messageId":"{position}",{rest}"#));

@@ -459,7 +459,7 @@ impl Life {
             .collect();
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, config.limits.mesh_backlog);
-        let (sender, inbox) = mesh::connect_log(config.log_backlog());
+        let (sender, inbox) = mesh::connect_log();
         let shards = backends
             .into_iter()
             .zip(ports)

@@ -257,7 +257,6 @@ impl State {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { to, message } => self.outbox.push((to, message)),
-                Effect::Log(message) => self.post_log(message),
                 Effect::Subscribed { token, topic, .. } if topic.is_inbox() => {
                     self.inbox_opened(token);
                 }
@@ -318,5 +317,8 @@ impl State {
             }
         }
         self.effects = effects;
+        if let Some(log) = &self.log {
+            log.offer(self.broker.to_log());
+        }
     }
 }

@@ -132,10 +132,8 @@ impl State {
         self.tell_homes();
         let Some(keeping) = &mut self.keeping else { return };
         let unix_ms = self.settings.unix_start + self.now.0;
-        let mut messages = Vec::new();
-        keeping.log.advance(self.now, unix_ms, &mut messages);
+        keeping.log.advance(self.now, unix_ms, self.broker.to_log());
         let tally = keeping.log.take_tally();
-        messages.into_iter().for_each(|message| self.post_log(message));
         if tally != crate::broker::SessionLogTally::default() {
             self.count(Counter::SessionsWritten, tally.written);
             self.count(Counter::SessionsUnwritten, tally.refused);

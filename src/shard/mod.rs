@@ -125,7 +125,7 @@ impl<B: Backend> Shard<B> {
     pub fn turn(&mut self) -> io::Result<()> {
         let mut timeout = self.state.timeout();
         if self.mesh.has_unsent()
-            || self.state.log.as_ref().is_some_and(LogPort::has_unsent)
+            || !self.state.broker.to_log().is_empty()
             || self.admin.as_ref().is_some_and(AdminPort::has_unsent)
             || self.state.bridge.as_ref().is_some_and(BridgePort::has_unsent)
         {

@@ -24,7 +24,7 @@ use crate::config::RouteTable;
 use crate::ids::{Moment, ShardId, Tick, Token};
 use crate::io::{FrameClass, FrameId, FramePool, Handler, Receive, SendStatus};
 use crate::mesh::{BridgePort, LogPort};
-use crate::message::{LogAnswer, LogMessage, ShardMessage};
+use crate::message::{LogAnswer, ShardMessage};
 use crate::metrics::{Counter, ShardMetrics};
 use crate::proto::http::HeadLimits;
 use crate::proto::{Answer, DecoderLimits, Encoding, encoder};
@@ -185,18 +185,10 @@ impl State {
         }
     }
 
-    /// Hands a message to the log, with others; at the latest at the end of the turn.
-    pub(super) fn post_log(&mut self, message: LogMessage) {
-        // Without a log no channel is durable.
-        let Some(log) = &mut self.log else { return };
-        // The broker counts what waits, with less room than the port has.
-        let posted = log.post(message);
-        debug_assert!(posted.is_ok(), "{posted:?}");
-    }
-
     pub(super) fn flush_log(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.flush();
+        // Without a log no channel is durable.
+        if let Some(log) = &self.log {
+            log.flush(self.broker.to_log());
         }
     }
 

@@ -17,7 +17,7 @@ use stentor::ids::{Epoch, ShardId, TopicName};
 use stentor::io::Waker;
 use stentor::log::{Clock, DurableLog};
 use stentor::mesh::{self, LogPort, LogSender, Port};
-use stentor::message::{LogAnswer, LogAppend, LogMessage, ShardMessage, Ticket};
+use stentor::message::{LogAnswer, LogAppend, LogBatch, LogMessage, ShardMessage, Ticket};
 use stentor::metrics::Metrics;
 
 use crate::support::{Launch, PATIENCE, Random, Server, run, wait_until};
@@ -43,7 +43,7 @@ impl Log {
         config.channels.history_bytes = 1 << 30;
         let waker = Waker::Simulated(Arc::new(AtomicBool::new(false)));
         let (mut ports, control) = mesh::connect(vec![waker], 64 << 20);
-        let (sender, inbox) = mesh::connect_log(64 << 20);
+        let (sender, inbox) = mesh::connect_log();
         let durable = DurableLog::open(folder, &config, 0x5eed).expect("it opens");
         let clock = Clock { started: Instant::now(), unix_start: unix_ms() };
         let mailer = control.mailer(64 << 20);
@@ -53,8 +53,9 @@ impl Log {
     }
 
     fn ask(&mut self, message: LogMessage) {
-        self.log.post(message).unwrap_or_else(|message| panic!("no room for {message:?}"));
-        self.log.flush();
+        let mut batch = LogBatch::default();
+        batch.push(message);
+        self.log.flush(&mut batch);
     }
 
     fn answer(&mut self) -> LogAnswer {
@@ -79,17 +80,18 @@ impl Log {
     }
 
     fn append(&mut self, topic: &str, epoch: Epoch, offset: u64) {
-        let append = LogAppend {
-            topic: TopicName::new(topic),
+        let mut batch = LogBatch::default();
+        batch.append(LogAppend {
+            topic,
             epoch,
             offset,
             stored: offset - 1,
             time_ms: unix_ms(),
             message_id: None,
-            data: data(topic, offset),
+            data: &data(topic, offset),
             ticket: Ticket { shard: ShardId(0), number: offset },
-        };
-        self.ask(LogMessage::Append(append));
+        });
+        self.log.flush(&mut batch);
     }
 
     /// Every offset of the topic, each with the data that it should have.

@@ -7,7 +7,7 @@ use crate::broker::{Body, Broker, Effect, PublishRequest};
 use crate::config::{Config, Level};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName};
 use crate::io::FramePool;
-use crate::message::{LogAnswer, LogMessage, LogRefusal, PublishOutcome, Receipt, ShardMessage};
+use crate::message::{LogAnswer, LogRefusal, LogRequest, PublishOutcome, Receipt, ShardMessage};
 use crate::proto::Family;
 
 const TOKEN: Token = Token { slot: 0, generation: 1 };
@@ -54,13 +54,31 @@ impl Home {
         };
         let mut effects = Vec::new();
         self.broker.publish(request, &mut self.frames, &mut effects);
-        heard(effects)
+        self.heard(effects)
     }
 
     fn answer(&mut self, answer: LogAnswer) -> Heard {
         let mut effects = Vec::new();
         self.broker.receive(ShardMessage::Log(answer), &mut self.frames, &mut effects);
-        heard(effects)
+        self.heard(effects)
+    }
+
+    fn heard(&mut self, effects: Vec<Effect>) -> Heard {
+        let mut heard = Heard::default();
+        self.broker.to_log().drain(|request| match request {
+            LogRequest::Append(append) => {
+                assert_eq!(append.ticket.shard, ShardId(0));
+                heard.appended.push((append.offset, append.ticket.number));
+            }
+            LogRequest::Message(_) => heard.questions += 1,
+        });
+        for effect in effects {
+            match effect {
+                Effect::Published { outcome, .. } => heard.outcomes.push(outcome),
+                other => panic!("{other:?}"),
+            }
+        }
+        heard
     }
 
     fn locate(&mut self, next: u64) -> Heard {
@@ -77,22 +95,6 @@ impl Home {
         let (topic, reason) = (TopicName::new("t"), LogRefusal::Disk);
         self.answer(LogAnswer::Refused { topic, offset, reason, ticket })
     }
-}
-
-fn heard(effects: Vec<Effect>) -> Heard {
-    let mut heard = Heard::default();
-    for effect in effects {
-        match effect {
-            Effect::Log(LogMessage::Append(append)) => {
-                assert_eq!(append.ticket.shard, ShardId(0));
-                heard.appended.push((append.offset, append.ticket.number));
-            }
-            Effect::Log(_) => heard.questions += 1,
-            Effect::Published { outcome, .. } => heard.outcomes.push(outcome),
-            other => panic!("{other:?}"),
-        }
-    }
-    heard
 }
 
 fn accepted(offset: u64) -> PublishOutcome {

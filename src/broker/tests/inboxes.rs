@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Sink, broker, payload, subscribe};
+use super::{Appended, Asked, Sink, asked, broker, payload, subscribe};
 use crate::broker::{Body, Broker, Effect, Fed, JoinError, PublishRequest};
 use crate::config::{ChannelOptions, Config, Namespace};
 use crate::ids::{Epoch, Moment, ShardId, Token, TopicName, UserName};
 use crate::io::FramePool;
 use crate::message::{
-    LogAnswer, LogAppend, LogMessage, LogRecord, LogRefusal, LogSlice, Receipt, ShardMessage,
+    LogAnswer, LogMessage, LogRecord, LogRefusal, LogSlice, Receipt, ShardMessage,
 };
 use crate::proto::Family;
 use crate::proto::inbox::as_mark;
@@ -35,9 +35,12 @@ impl Log {
     const EPOCH: Epoch = Epoch(7);
 
     /// Answers as the log does. `fails`: the disk takes nothing now.
-    fn answer(&mut self, message: LogMessage, fails: bool) -> LogAnswer {
+    fn answer(&mut self, asked: Asked, fails: bool) -> LogAnswer {
+        let message = match asked {
+            Asked::Append(append) => return self.append(append, fails),
+            Asked::Message(message) => message,
+        };
         match message {
-            LogMessage::Append(append) => self.append(append, fails),
             LogMessage::Position { topic, ticket } => {
                 let next = self.topics.get(&topic).map_or(1, |records| records.len() as u64 + 1);
                 let (epoch, ticket) = (Self::EPOCH, ticket.number);
@@ -58,16 +61,17 @@ impl Log {
         }
     }
 
-    fn append(&mut self, append: LogAppend, fails: bool) -> LogAnswer {
-        let LogAppend { topic, offset, time_ms, message_id, data, ticket, .. } = append;
+    fn append(&mut self, append: Appended, fails: bool) -> LogAnswer {
+        let Appended { topic, record, ticket } = append;
         let records = self.topics.entry(topic.clone()).or_default();
         let next = records.len() as u64 + 1;
         let ticket = ticket.number;
+        let offset = record.offset;
         if fails || offset != next {
             let reason = LogRefusal::Position { epoch: Self::EPOCH, next };
             return LogAnswer::Refused { topic, offset, reason, ticket };
         }
-        records.push(LogRecord { offset, time_ms, message_id, data });
+        records.push(record);
         LogAnswer::Stored { topic, epoch: Self::EPOCH, upto: offset, ticket }
     }
 
@@ -95,7 +99,7 @@ struct World {
     frames: Vec<FramePool>,
     /// By sender and receiver.
     links: Vec<Vec<VecDeque<ShardMessage>>>,
-    to_log: Vec<VecDeque<LogMessage>>,
+    to_log: Vec<VecDeque<Asked>>,
     from_log: Vec<VecDeque<LogAnswer>>,
     log: Log,
     devices: BTreeMap<(usize, u32), Device>,
@@ -266,13 +270,13 @@ impl World {
     }
 
     fn apply(&mut self, shard: usize, effects: Vec<Effect>) {
+        self.to_log[shard].extend(asked(self.brokers[shard].to_log()));
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => {
                     assert_ne!(to, ShardId(shard as u16), "to itself");
                     self.links[shard][to.index()].push_back(message);
                 }
-                Effect::Log(message) => self.to_log[shard].push_back(message),
                 Effect::Resumed { .. } | Effect::Session(_) | Effect::Unreadable { .. } => {
                     panic!("nobody has a session, and the log reads: {effect:?}")
                 }

@@ -303,7 +303,6 @@ impl World {
     fn apply(&mut self, shard: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Log(message) => panic!("nothing is durable here: {message:?}"),
                 Effect::Resumed { .. } | Effect::Session(_) => panic!("nobody has a session"),
                 Effect::Send { to, message } => self.links[shard][to.index()].push_back(message),
                 Effect::Subscribed { token, topic, .. } => {

@@ -19,9 +19,9 @@ use foldhash::quality::SeedableRandomState;
 use super::{Body, Broker, Deliver, Origin, Select, SubscribeRequest};
 use crate::config::Config;
 use crate::filter::Filter;
-use crate::ids::{ShardId, Token};
+use crate::ids::{ShardId, Token, TopicName};
 use crate::io::{FrameId, FramePool};
-use crate::message::Begin;
+use crate::message::{Begin, LogBatch, LogMessage, LogRecord, LogRequest, Ticket};
 use crate::proto::encoder::frame_payload;
 use crate::proto::tags::Tags;
 use crate::proto::{Data, Encoding, Start, protobuf};
@@ -33,6 +33,40 @@ fn broker(shard: u16, shards: usize, config: &Config) -> Broker {
     let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
     let origin = Origin { identity: 7, unix_start: UNIX_START };
     Broker::new(ShardId(shard), shards as u16, hasher, origin, config)
+}
+
+/// What the log is asked, as a model of it keeps that.
+#[derive(Debug)]
+enum Asked {
+    Append(Appended),
+    Message(LogMessage),
+}
+
+#[derive(Debug)]
+struct Appended {
+    topic: TopicName,
+    record: LogRecord,
+    ticket: Ticket,
+}
+
+fn asked(batch: &mut LogBatch) -> Vec<Asked> {
+    let mut all = Vec::with_capacity(batch.len());
+    batch.drain(|request| {
+        all.push(match request {
+            LogRequest::Message(message) => Asked::Message(message),
+            LogRequest::Append(append) => Asked::Append(Appended {
+                topic: TopicName::new(append.topic),
+                record: LogRecord {
+                    offset: append.offset,
+                    time_ms: append.time_ms,
+                    message_id: append.message_id.map(Into::into),
+                    data: Bytes::copy_from_slice(append.data),
+                },
+                ticket: append.ticket,
+            }),
+        });
+    });
+    all
 }
 
 fn subscribe(token: Token, topic: &str) -> SubscribeRequest<'_> {

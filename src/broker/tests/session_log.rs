@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::{Appended, Asked, asked};
 use crate::broker::SessionLog;
 use crate::config::Config;
 use crate::ids::{Epoch, Moment, SessionId, ShardId};
 use crate::message::{
-    KeptSession, LogAnswer, LogAppend, LogMessage, LogRefusal, LogSlice, SessionRecord,
-    SessionState,
+    KeptSession, LogAnswer, LogBatch, LogMessage, LogRefusal, LogSlice, SessionRecord, SessionState,
 };
 
 const EPOCH: Epoch = Epoch(7);
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     log: SessionLog,
     now: Moment,
-    asked: VecDeque<LogMessage>,
+    asked: VecDeque<Asked>,
     /// What is on disk.
     records: Vec<Bytes>,
     /// The number of the last record of each session.
@@ -72,9 +72,9 @@ impl World {
             }
             Step::Turn => {
                 self.now = self.now.after(Duration::from_millis(100));
-                let mut messages = Vec::new();
-                self.log.advance(self.now, 1, &mut messages);
-                self.asked.extend(messages);
+                let mut batch = LogBatch::default();
+                self.log.advance(self.now, 1, &mut batch);
+                self.asked.extend(asked(&mut batch));
             }
             Step::Answer(count, refuses) => {
                 for _ in 0..count {
@@ -86,22 +86,23 @@ impl World {
         }
     }
 
-    fn answer(&mut self, message: LogMessage, refuses: bool) -> LogAnswer {
+    fn answer(&mut self, asked: Asked, refuses: bool) -> LogAnswer {
         let next = self.records.len() as u64 + 1;
         let (epoch, oldest) = (EPOCH, 1);
-        match message {
-            LogMessage::Position { topic, ticket } => {
+        match asked {
+            Asked::Message(LogMessage::Position { topic, ticket }) => {
                 LogAnswer::Position { topic, epoch, next, oldest, ticket: ticket.number }
             }
-            LogMessage::Read { topic, ticket, .. } => {
+            Asked::Message(LogMessage::Read { topic, ticket, .. }) => {
                 let records = Vec::new();
                 let slice = LogSlice { epoch, oldest, next, missing: None, records };
                 LogAnswer::Read { topic, slice: Box::new(slice), ticket: ticket.number }
             }
-            LogMessage::Append(LogAppend { topic, offset, data, ticket, .. }) => {
+            Asked::Append(Appended { topic, record, ticket }) => {
+                let offset = record.offset;
                 let ticket = ticket.number;
                 if !refuses && offset == next {
-                    self.records.push(data);
+                    self.records.push(record.data);
                     return LogAnswer::Stored { topic, epoch, upto: offset, ticket };
                 }
                 let reason = match refuses {
@@ -110,7 +111,7 @@ impl World {
                 };
                 LogAnswer::Refused { topic, offset, reason, ticket }
             }
-            other => panic!("not asked by sessions: {other:?}"),
+            Asked::Message(other) => panic!("not asked by sessions: {other:?}"),
         }
     }
 }

@@ -48,12 +48,11 @@ fn append<D: Disk>(
     time_ms: u64,
     data: &[u8],
 ) -> Result<TopicSlot, Refused> {
-    let name = TopicName::new(topic);
     let kind = Kind::Publication;
     // An epoch of one's own is only taken where the topic is unknown.
     let epoch = store.topics.find(topic).map_or(EPOCH, |_| store.position(topic).epoch);
     let record = Record { kind, topic, epoch, offset, time_ms, message_id: None, data };
-    store.append(&record, &name)
+    store.append(&record)
 }
 
 /// One record, durable.

@@ -5,8 +5,6 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::*;
 use crate::config::SyncMode;
 use crate::ids::{Epoch, ShardId};
@@ -14,7 +12,9 @@ use crate::io::Waker;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::thread::{Clock, Log};
 use crate::mesh::{self, LogPort, LogSender, Port};
-use crate::message::{LogAnswer, LogAppend, LogMessage, LogRefusal, ShardMessage, Ticket};
+use crate::message::{
+    LogAnswer, LogAppend, LogBatch, LogMessage, LogRefusal, ShardMessage, Ticket,
+};
 use crate::metrics::{Counter, Metrics};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,10 +30,10 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(disk: SimDisk, sync: SyncMode, backlog: usize) -> Self {
+    fn new(disk: SimDisk, sync: SyncMode) -> Self {
         let wakers = (0..2).map(|_| Waker::Simulated(Arc::new(AtomicBool::new(false))));
         let (ports, control) = mesh::connect(wakers.collect(), 1 << 20);
-        let (sender, inbox) = mesh::connect_log(backlog);
+        let (sender, inbox) = mesh::connect_log();
         let logs = (0..2).map(|_| sender.port()).collect();
         let (store, _) = open(disk.clone(), SMALL, Retention::default());
         let metrics = Metrics::new(2);
@@ -44,23 +44,19 @@ impl Rig {
     }
 
     fn append(&mut self, shard: u16, topic: &str, offset: u64) {
-        let append = LogAppend {
-            topic: TopicName::new(topic),
-            epoch: Epoch(EPOCH),
-            offset,
-            stored: offset - 1,
-            time_ms: 1_000_000,
-            message_id: Some("\"id\"".into()),
-            data: Bytes::from(data(topic, offset, 10)),
-            ticket: ticket(shard, offset),
-        };
-        self.post(shard, LogMessage::Append(append));
+        self.put(shard, record(shard, topic, offset, &data(topic, offset, 10)));
+    }
+
+    fn put(&mut self, shard: u16, append: LogAppend<'_>) {
+        let mut batch = LogBatch::default();
+        batch.append(append);
+        self.logs[usize::from(shard)].flush(&mut batch);
     }
 
     fn post(&mut self, shard: u16, message: LogMessage) {
-        let log = &mut self.logs[usize::from(shard)];
-        log.post(message).unwrap_or_else(|message| panic!("no room for {message:?}"));
-        log.flush();
+        let mut batch = LogBatch::default();
+        batch.push(message);
+        self.logs[usize::from(shard)].flush(&mut batch);
     }
 
     fn answer(&mut self, shard: u16) -> LogAnswer {
@@ -105,6 +101,19 @@ impl Rig {
     }
 }
 
+fn record<'a>(shard: u16, topic: &'a str, offset: u64, data: &'a [u8]) -> LogAppend<'a> {
+    LogAppend {
+        topic,
+        epoch: Epoch(EPOCH),
+        offset,
+        stored: offset - 1,
+        time_ms: 1_000_000,
+        message_id: Some("\"id\""),
+        data,
+        ticket: ticket(shard, offset),
+    }
+}
+
 fn ticket(shard: u16, number: u64) -> Ticket {
     Ticket { shard: ShardId(shard), number }
 }
@@ -116,26 +125,24 @@ fn read_offsets(answer: &LogAnswer) -> Vec<u64> {
 
 #[test]
 fn a_topic_that_is_unknown_begins_behind_what_is_known_to_be_kept() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 1 << 20);
-    let append = |offset, stored| {
-        LogMessage::Append(LogAppend {
-            topic: TopicName::new("a"),
-            epoch: Epoch(EPOCH),
-            offset,
-            stored,
-            time_ms: 1_000_000,
-            message_id: None,
-            data: Bytes::from_static(b"1"),
-            ticket: ticket(0, offset),
-        })
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always);
+    let append = |offset, stored| LogAppend {
+        topic: "a",
+        epoch: Epoch(EPOCH),
+        offset,
+        stored,
+        time_ms: 1_000_000,
+        message_id: None,
+        data: b"1",
+        ticket: ticket(0, offset),
     };
     // The one before it was refused: kept, it would leave the topic where nobody looks for it.
-    rig.post(0, append(8, 6));
+    rig.put(0, append(8, 6));
     let refused = rig.answer(0);
     let LogAnswer::Refused { reason: LogRefusal::Position { next: 7, .. }, .. } = refused else {
         panic!("{refused:?}")
     };
-    rig.post(0, append(7, 6));
+    rig.put(0, append(7, 6));
     rig.stored(0, "a", 7);
     rig.stop();
 }
@@ -143,7 +150,7 @@ fn a_topic_that_is_unknown_begins_behind_what_is_known_to_be_kept() {
 #[test]
 fn shards_append_and_read() {
     for sync in [SyncMode::Always, SyncMode::Interval(Duration::from_millis(1)), SyncMode::Os] {
-        let mut rig = Rig::new(SimDisk::new(3), sync, 1 << 20);
+        let mut rig = Rig::new(SimDisk::new(3), sync);
         for offset in 1..=100 {
             rig.append(0, "a", offset);
             rig.append(1, "b", offset);
@@ -174,7 +181,7 @@ fn ticket_of(number: u64) -> Ticket {
 
 #[test]
 fn what_waits_during_a_sync_shares_the_next_one() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 1 << 20);
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always);
     rig.append(0, "a", 1);
     rig.stored(0, "a", 1);
     rig.disk.hold_syncs(true);
@@ -194,7 +201,7 @@ fn what_waits_during_a_sync_shares_the_next_one() {
 #[test]
 fn an_interval_gathers_and_still_syncs_before_it_answers() {
     let interval = SyncMode::Interval(Duration::from_millis(200));
-    let mut rig = Rig::new(SimDisk::new(3), interval, 1 << 20);
+    let mut rig = Rig::new(SimDisk::new(3), interval);
     for offset in 1..=20 {
         rig.append(0, "a", offset);
     }
@@ -208,8 +215,8 @@ fn an_interval_gathers_and_still_syncs_before_it_answers() {
 }
 
 #[test]
-fn a_slow_disk_is_a_refusal_and_no_wait() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 2000);
+fn a_slow_disk_makes_no_shard_wait_and_loses_nothing() {
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always);
     rig.append(0, "a", 1);
     rig.stored(0, "a", 1);
     rig.disk.hold_syncs(true);
@@ -219,26 +226,26 @@ fn a_slow_disk_is_a_refusal_and_no_wait() {
         assert!(begin.elapsed() < PATIENCE, "no sync");
         std::thread::yield_now();
     }
-    // The first message of the next batch is on the account until the log takes it, which it does
-    // not while it syncs.
-    let mut refused = false;
-    for offset in 3..100 {
-        let (topic, ticket) = (TopicName::new("a"), ticket(0, offset));
-        if rig.logs[0].post(LogMessage::Position { topic, ticket }).is_err() {
-            refused = true;
-            break;
-        }
-        rig.logs[0].flush();
+    // More batches than the channel takes: the last ones stay with their shard.
+    let mut batch = LogBatch::default();
+    let last = 1200;
+    for offset in 3..=last {
+        batch.append(record(0, "a", offset, &data("a", offset, 10)));
+        rig.logs[0].flush(&mut batch);
     }
-    assert!(refused);
+    assert!(batch.len() > 1);
     rig.disk.hold_syncs(false);
-    rig.stored(0, "a", 2);
+    while !batch.is_empty() {
+        rig.logs[0].flush(&mut batch);
+        std::thread::yield_now();
+    }
+    rig.stored(0, "a", last);
     rig.stop();
 }
 
 #[test]
 fn a_full_disk_refuses_serves_what_it_has_and_recovers() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 1 << 20);
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always);
     rig.append(0, "a", 1);
     rig.stored(0, "a", 1);
     rig.disk.set_room(Some(rig.disk.used() + 10));
@@ -273,7 +280,7 @@ fn a_full_disk_refuses_serves_what_it_has_and_recovers() {
 
 #[test]
 fn a_failed_sync_takes_the_whole_batch_back() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 1 << 20);
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always);
     rig.append(0, "a", 1);
     rig.stored(0, "a", 1);
     rig.disk.set_faults(Faults { sync: 1, ..Faults::default() });
@@ -301,7 +308,7 @@ fn a_failed_sync_takes_the_whole_batch_back() {
 
 #[test]
 fn a_read_that_fails_is_told() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always, 1 << 20);
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Always);
     rig.append(0, "a", 1);
     rig.stored(0, "a", 1);
     rig.disk.set_faults(Faults { read: 1, ..Faults::default() });
@@ -314,7 +321,7 @@ fn a_read_that_fails_is_told() {
 
 #[test]
 fn what_was_handed_over_before_the_stop_is_kept() {
-    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Interval(Duration::from_secs(1)), 1 << 20);
+    let mut rig = Rig::new(SimDisk::new(3), SyncMode::Interval(Duration::from_secs(1)));
     for offset in 1..=500 {
         rig.append(0, "a", offset);
     }

@@ -417,9 +417,7 @@ impl World {
                 | Effect::Removed { .. } => {
                     panic!("nobody asked for that: {effect:?}")
                 }
-                Effect::Log(_) | Effect::Unreadable { .. } => {
-                    panic!("nothing is durable here: {effect:?}")
-                }
+                Effect::Unreadable { .. } => panic!("nothing is durable here: {effect:?}"),
                 Effect::Ready { token } => drop(self.ready.insert((shard, token.pack()))),
                 Effect::Published { .. } | Effect::Page { .. } => {}
             }

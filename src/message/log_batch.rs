@@ -1,0 +1,171 @@
+//! What one shard has for the durable log, on its way there as a whole.
+
+use std::ops::Range;
+
+use super::log::{LogAppend, LogMessage, Ticket};
+use crate::ids::Epoch;
+
+/// Room for texts that a batch keeps when it is empty.
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
+/// Messages and appends, in order. The texts of the appends lie end to end in one piece of memory, which
+/// serves again: an append allocates nothing, and shares nothing with what its shard keeps of it.
+#[derive(Debug, Default)]
+pub struct LogBatch {
+    asked: Vec<Asked>,
+    texts: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Message(LogMessage),
+    Append(Append),
+}
+
+/// A [`LogAppend`] whose texts lie in the batch: topic, message id, data.
+#[derive(Debug)]
+struct Append {
+    epoch: Epoch,
+    offset: u64,
+    stored: u64,
+    time_ms: u64,
+    ticket: Ticket,
+    /// Where its topic begins, and the others end.
+    begin: usize,
+    topic_end: usize,
+    id_end: usize,
+    end: usize,
+    has_id: bool,
+}
+
+/// One thing that is asked of the log.
+#[derive(Debug)]
+pub enum LogRequest<'a> {
+    Message(LogMessage),
+    Append(LogAppend<'a>),
+}
+
+impl LogBatch {
+    pub fn push(&mut self, message: LogMessage) {
+        self.asked.push(Asked::Message(message));
+    }
+
+    /// Copies the texts.
+    pub fn append(&mut self, append: LogAppend<'_>) {
+        let LogAppend { topic, epoch, offset, stored, time_ms, message_id, data, ticket } = append;
+        let begin = self.texts.len();
+        let id = message_id.unwrap_or_default();
+        self.texts.reserve(topic.len() + id.len() + data.len());
+        self.texts.extend_from_slice(topic.as_bytes());
+        let topic_end = self.texts.len();
+        self.texts.extend_from_slice(id.as_bytes());
+        let id_end = self.texts.len();
+        self.texts.extend_from_slice(data);
+        let (end, has_id) = (self.texts.len(), message_id.is_some());
+        let append = Append {
+            epoch,
+            offset,
+            stored,
+            time_ms,
+            ticket,
+            begin,
+            topic_end,
+            id_end,
+            end,
+            has_id,
+        };
+        self.asked.push(Asked::Append(append));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// Messages and appends.
+    pub fn len(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Bytes of the texts of its appends.
+    pub fn text_bytes(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Takes everything out, in order.
+    pub fn drain(&mut self, mut take: impl FnMut(LogRequest<'_>)) {
+        for asked in self.asked.drain(..) {
+            take(match asked {
+                Asked::Message(message) => LogRequest::Message(message),
+                Asked::Append(append) => LogRequest::Append(append.with(&self.texts)),
+            });
+        }
+        self.texts.clear();
+        self.texts.shrink_to(SPARE_BYTES_MAX);
+    }
+}
+
+impl Append {
+    fn with<'a>(&self, texts: &'a [u8]) -> LogAppend<'a> {
+        let text = |range: Range<usize>| {
+            str::from_utf8(&texts[range]).expect("it was copied from a text as a whole")
+        };
+        LogAppend {
+            topic: text(self.begin..self.topic_end),
+            epoch: self.epoch,
+            offset: self.offset,
+            stored: self.stored,
+            time_ms: self.time_ms,
+            message_id: self.has_id.then(|| text(self.topic_end..self.id_end)),
+            data: &texts[self.id_end..self.end],
+            ticket: self.ticket,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ShardId, TopicName};
+
+    #[test]
+    fn what_goes_in_comes_out_in_order_and_leaves_room_for_more() {
+        let mut batch = LogBatch::default();
+        for round in 0..3u64 {
+            let ids = [None, Some(""), Some("\"a\"")];
+            for (offset, message_id) in (1..).zip(ids) {
+                let ticket = Ticket { shard: ShardId(1), number: round };
+                batch.append(LogAppend {
+                    topic: "t:é",
+                    epoch: Epoch(7),
+                    offset,
+                    stored: offset - 1,
+                    time_ms: 9,
+                    message_id,
+                    data: &vec![b'x'; (offset as usize) << 16],
+                    ticket,
+                });
+                batch.push(LogMessage::Position { topic: TopicName::new("p"), ticket });
+            }
+            assert_eq!(batch.len(), 6);
+            let mut appends = 0;
+            let mut messages = 0;
+            batch.drain(|request| match request {
+                LogRequest::Append(append) => {
+                    assert_eq!((append.topic, append.epoch, append.time_ms), ("t:é", Epoch(7), 9));
+                    assert_eq!(append.message_id, ids[appends]);
+                    appends += 1;
+                    assert_eq!((append.offset, append.stored + 1), (appends as u64, append.offset));
+                    assert_eq!(append.data.len(), appends << 16);
+                    assert_eq!(append.ticket.number, round);
+                    assert_eq!(messages + 1, appends, "each in its place");
+                }
+                LogRequest::Message(_) => {
+                    messages += 1;
+                    assert_eq!(messages, appends);
+                }
+            });
+            assert_eq!((appends, messages, batch.len(), batch.text_bytes()), (3, 3, 0, 0));
+            assert!(batch.texts.capacity() <= SPARE_BYTES_MAX);
+        }
+    }
+}
