@@ -1,20 +1,23 @@
 //! Room comes back a segment at a time: what is left of one that is mostly trimmed moves to the end
-//! of the log, and the file goes. Over the bound of the store the oldest goes with all it has.
+//! of the log, and the file goes, or is kept to be that of a later segment. Over the bound of the store the
+//! oldest goes with all it has.
 
 use std::io;
 
 use super::disk::{Disk, DiskFile};
 use super::index::{self, RunEntry, SlotRange};
 use super::reading::{places, span};
-use super::record::{Kind, Record};
-use super::segment::{index_name, log_name};
-use super::store::Store;
+use super::record::{Kind, Record, Seal};
+use super::segment::{index_name, log_name, spare_name};
+use super::store::{Spare, Store};
 use super::topics::{Run, Slots, TopicSlot};
 
 /// Bytes moved in one step.
 const STEP_BYTES: usize = 1 << 20;
 /// Topics looked at in one step.
 const STEP_TOPICS: usize = 4096;
+/// Files of removed segments that are kept for later ones.
+const SPARES_MAX: usize = 2;
 /// Small finished segments that may stand; restarts leave them behind.
 const SMALL_SEGMENTS_MAX: usize = 8;
 
@@ -68,6 +71,11 @@ impl<D: Disk> Store<D> {
     pub fn clean(&mut self, now_ms: u64) -> io::Result<Cleaned> {
         debug_assert!(!self.has_pending());
         let mut cleaned = Cleaned::default();
+        if self.is_over() && !self.spares.is_empty() {
+            self.drop_spare()?;
+            cleaned.more = true;
+            return Ok(cleaned);
+        }
         let mut cleaning = match self.cleaning.take().or_else(|| self.choose()) {
             Some(cleaning) => cleaning,
             None => return Ok(cleaned),
@@ -124,8 +132,7 @@ impl<D: Disk> Store<D> {
         let finished =
             |number: &u64| self.active.as_ref().is_none_or(|active| active.number != *number);
         let mut candidates = self.segments.iter().filter(|(number, _)| finished(number));
-        let over = self.limits.store_bytes > 0 && self.bytes() > self.limits.store_bytes;
-        if over {
+        if self.is_over() {
             return candidates.next().map(|(number, _)| self.cleaning_of(*number, true));
         }
         let mostly_trimmed = |segment: &super::store::Segment| segment.live * 4 <= segment.records;
@@ -212,7 +219,8 @@ impl<D: Disk> Store<D> {
             file.read_at(&mut raw, u64::from(range.start))?;
             for place in &rest[..count] {
                 let start = (place.at - range.start) as usize;
-                let record = Record::decode(&raw[start..start + place.length as usize]);
+                let raw = &raw[start..start + place.length as usize];
+                let record = Record::decode(raw, Seal::of(segment));
                 bytes += place.length as usize;
                 self.copy(record.ok(), &mut copies, cleaned);
             }
@@ -338,20 +346,58 @@ impl<D: Disk> Store<D> {
     /// Removes a segment that nobody needs any more.
     fn remove(&mut self, cleaning: &Cleaning) -> io::Result<()> {
         let number = cleaning.segment;
-        for name in [log_name(number), index_name(number)] {
-            self.files.forget(&name);
-            match self.disk.remove(&name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        let (log, index) = (log_name(number), index_name(number));
+        self.files.forget(&log);
+        self.files.forget(&index);
+        absent(self.disk.remove(&index))?;
+        let mut spare = self.spare_of(number);
+        match &spare {
+            None => absent(self.disk.remove(&log))?,
+            Some(file) => match self.disk.rename(&log, &file.name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => spare = None,
+                renamed => renamed?,
+            },
         }
         self.segments.remove(&number);
-        self.disk.sync_folder()?;
+        if let Err(error) = self.disk.sync_folder() {
+            // After a power loss it might still be the segment: nothing may be written to it.
+            if let Some(spare) = spare {
+                drop(self.disk.remove(&spare.name));
+            }
+            return Err(error);
+        }
+        self.spares.extend(spare);
         for &slot in &cleaning.forgotten {
             if self.topics.get(slot).is_some_and(|topic| topic.home == number) {
                 self.topics.remove(slot);
             }
         }
         Ok(())
+    }
+
+    /// The file of a segment that is to be removed as a spare one, if one more is wanted.
+    fn spare_of(&self, number: u64) -> Option<Spare> {
+        let bytes = self.segments.get(&number)?.end;
+        // As long as the segments are that it is for: one that was given up early is not.
+        let fits = bytes >= self.limits.segment_bytes && !self.is_over();
+        (fits && self.spares.len() < SPARES_MAX).then(|| Spare { name: spare_name(number), bytes })
+    }
+
+    /// Removes a spare file.
+    fn drop_spare(&mut self) -> io::Result<()> {
+        self.spares.pop().map_or(Ok(()), |spare| self.disk.remove(&spare.name))
+    }
+
+    /// Whether the store has more than it may.
+    fn is_over(&self) -> bool {
+        self.limits.store_bytes > 0 && self.bytes() > self.limits.store_bytes
+    }
+}
+
+/// What is not there need not be removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

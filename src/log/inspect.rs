@@ -137,7 +137,7 @@ pub(super) fn inspect_disk<D: Disk>(disk: &D) -> Result<Report, OpenError> {
             }
         })
         .map_err(attempt(format!("read its file {name}")))?;
-        if end < segment.length && segment.end.is_none() {
+        if end < segment.length && end >= segment.held && segment.end.is_none() {
             let bytes = segment.length - end;
             report.notes.push(format!(
                 "{name}: {bytes} bytes at {end} are of an unfinished write; the next start cuts them"

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
 use super::index::{SLOT_BYTES, Slot, decode_slots};
-use super::record::{Kind, RECORD_HEAD, Record};
+use super::record::{Kind, RECORD_HEAD, Record, Seal};
 use super::segment::{index_name, log_name};
 use super::store::Store;
 use super::topics::{Run, Slots};
@@ -95,6 +95,7 @@ impl<D: Disk> Store<D> {
         slice: &mut LogSlice,
     ) -> io::Result<bool> {
         let file = self.files.get(&self.disk, &log_name(segment))?;
+        let seal = Seal::of(segment);
         let mut offset = first;
         let mut rest = places;
         while !rest.is_empty() {
@@ -111,7 +112,7 @@ impl<D: Disk> Store<D> {
             for place in &rest[..count] {
                 let start = (place.at - span.start) as usize;
                 let part = bytes.slice(start..start + place.length as usize);
-                let Some(record) = accept(&part, topic, epoch, offset) else { break };
+                let Some(record) = accept(&part, seal, topic, epoch, offset) else { break };
                 slice.records.push(record);
                 offset += 1;
             }
@@ -190,8 +191,8 @@ pub(super) fn span(places: &[Slot]) -> (Range<u32>, usize) {
 }
 
 /// The publication in these bytes, if it is the one that was asked for.
-fn accept(bytes: &Bytes, topic: &str, epoch: u64, offset: u64) -> Option<LogRecord> {
-    let record = Record::decode(bytes).ok()?;
+fn accept(bytes: &Bytes, seal: Seal, topic: &str, epoch: u64, offset: u64) -> Option<LogRecord> {
+    let record = Record::decode(bytes, seal).ok()?;
     let same = matches!(record.kind, Kind::Publication | Kind::Moved)
         && (record.topic, record.epoch, record.offset) == (topic, epoch, offset)
         && record.length() == bytes.len();

@@ -1,11 +1,11 @@
 //! One record as bytes: what stands in a segment, and how it is known to be whole.
 //!
-//! Little endian; the checksum is CRC-32 over everything behind it:
+//! Little endian; the checksum is CRC-32 over everything behind it, begun with the [`Seal`] of the segment:
 //!
 //! ```text
 //!  0 u32 checksum      8 u8  kind            16 u64 epoch      40 topic, message id, data
 //!  4 u32 length        9 u8  topic length    24 u64 offset
-//!    (of all of it)   10 u16 zero            32 u64 time, Unix ms
+//!    (of all of it)   10 u16 of the seal     32 u64 time, Unix ms
 //!                     12 u32 length of the message id + 1; 0: there is none
 //! ```
 
@@ -17,6 +17,30 @@ use crate::ids::check_kept_name;
 pub const RECORD_HEAD: usize = 40;
 /// Longest record: a publication of the largest message that can be configured, and its head.
 pub const RECORD_BYTES_MAX: usize = (1 << 30) + (1 << 20);
+
+/// What the records of one segment have in common. The file of a segment may have been that of an older
+/// one, whose records stand behind the new ones: whole, but sealed otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal(u32);
+
+impl Seal {
+    /// Of the segment with this number. Numbers are not used twice.
+    pub fn of(number: u64) -> Self {
+        Self(number as u32)
+    }
+
+    /// The part of it that stands in each record, where a search can see it cheaply.
+    pub fn mark(self) -> [u8; 2] {
+        (self.0 as u16).to_le_bytes()
+    }
+
+    /// Of all of a record behind the checksum itself.
+    fn checksum(self, bytes: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+}
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +117,7 @@ impl<'a> Record<'a> {
     }
 
     /// Appends it to `out`. Its length is at most [`RECORD_BYTES_MAX`], its topic a valid name.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, seal: Seal, out: &mut Vec<u8>) {
         let length = self.length();
         debug_assert!(length <= RECORD_BYTES_MAX && self.topic.len() <= usize::from(u8::MAX));
         let start = out.len();
@@ -102,6 +126,7 @@ impl<'a> Record<'a> {
         head[4..8].copy_from_slice(&(length as u32).to_le_bytes());
         head[8] = self.kind as u8;
         head[9] = self.topic.len() as u8;
+        head[10..12].copy_from_slice(&seal.mark());
         head[12..16].copy_from_slice(&id.to_le_bytes());
         head[16..24].copy_from_slice(&self.epoch.to_le_bytes());
         head[24..32].copy_from_slice(&self.offset.to_le_bytes());
@@ -111,7 +136,7 @@ impl<'a> Record<'a> {
         out.extend_from_slice(self.topic.as_bytes());
         out.extend_from_slice(self.message_id.unwrap_or_default().as_bytes());
         out.extend_from_slice(self.data);
-        let checksum = crc32fast::hash(&out[start + 4..]);
+        let checksum = seal.checksum(&out[start + 4..]);
         out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
     }
 
@@ -121,11 +146,11 @@ impl<'a> Record<'a> {
     }
 
     /// The record at the start of `bytes`, which may go on behind it.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, Flaw> {
+    pub fn decode(bytes: &'a [u8], seal: Seal) -> Result<Self, Flaw> {
         let head = bytes.first_chunk::<RECORD_HEAD>().ok_or(Flaw::Cut)?;
         let length = length_of(head)?;
         let bytes = bytes.get(..length).ok_or(Flaw::Cut)?;
-        if crc32fast::hash(&bytes[4..]) != u32_at(head, 0) {
+        if seal.checksum(&bytes[4..]) != u32_at(head, 0) || head[10..12] != seal.mark() {
             return Err(Flaw::Checksum);
         }
         let kind = match head[8] {
@@ -182,6 +207,8 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
+    const SEAL: Seal = Seal(7);
+
     fn record() -> Record<'static> {
         Record {
             kind: Kind::Publication,
@@ -201,24 +228,34 @@ mod tests {
         let position = Record { kind: Kind::Position, ..plain };
         for record in [record(), plain, empty_id, position, Record::mark(99)] {
             let mut bytes = Vec::new();
-            record.encode(&mut bytes);
+            record.encode(SEAL, &mut bytes);
             assert_eq!(bytes.len(), record.length());
             bytes.extend_from_slice(b"what follows");
-            assert_eq!(Record::decode(&bytes), Ok(record));
+            assert_eq!(Record::decode(&bytes, SEAL), Ok(record));
         }
     }
 
     #[test]
     fn every_cut_and_every_flipped_bit_is_seen() {
         let mut bytes = Vec::new();
-        record().encode(&mut bytes);
+        record().encode(SEAL, &mut bytes);
         for length in 0..bytes.len() {
-            assert_eq!(Record::decode(&bytes[..length]), Err(Flaw::Cut), "{length}");
+            assert_eq!(Record::decode(&bytes[..length], SEAL), Err(Flaw::Cut), "{length}");
         }
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(Record::decode(&bytes).is_err(), "bit {bit}");
+            assert!(Record::decode(&bytes, SEAL).is_err(), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_segment_is_none() {
+        let mut bytes = Vec::new();
+        record().encode(Seal::of(5), &mut bytes);
+        // The third has the same mark.
+        for other in [4, 6, 5 + (1 << 16)] {
+            assert_eq!(Record::decode(&bytes, Seal::of(other)), Err(Flaw::Checksum), "{other}");
         }
     }
 
@@ -227,15 +264,15 @@ mod tests {
         let mut seed = 1u64;
         for _ in 0..10_000 {
             let mut bytes = Vec::new();
-            record().encode(&mut bytes);
+            record().encode(SEAL, &mut bytes);
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = (seed >> 33) as usize % bytes.len();
             bytes[at] = (seed >> 20) as u8;
             // With a checksum that fits, so that what lies behind it is reached.
             let end = (u32_at(&bytes, 4) as usize).clamp(4, bytes.len());
-            let checksum = crc32fast::hash(&bytes[4..end]);
+            let checksum = SEAL.checksum(&bytes[4..end]);
             bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-            let _ = Record::decode(&bytes);
+            let _ = Record::decode(&bytes, SEAL);
         }
     }
 }

@@ -12,7 +12,7 @@ use foldhash::quality::RandomState;
 use super::disk::{Disk, DiskFile};
 use super::index::{self, RunEntry, Slot, SlotRange, Subject};
 use super::record::{Flaw, Kind, Record};
-use super::segment::{HEADER_BYTES, index_name};
+use super::segment::{HEADER_BYTES, index_name, is_spare};
 use super::store::{RetentionOf, Segment, Store, StoreLimits};
 use super::survey::{
     OpenError, Piece, STORE_NAME, STORE_NAME_NEW, SegmentFile, attempt, encode_store, identify,
@@ -96,6 +96,7 @@ impl<D: Disk> Store<D> {
                 new_id
             }
         };
+        remove_spares(&disk)?;
         let found = segments(&disk, id)?;
         let mut store = Self::empty(disk, id, limits, retention_of);
         let mut recovery = Recovery {
@@ -158,8 +159,11 @@ impl<D: Disk> Store<D> {
         if end < segment.length && segment.end.is_none() {
             let bytes = segment.length - end;
             segment.file.cut(end).map_err(attempt(format!("cut its file {name}")))?;
-            let file = name.clone();
-            recovery.notes.push(Note::TailCut { file, at: end, bytes });
+            // What the file held before is no news.
+            if end >= segment.held {
+                let file = name.clone();
+                recovery.notes.push(Note::TailCut { file, at: end, bytes });
+            }
         }
         let synced = segment.end.unwrap_or(synced);
         write_again(&mut segment.file, synced, end)
@@ -306,6 +310,17 @@ fn write_again<F: DiskFile>(file: &mut F, from: u64, to: u64) -> std::io::Result
         at += bytes.len() as u64;
     }
     file.sync()
+}
+
+/// Removes the files that were kept for later segments. One that lost its name in a power loss may have two:
+/// then it is a segment already.
+fn remove_spares<D: Disk>(disk: &D) -> Result<(), OpenError> {
+    for name in disk.list().map_err(attempt("list its files"))? {
+        if is_spare(&name) {
+            disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes an empty folder a store.

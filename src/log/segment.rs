@@ -3,13 +3,14 @@
 use std::io;
 
 use super::disk::DiskFile;
-use super::record::{Flaw, Kind, RECORD_HEAD, Record, length_of, u32_at, u64_at};
+use super::record::{Flaw, Kind, RECORD_HEAD, Record, Seal, length_of, u32_at, u64_at};
 
 /// Bytes before the first record.
 pub const HEADER_BYTES: u64 = 48;
 const MAGIC: &[u8; 8] = b"STENTLOG";
 /// Changes when what was written before can no longer be read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const SPARE_SUFFIX: &str = ".spare";
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
 
@@ -21,6 +22,17 @@ pub fn log_name(number: u64) -> String {
 /// `0000000001.index`: where they are.
 pub fn index_name(number: u64) -> String {
     format!("{number:010}.index")
+}
+
+/// `0000000001.spare`: the file of a segment that was removed, to be that of a later one. To write where a
+/// file has been written before is faster to make durable than to write behind its end: the file system has
+/// nothing to note.
+pub fn spare_name(number: u64) -> String {
+    format!("{number:010}{SPARE_SUFFIX}")
+}
+
+pub fn is_spare(name: &str) -> bool {
+    name.ends_with(SPARE_SUFFIX)
 }
 
 /// The number of the segment whose records are in the file of that name.
@@ -39,6 +51,8 @@ pub struct Header {
     /// Where the segment before this one ends. What stands behind that was given up after a failed
     /// write: it was never acknowledged, and its offsets have been given again.
     pub previous_end: u64,
+    /// Bytes that the file had before, of an older segment; 0: it is a new one.
+    pub held: u32,
 }
 
 /// Why a file is no segment.
@@ -57,6 +71,7 @@ impl Header {
         bytes[16..24].copy_from_slice(&self.store.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.number.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.previous_end.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.held.to_le_bytes());
         let checksum = crc32fast::hash(&bytes[..44]);
         bytes[44..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -71,6 +86,7 @@ impl Header {
                 store: u64_at(bytes, 16),
                 number: u64_at(bytes, 24),
                 previous_end: u64_at(bytes, 32),
+                held: u32_at(bytes, 40),
             }),
             other => Err(HeaderFlaw::Version(other)),
         }
@@ -80,6 +96,7 @@ impl Header {
 /// Goes through the records of one file, from its header to `end`.
 pub struct Scanner<'f, F> {
     file: &'f F,
+    seal: Seal,
     /// Of the next record.
     at: u64,
     /// Nothing at or behind it is read. Within the file.
@@ -97,8 +114,10 @@ pub enum Found<'a> {
 }
 
 impl<'f, F: DiskFile> Scanner<'f, F> {
-    pub fn new(file: &'f F, end: u64) -> Self {
-        Self { file, at: HEADER_BYTES, end, chunk: Vec::new(), chunk_at: 0 }
+    /// `number`: of the segment.
+    pub fn new(file: &'f F, number: u64, end: u64) -> Self {
+        let seal = Seal::of(number);
+        Self { file, seal, at: HEADER_BYTES, end, chunk: Vec::new(), chunk_at: 0 }
     }
 
     /// What stands next, and where; `None` at the end. A flaw is found again and again: see
@@ -114,7 +133,7 @@ impl<'f, F: DiskFile> Scanner<'f, F> {
         };
         self.load(at, length)?;
         let start = (at - self.chunk_at) as usize;
-        let found = match Record::decode(&self.chunk[start..start + length]) {
+        let found = match Record::decode(&self.chunk[start..start + length], self.seal) {
             Ok(record) => {
                 self.at += length as u64;
                 Found::Record(record)
@@ -127,12 +146,12 @@ impl<'f, F: DiskFile> Scanner<'f, F> {
     /// Goes to the next whole record behind a flaw, or to the end.
     pub fn skip_flaw(&mut self) -> io::Result<u64> {
         let mut at = self.at + 1;
+        let mark = self.seal.mark();
         while at + RECORD_HEAD as u64 <= self.end {
             self.load(at, RECORD_HEAD)?;
             let chunk = &self.chunk[(at - self.chunk_at) as usize..];
             // Cheap to see, and true of one position in ten million.
-            let plausible =
-                |head: &[u8]| (1..=4).contains(&head[8]) && head[10] == 0 && head[11] == 0;
+            let plausible = |head: &[u8]| (1..=4).contains(&head[8]) && head[10..12] == mark;
             match chunk.windows(RECORD_HEAD).position(plausible) {
                 Some(further) => at += further as u64,
                 None => {
@@ -143,7 +162,7 @@ impl<'f, F: DiskFile> Scanner<'f, F> {
             if let Ok(length) = self.length_at(at)? {
                 self.load(at, length)?;
                 let start = (at - self.chunk_at) as usize;
-                if Record::decode(&self.chunk[start..start + length]).is_ok() {
+                if Record::decode(&self.chunk[start..start + length], self.seal).is_ok() {
                     self.at = at;
                     return Ok(at);
                 }

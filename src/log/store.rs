@@ -17,7 +17,7 @@ use super::cleaning::Cleaning;
 use super::disk::{Disk, DiskFile};
 use super::files::Files;
 use super::index::{self, RunEntry, Slot, Subject};
-use super::record::{Kind, RECORD_BYTES_MAX, Record};
+use super::record::{Kind, RECORD_BYTES_MAX, Record, Seal};
 use super::retention::Retention;
 use super::segment::{HEADER_BYTES, Header, index_name, log_name};
 use super::topics::{Run, Slots, Topic, TopicSlot, Topics};
@@ -77,14 +77,23 @@ pub struct Segment {
 pub struct Active<F> {
     pub number: u64,
     file: F,
-    /// Bytes in the file.
+    /// Bytes in the file that were written for it.
     written: u64,
+    /// Bytes of the file; more, while it has some of the segment whose it was before.
+    length: u64,
     /// Bytes of it that are on disk.
     synced: u64,
     /// Bytes of it that count: nothing behind was promised to anybody.
     settled: u64,
     /// The topics that have something in it; some more than once.
     members: Vec<TopicSlot>,
+}
+
+/// A file for a later segment, with the records of an older one in it.
+#[derive(Debug)]
+pub struct Spare {
+    pub name: String,
+    pub bytes: u64,
 }
 
 /// A record that is not settled yet, with what its topic was before.
@@ -107,6 +116,7 @@ pub struct Store<D: Disk> {
     /// By number. The last one is the active one, if there is one.
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) active: Option<Active<D::File>>,
+    pub(super) spares: Vec<Spare>,
     /// Of the next segment; numbers are not used twice.
     pub(super) next_number: u64,
     /// Records of the batch that is not written yet.
@@ -128,6 +138,7 @@ impl<D: Disk> Store<D> {
             topics: Topics::default(),
             segments: BTreeMap::new(),
             active: None,
+            spares: Vec::new(),
             next_number: 1,
             batch: Vec::new(),
             batch_records: 0,
@@ -177,7 +188,10 @@ impl<D: Disk> Store<D> {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.segments.values().map(|segment| segment.end + segment.index_bytes).sum()
+        let segments = self.segments.values().map(|segment| segment.end + segment.index_bytes);
+        let spares = self.spares.iter().map(|spare| spare.bytes);
+        let ahead = self.active.iter().map(|active| active.length.saturating_sub(active.written));
+        segments.chain(spares).chain(ahead).sum()
     }
 
     /// Whether there are records that were neither settled nor given up.
@@ -204,17 +218,27 @@ impl<D: Disk> Store<D> {
         let previous = self.segments.last_key_value();
         let previous_end =
             previous.filter(|(last, _)| **last + 1 == number).map_or(0, |(_, segment)| segment.end);
-        let header = Header { store: self.id, number, previous_end };
         let name = log_name(number);
+        let spare = self.spares.pop();
+        // No segment is longer than its records' positions can say.
+        let held = spare.as_ref().map_or(0, |spare| spare.bytes as u32);
+        let header = Header { store: self.id, number, previous_end, held };
         let create = || {
             // Of a segment of that number that a power loss has taken: it says nothing of this one.
             match self.disk.remove(&index_name(number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = self.disk.create(&name)?;
+            let mut file = match &spare {
+                Some(spare) => self.disk.open(&spare.name)?,
+                None => self.disk.create(&name)?,
+            };
             file.write_at(&header.encode(), 0)?;
             file.sync()?;
+            if let Some(spare) = &spare {
+                // Under its new name it has the header that belongs to that, whatever happens.
+                self.disk.rename(&spare.name, &name)?;
+            }
             self.disk.sync_folder()?;
             Ok(file)
         };
@@ -222,7 +246,9 @@ impl<D: Disk> Store<D> {
             Ok(file) => {
                 let (written, synced) = (HEADER_BYTES, HEADER_BYTES);
                 let (settled, members) = (written, Vec::new());
-                self.active = Some(Active { number, file, written, synced, settled, members });
+                let length = spare.map_or(HEADER_BYTES, |spare| spare.bytes);
+                self.active =
+                    Some(Active { number, file, written, length, synced, settled, members });
                 let segment = Segment {
                     end: HEADER_BYTES,
                     index_bytes: 0,
@@ -237,6 +263,9 @@ impl<D: Disk> Store<D> {
             Err(error) => {
                 // The next attempt makes it anew; left behind, it is empty.
                 drop(self.disk.remove(&name));
+                if let Some(spare) = spare {
+                    drop(self.disk.remove(&spare.name));
+                }
                 Err(error)
             }
         }
@@ -286,11 +315,12 @@ impl<D: Disk> Store<D> {
         if home != Some(active.number) || record.kind != Kind::Publication {
             active.members.push(topic);
         }
+        let seal = Seal::of(active.number);
         if self.batch.is_empty() {
-            Record::mark(active.synced).encode(&mut self.batch);
+            Record::mark(active.synced).encode(seal, &mut self.batch);
         }
         let at = active.written + self.batch.len() as u64;
-        record.encode(&mut self.batch);
+        record.encode(seal, &mut self.batch);
         self.batch_records += u64::from(record.kind != Kind::Position);
         (active.number, Slot { at: at as u32, length: record.length() as u32 })
     }
@@ -379,7 +409,11 @@ impl<D: Disk> Store<D> {
 
     /// Ends the active segment, which is synced.
     fn finish_segment(&mut self) {
-        if let Some(active) = self.active.take() {
+        if let Some(mut active) = self.active.take() {
+            if active.length > active.settled {
+                // Where that fails, the index says where the segment ends.
+                drop(active.file.cut(active.settled));
+            }
             self.index_segment(active.number, active.settled, active.members);
         }
     }

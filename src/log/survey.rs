@@ -117,6 +117,8 @@ pub struct SegmentFile<F> {
     pub length: u64,
     /// Where its records end, if the segment behind it says so.
     pub end: Option<u64>,
+    /// Before here may stand what the file held as another segment.
+    pub held: u64,
     /// Its header is damaged; its records may be good.
     pub header_damaged: bool,
 }
@@ -141,6 +143,7 @@ pub fn segments<D: Disk>(disk: &D, store: u64) -> Result<Vec<SegmentFile<D::File
             Ok((file, length, header))
         };
         let (file, length, header) = read().map_err(attempt(format!("read its file {name}")))?;
+        let mut held = 0;
         let header_damaged = match Header::decode(&header) {
             Ok(header) if header.store != store => {
                 return Err(OpenError::OtherStore { file: name });
@@ -149,6 +152,7 @@ pub fn segments<D: Disk>(disk: &D, store: u64) -> Result<Vec<SegmentFile<D::File
                 if header.previous_end >= HEADER_BYTES {
                     ends.insert(number - 1, header.previous_end);
                 }
+                held = u64::from(header.held);
                 false
             }
             Err(HeaderFlaw::Version(version)) => {
@@ -156,7 +160,7 @@ pub fn segments<D: Disk>(disk: &D, store: u64) -> Result<Vec<SegmentFile<D::File
             }
             Ok(_) | Err(HeaderFlaw::Damaged) => length > HEADER_BYTES,
         };
-        found.push(SegmentFile { number, name, file, length, end: None, header_damaged });
+        found.push(SegmentFile { number, name, file, length, end: None, held, header_damaged });
     }
     for segment in &mut found {
         segment.end = ends.get(&segment.number).copied();
@@ -187,7 +191,7 @@ pub fn walk<F: DiskFile>(
 ) -> io::Result<u64> {
     let wanted = segment.end.unwrap_or(segment.length);
     let end = wanted.min(segment.length);
-    let mut scanner = Scanner::new(&segment.file, end);
+    let mut scanner = Scanner::new(&segment.file, segment.number, end);
     // Everything before it was on disk, as far as is known without looking.
     let mut synced = segment.end.unwrap_or(0);
     let mut looked = segment.end.is_some();

@@ -5,6 +5,7 @@ mod locating;
 mod model;
 mod power;
 mod retention;
+mod reuse;
 mod thread;
 
 use super::disk::Disk;

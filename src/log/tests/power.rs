@@ -40,6 +40,7 @@ struct Met {
     cut: u64,
     survivors: u64,
     moved: u64,
+    reused: u64,
 }
 
 impl Run {
@@ -154,7 +155,11 @@ impl Run {
             }
             for _ in 0..self.random.below(40) {
                 match self.random.below(8) {
-                    0..=4 => self.publish(&mut store),
+                    0..=4 => {
+                        let spares = store.spares.len();
+                        self.publish(&mut store);
+                        met.reused += u64::from(store.spares.len() < spares);
+                    }
                     5 => self.read(&mut store, chance > 0),
                     6 => {
                         let cleaned = store.clean(1).unwrap_or_default();
@@ -233,9 +238,10 @@ fn what_was_acknowledged_survives_power_loss() {
         run.go(&mut met);
     }
     if seeds >= 100 {
-        let Met { refused, kept, cut, survivors, moved } = met;
+        let Met { refused, kept, cut, survivors, moved, reused } = met;
         assert!(refused > seeds / 10, "{refused} batches refused");
         assert!(kept > seeds * 50, "{kept} publications kept");
+        assert!(reused > seeds / 10, "{reused} files used again");
         assert!(cut > seeds / 10, "{cut} unfinished writes cut");
         assert!(survivors > seeds / 10, "{survivors} unacknowledged publications came through");
         assert!(moved > seeds, "{moved} publications moved by cleaning");
