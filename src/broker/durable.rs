@@ -124,30 +124,29 @@ impl Broker {
     pub(super) fn publish_durable(
         &mut self,
         request: PublishRequest<'_>,
-        found: Option<TopicKey>,
+        place: (u64, Option<TopicKey>),
         effects: &mut Vec<Effect>,
     ) {
         let PublishRequest { token, topic: name, body, echo, receipt } = request;
         let publisher = Publisher { shard: self.shard, token, echo, receipt };
+        let topic = self.name(place.1, name);
         if self.giving_way {
-            let topic = self.name(found, name);
             self.respond(topic, publisher, PublishOutcome::BacklogFull, effects);
             return;
         }
-        let topic = self.name(found, name);
-        self.append(topic, &body.kept(), publisher, effects);
+        self.append(topic, place, &body.kept(), publisher, effects);
     }
 
-    /// At home: gives a publication to the log, or refuses it.
+    /// At home: gives a publication to the log, or refuses it. Of the topic: its name, the hash of that, and
+    /// its place in the table if it has one.
     pub(super) fn append(
         &mut self,
         topic: TopicName,
+        (hash, found): (u64, Option<TopicKey>),
         data: &[u8],
         publisher: Publisher,
         effects: &mut Vec<Effect>,
     ) {
-        let hash = self.topics.hash(&topic);
-        let found = self.topics.find(hash, &topic);
         if self.is_barred(found, &publisher) {
             self.respond(topic, publisher, PublishOutcome::Barred, effects);
             return;

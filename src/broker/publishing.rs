@@ -30,7 +30,7 @@ impl Broker {
         let found = self.topics.find(hash, request.topic);
         let home = self.topics.home(hash);
         if home == self.shard && self.is_durable(found, request.topic) {
-            self.publish_durable(request, found, effects);
+            self.publish_durable(request, (hash, found), effects);
             return;
         }
         let PublishRequest { token, topic: name, body, echo, receipt } = request;
@@ -83,7 +83,7 @@ impl Broker {
         let hash = self.topics.hash(&topic);
         let found = self.topics.find(hash, &topic);
         if self.is_durable(found, &topic) {
-            self.append(topic, &body, publisher, effects);
+            self.append(topic, (hash, found), &body, publisher, effects);
             return;
         }
         let outcome = match found {
