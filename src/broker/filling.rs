@@ -101,9 +101,9 @@ impl Broker {
                 inbox.received = inbox.received.max(upto);
                 inbox.marked = inbox.received;
             }
-            let frame = kept_frame(&name, history, record.offset, &record.data);
+            let frame = kept_frame(&name, history, record.offset, &record.data, &mut self.spares);
             let time = Moment(record.time_ms);
-            history.push(frame, None, time);
+            history.push(frame, None, time, &mut self.spares);
             if let Some(id) = id {
                 history.restore_id(id, record.offset, time, now);
             }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::idempotency::{Fingerprint, ID_BYTES, MessageIds};
 use super::inbox::Inbox;
 use super::retention::Listed;
+use super::spares::Spares;
 use crate::config::ChannelOptions;
 use crate::ids::{Epoch, Moment, Position, ShardId, Token};
 use crate::io::FRAME_OVERHEAD_BYTES;
@@ -80,9 +81,10 @@ impl History {
     }
 
     /// The next publication, or one behind it, as every subscriber gets it.
-    pub fn frame(&self, topic: &str, offset: u64, data: &[u8]) -> Bytes {
+    pub fn frame(&self, topic: &str, offset: u64, data: &[u8], spares: &mut Spares) -> Bytes {
+        let memory = spares.take(topic.len() + data.len() + encoder::KEPT_FRAME_BYTES_MIN);
         let position = Position { epoch: self.epoch, offset };
-        encoder::kept_frame(topic, position, data, self.options.is_acked())
+        encoder::kept_frame_in(memory, topic, position, data, self.options.is_acked())
     }
 
     /// What it takes of the memory for histories.
@@ -120,7 +122,13 @@ impl History {
 
     /// Keeps the next publication, whose offset stands in its frame already. Returns how many older
     /// ones made room; itself it stays, whatever its size.
-    pub fn push(&mut self, frame: Bytes, except: Option<Author>, now: Moment) -> usize {
+    pub fn push(
+        &mut self,
+        frame: Bytes,
+        except: Option<Author>,
+        now: Moment,
+        spares: &mut Spares,
+    ) -> usize {
         self.used = now;
         let entry = Entry { frame, time: now, except };
         self.bytes += entry.cost();
@@ -130,7 +138,9 @@ impl History {
             && (self.entries.len() > self.options.history_size
                 || self.bytes > self.options.history_bytes)
         {
-            self.trim_oldest();
+            if let Some(frame) = self.take_oldest() {
+                spares.put(frame);
+            }
             trimmed += 1;
         }
         trimmed
@@ -138,7 +148,11 @@ impl History {
 
     /// Drops the oldest publication, if there is one.
     pub fn trim_oldest(&mut self) -> bool {
-        let Some(entry) = self.entries.pop_front() else { return false };
+        self.take_oldest().is_some()
+    }
+
+    fn take_oldest(&mut self) -> Option<Bytes> {
+        let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost();
         if let Some(inbox) = &mut self.inbox {
             let waited = self.first > inbox.received && !entry.frame.is_empty();
@@ -150,7 +164,7 @@ impl History {
             // Gives the memory of a past burst back.
             self.entries.shrink_to(self.entries.len() * 2);
         }
-        true
+        Some(entry.frame)
     }
 
     /// Forgets the ids of publications behind `offset`: they did not come to be.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::durable::Pending;
 use super::effect::Effect;
 use super::history::History;
+use super::spares::Spares;
 use super::topics::TopicKey;
 use super::{Broker, Token};
 use crate::ids::{ShardId, TopicName};
@@ -128,9 +129,15 @@ fn nobody(shard: ShardId) -> Publisher {
 }
 
 /// A publication as its readers get it; empty for what they do not.
-pub(super) fn kept_frame(topic: &TopicName, history: &History, offset: u64, data: &[u8]) -> Bytes {
+pub(super) fn kept_frame(
+    topic: &TopicName,
+    history: &History,
+    offset: u64,
+    data: &[u8],
+    spares: &mut Spares,
+) -> Bytes {
     if !topic.is_inbox() {
-        return history.frame(topic, offset, data);
+        return history.frame(topic, offset, data, spares);
     }
     match inbox::as_mark(data) {
         Some(_) => Bytes::new(),

@@ -18,7 +18,7 @@
 //! (cursors and queries), `outside` (who is no connection), `users`, `inbox` (what is sent to users), `receivers` (what filters know of them), `selections` (filters of subscriptions), `resume`
 //! (subscriptions of a session, all at once), `places` (how far a connection has got), `presence` (who is in a topic), `roster` (what its home knows of that), `rooms` (topics with members), `room` (what the home of one knows), `sessions` (those without a
 //! connection), `session_log` (what the log has of them), `acking` (what is repeated until it is acknowledged),
-//! `history`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `namespaces`, `window` (the tables).
+//! `history`, `spares`, `retention`, `idempotency` (what the home keeps), `topics`, `members`, `subscribers`, `cursors`, `acks`, `namespaces`, `window` (the tables).
 
 mod acking;
 mod acks;
@@ -49,6 +49,7 @@ mod roster;
 mod selections;
 mod session_log;
 mod sessions;
+mod spares;
 mod subscribers;
 mod subscribing;
 #[cfg(test)]
@@ -93,6 +94,7 @@ use namespaces::Namespaces;
 use presence::{Attendance, Tidings};
 use resume::Resumption;
 use retention::Retention;
+use spares::Spares;
 use topics::{Past, Record, TopicKey, Topics};
 use users::Users;
 use window::Terms;
@@ -172,6 +174,7 @@ pub struct Broker {
     log_bytes: usize,
     /// What the log has yet to be given; in [`Broker::log_bytes`] already.
     to_log: LogBatch,
+    spares: Spares,
     /// Its bound; 0: there is no log.
     log_bytes_max: usize,
     last_ticket: u64,
@@ -243,6 +246,7 @@ impl Broker {
             last_ask: 0,
             log_bytes: 0,
             to_log: LogBatch::default(),
+            spares: Spares::default(),
             log_bytes_max: config.store.directory.as_ref().map_or(0, |_| config.store.backlog),
             last_ticket: 0,
             unasked: VecDeque::new(),

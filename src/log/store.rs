@@ -271,8 +271,9 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Adds a publication to the batch. Not before [`Store::prepare`].
-    pub fn append(&mut self, record: &Record<'_>) -> Result<TopicSlot, Refused> {
+    /// Adds a publication to the batch. Not before [`Store::prepare`]. `stored`: the newest of the topic that
+    /// is known to be kept; one that is unknown here begins right behind it.
+    pub fn append(&mut self, record: &Record<'_>, stored: u64) -> Result<TopicSlot, Refused> {
         debug_assert_eq!(record.kind, Kind::Publication);
         let end = self.active.as_ref().map_or(0, |active| active.written) + self.batch.len() as u64;
         // The second: in the same segment no further record has a place.
@@ -282,6 +283,9 @@ impl<D: Disk> Store<D> {
         let found = self.topics.find(record.topic);
         let slot = match found {
             Some(slot) => slot,
+            None if record.offset != stored + 1 => {
+                return Err(Refused::Position { epoch: record.epoch, next: stored + 1 });
+            }
             None if self.topics.len() >= self.limits.topics_max => return Err(Refused::Topics),
             None => {
                 // Whoever publishes knows where it left off; 0 is no offset.

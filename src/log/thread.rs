@@ -211,10 +211,7 @@ impl<D: Disk> Log<D> {
         }
         let kind = Kind::Publication;
         let record = Record { kind, topic, epoch: epoch.0, offset, time_ms, message_id, data };
-        if offset != stored + 1 && self.store.topics.find(topic).is_none() {
-            return Err(LogRefusal::Position { epoch, next: stored + 1 });
-        }
-        match self.store.append(&record) {
+        match self.store.append(&record, stored) {
             Ok(slot) => {
                 // The name that the table has: that of the request is its shard's.
                 let topic = self.store.topics.get(slot).expect("it has one more").name.clone();

@@ -8,7 +8,7 @@ use crate::message::{LogBatch, LogMessage};
 
 /// Batches that wait for the log, from all shards together.
 const BATCHES_MAX: usize = 1024;
-/// A batch with so many bytes of texts is handed over at once: the log works while the shard's turn goes on.
+/// A batch with so many bytes of data is handed over at once: the log works while the shard's turn goes on.
 const LONG_BATCH_BYTES: usize = 32 << 10;
 /// As [`LONG_BATCH_BYTES`], of one with so many messages.
 const LONG_BATCH: usize = 128;
@@ -77,7 +77,7 @@ impl LogSender {
 impl LogPort {
     /// Hands over a batch that is long enough to be worth it.
     pub fn offer(&self, batch: &mut LogBatch) {
-        if batch.text_bytes() >= LONG_BATCH_BYTES || batch.len() >= LONG_BATCH {
+        if batch.data_bytes() >= LONG_BATCH_BYTES || batch.len() >= LONG_BATCH {
             self.flush(batch);
         }
     }

@@ -5,15 +5,17 @@ use std::ops::Range;
 use super::log::{LogAppend, LogMessage, Ticket};
 use crate::ids::Epoch;
 
-/// Room for texts that a batch keeps when it is empty.
+/// Room for names, and for data, that a batch keeps when it is empty.
 const SPARE_BYTES_MAX: usize = 256 << 10;
 
-/// Messages and appends, in order. The texts of the appends lie end to end in one piece of memory, which
-/// serves again: an append allocates nothing, and shares nothing with what its shard keeps of it.
+/// Messages and appends, in order. What the appends say lies end to end in memory that serves again: an append
+/// allocates nothing, and shares nothing with what its shard keeps of it.
 #[derive(Debug, Default)]
 pub struct LogBatch {
     asked: Vec<Asked>,
-    texts: Vec<u8>,
+    /// Of each append its topic and its message id.
+    names: String,
+    data: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -22,7 +24,7 @@ enum Asked {
     Append(Append),
 }
 
-/// A [`LogAppend`] whose texts lie in the batch: topic, message id, data.
+/// A [`LogAppend`] whose names and data lie in the batch.
 #[derive(Debug)]
 struct Append {
     epoch: Epoch,
@@ -30,12 +32,10 @@ struct Append {
     stored: u64,
     time_ms: u64,
     ticket: Ticket,
-    /// Where its topic begins, and the others end.
-    begin: usize,
-    topic_end: usize,
-    id_end: usize,
-    end: usize,
-    has_id: bool,
+    topic: Range<usize>,
+    /// Begins where the topic ends.
+    id_end: Option<usize>,
+    data: Range<usize>,
 }
 
 /// One thing that is asked of the log.
@@ -50,30 +50,19 @@ impl LogBatch {
         self.asked.push(Asked::Message(message));
     }
 
-    /// Copies the texts.
+    /// Copies what it says.
     pub fn append(&mut self, append: LogAppend<'_>) {
         let LogAppend { topic, epoch, offset, stored, time_ms, message_id, data, ticket } = append;
-        let begin = self.texts.len();
-        let id = message_id.unwrap_or_default();
-        self.texts.reserve(topic.len() + id.len() + data.len());
-        self.texts.extend_from_slice(topic.as_bytes());
-        let topic_end = self.texts.len();
-        self.texts.extend_from_slice(id.as_bytes());
-        let id_end = self.texts.len();
-        self.texts.extend_from_slice(data);
-        let (end, has_id) = (self.texts.len(), message_id.is_some());
-        let append = Append {
-            epoch,
-            offset,
-            stored,
-            time_ms,
-            ticket,
-            begin,
-            topic_end,
-            id_end,
-            end,
-            has_id,
-        };
+        let (begin, data_begin) = (self.names.len(), self.data.len());
+        self.names.push_str(topic);
+        let topic = begin..self.names.len();
+        let id_end = message_id.map(|id| {
+            self.names.push_str(id);
+            self.names.len()
+        });
+        self.data.extend_from_slice(data);
+        let data = data_begin..self.data.len();
+        let append = Append { epoch, offset, stored, time_ms, ticket, topic, id_end, data };
         self.asked.push(Asked::Append(append));
     }
 
@@ -86,9 +75,9 @@ impl LogBatch {
         self.asked.len()
     }
 
-    /// Bytes of the texts of its appends.
-    pub fn text_bytes(&self) -> usize {
-        self.texts.len()
+    /// Bytes of the data of its appends.
+    pub fn data_bytes(&self) -> usize {
+        self.data.len()
     }
 
     /// Takes everything out, in order.
@@ -96,27 +85,26 @@ impl LogBatch {
         for asked in self.asked.drain(..) {
             take(match asked {
                 Asked::Message(message) => LogRequest::Message(message),
-                Asked::Append(append) => LogRequest::Append(append.with(&self.texts)),
+                Asked::Append(append) => LogRequest::Append(append.with(&self.names, &self.data)),
             });
         }
-        self.texts.clear();
-        self.texts.shrink_to(SPARE_BYTES_MAX);
+        self.names.clear();
+        self.names.shrink_to(SPARE_BYTES_MAX);
+        self.data.clear();
+        self.data.shrink_to(SPARE_BYTES_MAX);
     }
 }
 
 impl Append {
-    fn with<'a>(&self, texts: &'a [u8]) -> LogAppend<'a> {
-        let text = |range: Range<usize>| {
-            str::from_utf8(&texts[range]).expect("it was copied from a text as a whole")
-        };
+    fn with<'a>(self, names: &'a str, data: &'a [u8]) -> LogAppend<'a> {
         LogAppend {
-            topic: text(self.begin..self.topic_end),
+            message_id: self.id_end.map(|end| &names[self.topic.end..end]),
+            topic: &names[self.topic],
             epoch: self.epoch,
             offset: self.offset,
             stored: self.stored,
             time_ms: self.time_ms,
-            message_id: self.has_id.then(|| text(self.topic_end..self.id_end)),
-            data: &texts[self.id_end..self.end],
+            data: &data[self.data],
             ticket: self.ticket,
         }
     }
@@ -164,8 +152,8 @@ mod tests {
                     assert_eq!(messages, appends);
                 }
             });
-            assert_eq!((appends, messages, batch.len(), batch.text_bytes()), (3, 3, 0, 0));
-            assert!(batch.texts.capacity() <= SPARE_BYTES_MAX);
+            assert_eq!((appends, messages, batch.len(), batch.data_bytes()), (3, 3, 0, 0));
+            assert!(batch.data.capacity() <= SPARE_BYTES_MAX);
         }
     }
 }

@@ -83,9 +83,16 @@ pub fn text_frame(parts: &[Part<'_>]) -> Bytes {
 /// Inlined where publications are made, so that nothing is decided there which is known already.
 #[inline(always)]
 fn assemble(parts: &[Part<'_>]) -> Bytes {
+    assemble_in(Vec::new(), parts)
+}
+
+/// As [`assemble`], in this memory if it is enough.
+#[inline(always)]
+fn assemble_in(mut out: Vec<u8>, parts: &[Part<'_>]) -> Bytes {
     let payload_len = parts.iter().map(Part::len).sum();
     let frame_len = header_len(payload_len) + payload_len;
-    let mut out = Vec::with_capacity(frame_len);
+    out.clear();
+    out.reserve_exact(frame_len);
     push_header(OpCode::Text, payload_len, &mut out);
     for part in parts {
         match part {
@@ -144,15 +151,22 @@ fn tagged_frame(channel: &str, place: &str, tags: &[u8], data: &[u8]) -> Bytes {
 ///
 /// `data` must be as [`Command::Publish`](crate::proto::Command) has it.
 pub fn retained_frame(channel: &str, offset: u64, data: &[u8]) -> Bytes {
-    assemble(&[
-        Part::raw(r#"{"channel":""#),
-        Part::Raw(&escape::content(channel)),
-        Part::raw(r#"","offset":"#),
-        Part::raw(itoa::Buffer::new().format(offset)),
-        Part::raw(r#","data":"#),
-        Part::Raw(data),
-        Part::raw("}"),
-    ])
+    retained_frame_in(Vec::new(), channel, offset, data)
+}
+
+fn retained_frame_in(memory: Vec<u8>, channel: &str, offset: u64, data: &[u8]) -> Bytes {
+    assemble_in(
+        memory,
+        &[
+            Part::raw(r#"{"channel":""#),
+            Part::Raw(&escape::content(channel)),
+            Part::raw(r#"","offset":"#),
+            Part::raw(itoa::Buffer::new().format(offset)),
+            Part::raw(r#","data":"#),
+            Part::Raw(data),
+            Part::raw("}"),
+        ],
+    )
 }
 
 /// A publication of an acked channel: `{"channel":C,"offset":N,"messageId":"E-N","data":D}`.
@@ -173,6 +187,20 @@ pub fn acked_frame(channel: &str, position: Position, data: &[u8]) -> Bytes {
 /// A publication of a channel with history: that of [`acked_frame`] or of [`retained_frame`], with its tags
 /// before the data; or the message that is in its place, with `"offset":N` before all it has, and `"deliveryId":"E-N"` on an acked channel.
 pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool) -> Bytes {
+    kept_frame_in(Vec::new(), channel, position, data, is_acked)
+}
+
+/// What a frame of [`kept_frame`] has at least beside its channel and its data.
+pub const KEPT_FRAME_BYTES_MIN: usize = r#"{"channel":"","offset":1,"data":}"#.len() + 2;
+
+/// As [`kept_frame`], in this memory if it is enough for a frame of the usual kind.
+pub fn kept_frame_in(
+    memory: Vec<u8>,
+    channel: &str,
+    position: Position,
+    data: &[u8],
+    is_acked: bool,
+) -> Bytes {
     if let Some([b'{', members @ ..]) = as_message(data) {
         let id = if is_acked { format!(r#","deliveryId":"{position}""#) } else { String::new() };
         text_frame(&[
@@ -188,7 +216,7 @@ pub fn kept_frame(channel: &str, position: Position, data: &[u8], is_acked: bool
     } else if is_acked {
         acked_frame(channel, position, data)
     } else {
-        retained_frame(channel, position.offset, data)
+        retained_frame_in(memory, channel, position.offset, data)
     }
 }
 

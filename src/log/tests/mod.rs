@@ -53,7 +53,7 @@ fn append<D: Disk>(
     // An epoch of one's own is only taken where the topic is unknown.
     let epoch = store.topics.find(topic).map_or(EPOCH, |_| store.position(topic).epoch);
     let record = Record { kind, topic, epoch, offset, time_ms, message_id: None, data };
-    store.append(&record)
+    store.append(&record, offset.saturating_sub(1))
 }
 
 /// One record, durable.
