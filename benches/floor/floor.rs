@@ -10,20 +10,30 @@
 //! | `=TOPIC BODY` | `BODY` as a text frame to every subscriber of the topic |
 //! | anything else | sent back |
 //!
+//! With `--acknowledge` a message with an `id`, a number, is acknowledged instead; with `--keep FILE` as well, when
+//! it is on disk.
+//!
 //! It does what a plain server does: `TCP_NODELAY` is set on each accepted socket, and frames are never
 //! joined. Its options: `--inherit-nodelay` sets it on the listener instead; `--ping-every SECONDS`
 //! sends each connection a protocol ping that often, spread evenly.
 
+mod keeping;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Socket, Type};
 use tungstenite::handshake::derive_accept_key;
 
+use keeping::Keeping;
+
 const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
 /// As Stentor's, so that both have the same kernel buffers.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
 const BACKLOG: i32 = 4096;
@@ -46,6 +56,7 @@ struct Floor {
     /// Subscribers by topic.
     topics: Vec<Vec<usize>>,
     inherit_nodelay: bool,
+    keeping: Option<Keeping>,
     /// Reused: the frame on its way to all.
     frame: Vec<u8>,
 }
@@ -54,6 +65,7 @@ fn main() -> std::io::Result<()> {
     let mut address = SocketAddr::from(([127, 0, 0, 1], 9001));
     let mut inherit_nodelay = false;
     let mut ping_every = None;
+    let (mut acknowledge, mut file) = (false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -62,6 +74,8 @@ fn main() -> std::io::Result<()> {
                 let seconds = arguments.next().and_then(|seconds| seconds.parse().ok());
                 ping_every = Some(Duration::from_secs_f64(seconds.expect("a number of seconds")));
             }
+            "--acknowledge" => acknowledge = true,
+            "--keep" => file = Some(PathBuf::from(arguments.next().expect("a file"))),
             text => address = text.parse().expect("ADDRESS:PORT"),
         }
     }
@@ -77,7 +91,10 @@ fn main() -> std::io::Result<()> {
     let poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let (connections, free, topics, frame) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Floor { poll, connections, free, topics, inherit_nodelay, frame }.run(&listener, ping_every)
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let keeping = acknowledge.then(|| Keeping::new(file.as_deref(), waker)).transpose()?;
+    Floor { poll, connections, free, topics, inherit_nodelay, keeping, frame }
+        .run(&listener, ping_every)
 }
 
 impl Floor {
@@ -95,6 +112,7 @@ impl Floor {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(listener)?,
+                    WAKER => {}
                     Token(id) => {
                         if event.is_writable() {
                             self.write(id);
@@ -104,6 +122,10 @@ impl Floor {
                         }
                     }
                 }
+            }
+            if let Some(mut keeping) = self.keeping.take() {
+                keeping.turn(|id, bytes| self.send(id, bytes));
+                self.keeping = Some(keeping);
             }
             if let Some(every) = ping_every {
                 let slots = self.connections.len() as f64;
@@ -245,6 +267,9 @@ impl Floor {
     }
 
     fn message(&mut self, id: usize, opcode: u8, payload: &[u8]) {
+        if self.keeping.as_mut().is_some_and(|keeping| keeping.take(id, payload)) {
+            return;
+        }
         let mut frame = std::mem::take(&mut self.frame);
         match payload {
             [b'=', rest @ ..] => {
