@@ -82,9 +82,13 @@ impl History {
 
     /// The next publication, or one behind it, as every subscriber gets it.
     pub fn frame(&self, topic: &str, offset: u64, data: &[u8], spares: &mut Spares) -> Bytes {
+        let (position, is_acked) =
+            (Position { epoch: self.epoch, offset }, self.options.is_acked());
+        if is_acked {
+            return encoder::kept_frame(topic, position, data, is_acked);
+        }
         let memory = spares.take(topic.len() + data.len() + encoder::KEPT_FRAME_BYTES_MIN);
-        let position = Position { epoch: self.epoch, offset };
-        encoder::kept_frame_in(memory, topic, position, data, self.options.is_acked())
+        encoder::kept_frame_in(memory, topic, position, data, is_acked)
     }
 
     /// What it takes of the memory for histories.

@@ -3,10 +3,14 @@
 
 use bytes::Bytes;
 
+use crate::io::FRAME_OVERHEAD_BYTES;
+
 /// Pieces that wait.
 const PIECES_MAX: usize = 256;
 /// Longest piece that is kept.
 const PIECE_BYTES_MAX: usize = 4 << 10;
+/// What a frame may leave unused of its memory, beside an eighth: half of what is counted for each anyway.
+const SLACK_BYTES: usize = FRAME_OVERHEAD_BYTES / 2;
 
 /// A bounded stack of memory.
 #[derive(Debug, Default)]
@@ -24,10 +28,12 @@ impl Spares {
         }
     }
 
-    /// Empty memory for a frame of at least that length; none of its own if what waits does not suit it.
+    /// Empty memory for a frame of at least that length; without room if the next piece does not suit it, which
+    /// is given up then: others are as long, or have been.
     pub fn take(&mut self, bytes: usize) -> Vec<u8> {
-        let fits = |piece: &mut Vec<u8>| (bytes..=bytes * 2).contains(&piece.capacity());
-        self.0.pop_if(fits).unwrap_or_default()
+        let most = bytes + bytes / 8 + SLACK_BYTES;
+        let fits = |piece: &Vec<u8>| (bytes..=most).contains(&piece.capacity());
+        self.0.pop().filter(fits).unwrap_or_default()
     }
 }
 
@@ -38,11 +44,13 @@ mod tests {
     #[test]
     fn the_memory_of_a_frame_serves_again_if_nobody_else_has_it() {
         let mut spares = Spares::default();
+        for (bytes, why) in [(301, "too short"), (200, "much too long")] {
+            spares.put(Bytes::from(vec![1; 300]));
+            assert_eq!(spares.take(bytes).capacity(), 0, "{why}");
+        }
         let frame = Bytes::from(vec![1; 300]);
         let place = frame.as_ptr();
         spares.put(frame);
-        assert_eq!(spares.take(301).capacity(), 0, "too short");
-        assert_eq!(spares.take(149).capacity(), 0, "much too long");
         let piece = spares.take(290);
         assert_eq!((piece.as_ptr(), piece.len()), (place, 0));
         let frame = Bytes::from(piece);

@@ -38,7 +38,7 @@ impl LogParcel {
 }
 
 /// One shard's access to the log. What waits in its channel is bounded by what its shard lets the log owe
-/// it, `store.backlog`.
+/// it: `store.backlog` for publications, and as much for sessions where it keeps those.
 pub struct LogPort {
     sender: Sender<LogParcel>,
     /// Batches that the log has emptied, and the way for them.
@@ -93,7 +93,10 @@ impl LogPort {
         match self.sender.try_send(LogParcel { batch: full, spares: self.spares.0.clone() }) {
             // A log that has ended takes nothing; its end ends the server.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(parcel)) => *batch = parcel.batch,
+            Err(TrySendError::Full(parcel)) => {
+                let spare = std::mem::replace(batch, parcel.batch);
+                drop(self.spares.0.try_send(spare));
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ use crate::ids::Epoch;
 
 /// Room for names, and for data, that a batch keeps when it is empty.
 const SPARE_BYTES_MAX: usize = 256 << 10;
+/// As [`SPARE_BYTES_MAX`], for what is asked.
+const SPARE_MAX: usize = 1 << 10;
 
 /// Messages and appends, in order. What the appends say lies end to end in memory that serves again: an append
 /// allocates nothing, and shares nothing with what its shard keeps of it.
@@ -88,6 +90,8 @@ impl LogBatch {
                 Asked::Append(append) => LogRequest::Append(append.with(&self.names, &self.data)),
             });
         }
+        // Of a batch that has waited for a slow disk.
+        self.asked.shrink_to(SPARE_MAX);
         self.names.clear();
         self.names.shrink_to(SPARE_BYTES_MAX);
         self.data.clear();
