@@ -71,8 +71,7 @@ impl<D: Disk> Store<D> {
     pub fn clean(&mut self, now_ms: u64) -> io::Result<Cleaned> {
         debug_assert!(!self.has_pending());
         let mut cleaned = Cleaned::default();
-        if self.is_over() && !self.spares.is_empty() {
-            self.drop_spare()?;
+        if self.is_over() && (self.drop_spare()? || self.cut_ahead()?) {
             cleaned.more = true;
             return Ok(cleaned);
         }
@@ -353,10 +352,13 @@ impl<D: Disk> Store<D> {
         let mut spare = self.spare_of(number);
         match &spare {
             None => absent(self.disk.remove(&log))?,
-            Some(file) => match self.disk.rename(&log, &file.name) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => spare = None,
-                renamed => renamed?,
-            },
+            Some(file) => {
+                if self.disk.rename(&log, &file.name).is_err() {
+                    // The room is wanted more than the file.
+                    absent(self.disk.remove(&log))?;
+                    spare = None;
+                }
+            }
         }
         self.segments.remove(&number);
         if let Err(error) = self.disk.sync_folder() {
@@ -378,14 +380,18 @@ impl<D: Disk> Store<D> {
     /// The file of a segment that is to be removed as a spare one, if one more is wanted.
     fn spare_of(&self, number: u64) -> Option<Spare> {
         let bytes = self.segments.get(&number)?.end;
-        // As long as the segments are that it is for: one that was given up early is not.
-        let fits = bytes >= self.limits.segment_bytes && !self.is_over();
+        // About as long as the segments are that it is for: one that was given up early is not.
+        let wanted = self.limits.segment_bytes..=self.limits.segment_bytes.saturating_mul(2);
+        let fits = wanted.contains(&bytes) && !self.is_over();
         (fits && self.spares.len() < SPARES_MAX).then(|| Spare { name: spare_name(number), bytes })
     }
 
-    /// Removes a spare file.
-    fn drop_spare(&mut self) -> io::Result<()> {
-        self.spares.pop().map_or(Ok(()), |spare| self.disk.remove(&spare.name))
+    /// Removes a spare file. `false`: there is none.
+    fn drop_spare(&mut self) -> io::Result<bool> {
+        let Some(spare) = self.spares.last() else { return Ok(false) };
+        absent(self.disk.remove(&spare.name))?;
+        self.spares.pop();
+        Ok(true)
     }
 
     /// Whether the store has more than it may.

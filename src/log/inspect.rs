@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk::{Disk, Folder};
 use super::record::{Kind, Record};
-use super::survey::{OpenError, Piece, attempt, identify, segments, walk};
+use super::survey::{End, OpenError, Piece, attempt, identify, segments, walk};
 use super::{LogError, Reason};
 use crate::ids::Epoch;
 
@@ -116,7 +116,7 @@ pub(super) fn inspect_disk<D: Disk>(disk: &D) -> Result<Report, OpenError> {
             report.problems.push(format!("{name}: its header is damaged"));
         }
         let Report { topics, problems, .. } = &mut report;
-        let end = walk(&segment, |piece| match piece {
+        let End { at: end, is_unfinished } = walk(&segment, |piece| match piece {
             Piece::Record { record: Record { kind: Kind::Mark, .. }, .. } => {}
             Piece::Record { record, .. } => {
                 let entry = topics.get_mut(record.topic);
@@ -137,7 +137,7 @@ pub(super) fn inspect_disk<D: Disk>(disk: &D) -> Result<Report, OpenError> {
             }
         })
         .map_err(attempt(format!("read its file {name}")))?;
-        if end < segment.length && end >= segment.held && segment.end.is_none() {
+        if end < segment.length && is_unfinished && segment.end.is_none() {
             let bytes = segment.length - end;
             report.notes.push(format!(
                 "{name}: {bytes} bytes at {end} are of an unfinished write; the next start cuts them"

@@ -46,7 +46,8 @@ impl Seal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Begins a batch. Its offset is a position in the segment: everything before that was on disk
-    /// when the batch was written, so a flaw there is damage and no torn write.
+    /// when the batch was written, so a flaw there is damage and no torn write. In the place of an epoch it has
+    /// the bytes of the batch, with itself.
     Mark = 1,
     /// A publication, in the order of its topic.
     Publication = 2,
@@ -97,12 +98,12 @@ impl fmt::Display for Flaw {
 }
 
 impl<'a> Record<'a> {
-    /// A [`Kind::Mark`] for everything before `synced`.
-    pub fn mark(synced: u64) -> Self {
+    /// A [`Kind::Mark`] for everything before `synced`, at the beginning of so many bytes.
+    pub fn mark(synced: u64, batch_bytes: u64) -> Self {
         Self {
             kind: Kind::Mark,
             topic: "",
-            epoch: 0,
+            epoch: batch_bytes,
             offset: synced,
             time_ms: 0,
             message_id: None,
@@ -182,10 +183,11 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The length that the head of a record gives.
+/// The length that the head of a record gives; it has room for what else the head says is there.
 pub fn length_of(head: &[u8; RECORD_HEAD]) -> Result<usize, Flaw> {
     let length = u32_at(head, 4);
-    let possible = RECORD_HEAD..=RECORD_BYTES_MAX;
+    let names = usize::from(head[9]) + u32_at(head, 12).saturating_sub(1) as usize;
+    let possible = RECORD_HEAD + names..=RECORD_BYTES_MAX;
     if possible.contains(&(length as usize)) {
         Ok(length as usize)
     } else {
@@ -226,7 +228,7 @@ mod tests {
         let plain = Record { message_id: None, data: b"", kind: Kind::Moved, ..record() };
         let empty_id = Record { message_id: Some(""), ..record() };
         let position = Record { kind: Kind::Position, ..plain };
-        for record in [record(), plain, empty_id, position, Record::mark(99)] {
+        for record in [record(), plain, empty_id, position, Record::mark(99, 40)] {
             let mut bytes = Vec::new();
             record.encode(SEAL, &mut bytes);
             assert_eq!(bytes.len(), record.length());

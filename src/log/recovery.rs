@@ -15,8 +15,8 @@ use super::record::{Flaw, Kind, Record};
 use super::segment::{HEADER_BYTES, index_name, is_spare};
 use super::store::{RetentionOf, Segment, Store, StoreLimits};
 use super::survey::{
-    OpenError, Piece, STORE_NAME, STORE_NAME_NEW, SegmentFile, attempt, encode_store, identify,
-    segments, walk,
+    End, OpenError, Piece, STORE_NAME, STORE_NAME_NEW, SegmentFile, attempt, encode_store,
+    identify, segments, walk,
 };
 use super::topics::{Run, Slots, Topic, TopicSlot};
 use crate::ids::TopicName;
@@ -96,8 +96,8 @@ impl<D: Disk> Store<D> {
                 new_id
             }
         };
-        remove_spares(&disk)?;
         let found = segments(&disk, id)?;
+        remove_spares(&disk)?;
         let mut store = Self::empty(disk, id, limits, retention_of);
         let mut recovery = Recovery {
             notes: &mut notes,
@@ -135,6 +135,10 @@ impl<D: Disk> Store<D> {
         }
         let read = attempt(format!("read its file {name}"));
         if let Some((end, bytes, entries)) = self.read_index(&segment) {
+            if end < segment.length {
+                // What it held before its last use; where that cannot be cut off, it does no harm.
+                drop(segment.file.cut(end));
+            }
             self.add_segment(number, end, bytes, &entries);
             for entry in entries {
                 self.adopt(number, &entry, Slots::Indexed(entry.slots), recovery);
@@ -145,7 +149,7 @@ impl<D: Disk> Store<D> {
         let notes = &mut *recovery.notes;
         let damages = &mut recovery.damages;
         let mut synced = HEADER_BYTES;
-        let end = walk(&segment, |piece| match piece {
+        let End { at: end, is_unfinished } = walk(&segment, |piece| match piece {
             Piece::Record { record: Record { kind: Kind::Mark, offset, .. }, .. } => {
                 synced = synced.max(offset);
             }
@@ -160,7 +164,7 @@ impl<D: Disk> Store<D> {
             let bytes = segment.length - end;
             segment.file.cut(end).map_err(attempt(format!("cut its file {name}")))?;
             // What the file held before is no news.
-            if end >= segment.held {
+            if is_unfinished {
                 let file = name.clone();
                 recovery.notes.push(Note::TailCut { file, at: end, bytes });
             }

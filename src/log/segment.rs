@@ -32,7 +32,8 @@ pub fn spare_name(number: u64) -> String {
 }
 
 pub fn is_spare(name: &str) -> bool {
-    name.ends_with(SPARE_SUFFIX)
+    let number = name.strip_suffix(SPARE_SUFFIX).and_then(|digits| digits.parse().ok());
+    number.is_some_and(|number| spare_name(number) == name)
 }
 
 /// The number of the segment whose records are in the file of that name.

@@ -248,6 +248,8 @@ impl Disk for SimDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.find(name)?;
+        let chance = state.faults.write;
+        state.fails(chance)?;
         state.names.remove(name);
         Ok(())
     }
@@ -255,6 +257,8 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
         let file = state.find(from)?;
+        let chance = state.faults.write;
+        state.fails(chance)?;
         state.names.remove(from);
         state.names.insert(to.to_string(), file);
         Ok(())

@@ -17,7 +17,7 @@ use super::cleaning::Cleaning;
 use super::disk::{Disk, DiskFile};
 use super::files::Files;
 use super::index::{self, RunEntry, Slot, Subject};
-use super::record::{Kind, RECORD_BYTES_MAX, Record, Seal};
+use super::record::{Kind, RECORD_BYTES_MAX, RECORD_HEAD, Record, Seal};
 use super::retention::Retention;
 use super::segment::{HEADER_BYTES, Header, index_name, log_name};
 use super::topics::{Run, Slots, Topic, TopicSlot, Topics};
@@ -78,9 +78,9 @@ pub struct Active<F> {
     pub number: u64,
     file: F,
     /// Bytes in the file that were written for it.
-    written: u64,
+    pub(super) written: u64,
     /// Bytes of the file; more, while it has some of the segment whose it was before.
-    length: u64,
+    pub(super) length: u64,
     /// Bytes of it that are on disk.
     synced: u64,
     /// Bytes of it that count: nothing behind was promised to anybody.
@@ -218,35 +218,41 @@ impl<D: Disk> Store<D> {
         let previous = self.segments.last_key_value();
         let previous_end =
             previous.filter(|(last, _)| **last + 1 == number).map_or(0, |(_, segment)| segment.end);
-        let name = log_name(number);
-        let spare = self.spares.pop();
-        // No segment is longer than its records' positions can say.
-        let held = spare.as_ref().map_or(0, |spare| spare.bytes as u32);
-        let header = Header { store: self.id, number, previous_end, held };
-        let create = || {
+        let (store, name) = (self.id, log_name(number));
+        let create = |spare: Option<&Spare>| {
             // Of a segment of that number that a power loss has taken: it says nothing of this one.
             match self.disk.remove(&index_name(number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = match &spare {
+            let mut file = match spare {
                 Some(spare) => self.disk.open(&spare.name)?,
                 None => self.disk.create(&name)?,
             };
+            let length = file.length()?;
+            // No segment is longer than the positions of its records can say.
+            let header = Header { store, number, previous_end, held: length as u32 };
             file.write_at(&header.encode(), 0)?;
             file.sync()?;
-            if let Some(spare) = &spare {
+            if let Some(spare) = spare {
                 // Under its new name it has the header that belongs to that, whatever happens.
                 self.disk.rename(&spare.name, &name)?;
             }
             self.disk.sync_folder()?;
-            Ok(file)
+            Ok((file, length))
         };
-        match create() {
-            Ok(file) => {
+        let created = match self.spares.pop() {
+            None => create(None),
+            Some(spare) => create(Some(&spare)).or_else(|_| {
+                // A bad one says nothing of others. It may have got its new name already.
+                drop(self.disk.remove(&spare.name));
+                create(None)
+            }),
+        };
+        match created {
+            Ok((file, length)) => {
                 let (written, synced) = (HEADER_BYTES, HEADER_BYTES);
                 let (settled, members) = (written, Vec::new());
-                let length = spare.map_or(HEADER_BYTES, |spare| spare.bytes);
                 self.active =
                     Some(Active { number, file, written, length, synced, settled, members });
                 let segment = Segment {
@@ -263,9 +269,6 @@ impl<D: Disk> Store<D> {
             Err(error) => {
                 // The next attempt makes it anew; left behind, it is empty.
                 drop(self.disk.remove(&name));
-                if let Some(spare) = spare {
-                    drop(self.disk.remove(&spare.name));
-                }
                 Err(error)
             }
         }
@@ -321,7 +324,8 @@ impl<D: Disk> Store<D> {
         }
         let seal = Seal::of(active.number);
         if self.batch.is_empty() {
-            Record::mark(active.synced).encode(seal, &mut self.batch);
+            // In its place when the batch is written, with the length of that.
+            self.batch.resize(RECORD_HEAD, 0);
         }
         let at = active.written + self.batch.len() as u64;
         record.encode(seal, &mut self.batch);
@@ -340,6 +344,10 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         let active = self.active.as_mut().expect("the batch was put in for it");
+        let mut mark = Vec::with_capacity(RECORD_HEAD);
+        let mark_of = Record::mark(active.synced, self.batch.len() as u64);
+        mark_of.encode(Seal::of(active.number), &mut mark);
+        self.batch[..RECORD_HEAD].copy_from_slice(&mark);
         match active.file.write_at(&self.batch, active.written) {
             Ok(()) => {
                 active.written += self.batch.len() as u64;
@@ -409,6 +417,18 @@ impl<D: Disk> Store<D> {
         debug_assert!(self.pending.is_empty());
         self.batch.clear();
         self.batch_records = 0;
+    }
+
+    /// Gives the room back that the active file has ahead of what is written, if it has some. `false`: it has
+    /// none.
+    pub(super) fn cut_ahead(&mut self) -> io::Result<bool> {
+        let Some(active) = &mut self.active else { return Ok(false) };
+        if active.length <= active.written {
+            return Ok(false);
+        }
+        active.file.cut(active.written)?;
+        active.length = active.written;
+        Ok(true)
     }
 
     /// Ends the active segment, which is synced.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use super::disk::{Disk, DiskFile, LOCK_NAME};
-use super::record::{Flaw, Record, u32_at, u64_at};
+use super::record::{Flaw, Kind, Record, u32_at, u64_at};
 use super::segment::{Found, HEADER_BYTES, Header, HeaderFlaw, Scanner, log_name, number_of};
 
 /// Says that a folder is a store, and which one.
@@ -183,22 +183,37 @@ pub enum Piece<'a> {
     },
 }
 
-/// Goes through a segment. Returns where its good part ends: before the length of the file if a
-/// write at the end was never finished, which only the segment written last can have.
+/// Where the good part of a segment ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Before the length of the file if a write at the end was never finished, or if the file has something of
+    /// an older segment there; only the segment written last can have either.
+    pub at: u64,
+    /// Something of this segment was written behind it.
+    pub is_unfinished: bool,
+}
+
+/// Goes through a segment, and tells where its good part ends.
 pub fn walk<F: DiskFile>(
     segment: &SegmentFile<F>,
     mut visit: impl FnMut(Piece<'_>),
-) -> io::Result<u64> {
+) -> io::Result<End> {
     let wanted = segment.end.unwrap_or(segment.length);
     let end = wanted.min(segment.length);
     let mut scanner = Scanner::new(&segment.file, segment.number, end);
     // Everything before it was on disk, as far as is known without looking.
     let mut synced = segment.end.unwrap_or(0);
     let mut looked = segment.end.is_some();
+    // Of the batch that the last mark begins.
+    let mut batch_end = 0;
+    let mut has_more = false;
     loop {
         let (at, flaw) = match scanner.next()? {
             None => break,
             Some((at, Found::Record(record))) => {
+                if record.kind == Kind::Mark {
+                    batch_end = at.saturating_add(record.epoch);
+                }
                 visit(Piece::Record { at, record });
                 continue;
             }
@@ -207,11 +222,12 @@ pub fn walk<F: DiskFile>(
         if !looked {
             looked = true;
             let mut ahead = scanner.fork();
-            ahead.skip_flaw()?;
+            has_more = ahead.skip_flaw()? < end;
             synced = ahead.synced_later()?;
         }
         if at >= synced {
-            return Ok(at);
+            let is_unfinished = at < batch_end || has_more || at >= segment.held;
+            return Ok(End { at, is_unfinished });
         }
         let to = scanner.skip_flaw()?;
         visit(Piece::Damage { from: at, to, flaw });
@@ -219,5 +235,5 @@ pub fn walk<F: DiskFile>(
     if end < wanted {
         visit(Piece::Damage { from: end, to: wanted, flaw: Flaw::Cut });
     }
-    Ok(end)
+    Ok(End { at: end, is_unfinished: false })
 }

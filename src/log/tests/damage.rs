@@ -54,7 +54,7 @@ fn a_cut_at_every_byte_of_the_last_record_loses_that_record_alone() {
     let mut length = 0;
     whole.alter(&log_name(1), |bytes| length = bytes.len());
     // The mark of the last batch, and its record.
-    let last = Record::mark(0).length() + RECORD_OVERHEAD + "d".len() + data("d", 30, 40).len();
+    let last = Record::mark(0, 0).length() + RECORD_OVERHEAD + "d".len() + data("d", 30, 40).len();
     for cut in 1..=last {
         let disk = disk.copy();
         disk.alter(&log_name(1), |bytes| bytes.truncate(length - cut));
@@ -62,7 +62,7 @@ fn a_cut_at_every_byte_of_the_last_record_loses_that_record_alone() {
         assert_eq!(report.problems, Vec::<String>::new(), "cut by {cut}");
         let (mut store, notes) = open(disk.clone(), LARGE, Retention::default());
         // Between two records nothing tells that there was more.
-        let whole_records = [last, Record::mark(0).length()];
+        let whole_records = [last, Record::mark(0, 0).length()];
         let clean = cut == last || cut == last - whole_records[1];
         assert_eq!(notes.len(), usize::from(!clean), "cut by {cut}: {notes:?}");
         assert!(notes.iter().all(Note::is_harmless));

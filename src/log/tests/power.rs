@@ -158,7 +158,9 @@ impl Run {
                     0..=4 => {
                         let spares = store.spares.len();
                         self.publish(&mut store);
-                        met.reused += u64::from(store.spares.len() < spares);
+                        let is_reused =
+                            store.active.as_ref().is_some_and(|it| it.length > it.written);
+                        met.reused += u64::from(store.spares.len() < spares && is_reused);
                     }
                     5 => self.read(&mut store, chance > 0),
                     6 => {

@@ -1,9 +1,12 @@
 //! Files of removed segments that serve again: what they held before is never taken for what they hold now.
 
 use super::*;
+use crate::log::disk::DiskFile;
 use crate::log::inspect::inspect_disk;
-use crate::log::segment::{is_spare, log_name};
+use crate::log::record::RECORD_HEAD;
+use crate::log::segment::{is_spare, log_name, spare_name};
 use crate::log::sim_disk::{Faults, SimDisk};
+use crate::log::survey::OpenError;
 
 /// One record at a time, of which few are kept, until a file has served again.
 fn publish_until_reused(disk: &SimDisk, store: &mut Store<SimDisk>, retention: Retention) -> u64 {
@@ -105,4 +108,101 @@ fn a_file_whose_removal_is_not_sure_does_not_serve_again() {
         }
     }
     assert!(failed > 0, "no removal failed");
+}
+
+fn bytes_of(disk: &SimDisk, name: &str) -> Vec<u8> {
+    let mut found = Vec::new();
+    disk.alter(name, |bytes| found.clone_from(bytes));
+    found
+}
+
+/// A file that serves again, and a batch of three at the end of it: the disk, the name of the file, where the
+/// batch lies, and what the file was before it.
+fn with_a_batch() -> (SimDisk, String, std::ops::Range<usize>, Vec<u8>) {
+    let retention = Retention { records: 50, bytes: 0, age_ms: 0 };
+    let disk = SimDisk::new(14);
+    let (mut store, _) = open(disk.clone(), SMALL, retention);
+    let last = publish_until_reused(&disk, &mut store, retention);
+    let name = log_name(store.active.as_ref().unwrap().number);
+    let before = bytes_of(&disk, &name);
+    let begin = store.active.as_ref().unwrap().written as usize;
+    for offset in last + 1..=last + 3 {
+        append(&mut store, "a", offset, 1, &data("a", offset, 40)).unwrap();
+    }
+    store.write().unwrap();
+    store.sync().unwrap();
+    let end = store.active.as_ref().unwrap().written as usize;
+    assert!(end < before.len(), "it lies over what was there before");
+    (disk, name, begin..end, before)
+}
+
+#[test]
+fn damage_in_the_last_batch_of_a_file_that_serves_again_is_told() {
+    let (disk, name, batch, _) = with_a_batch();
+    let whole = inspect_disk(&disk).unwrap();
+    assert_eq!((whole.problems.len(), whole.notes.len()), (0, 0));
+    for at in batch {
+        let disk = disk.copy();
+        disk.alter(&name, |bytes| bytes[at] ^= 1);
+        let report = inspect_disk(&disk).unwrap();
+        assert!(report.notes.len() + report.problems.len() > 0, "byte {at}");
+        let (_, notes) = open(disk.clone(), SMALL, Retention::default());
+        assert!(!notes.is_empty(), "byte {at}");
+    }
+}
+
+#[test]
+fn an_unfinished_write_over_old_records_is_told_and_old_records_are_not() {
+    let (disk, name, batch, before) = with_a_batch();
+    let after = bytes_of(&disk, &name);
+    for cut in batch.clone() {
+        let disk = disk.copy();
+        disk.alter(&name, |bytes| {
+            bytes.clone_from(&before);
+            bytes[..cut].copy_from_slice(&after[..cut]);
+        });
+        let report = inspect_disk(&disk).unwrap();
+        assert_eq!(report.problems, Vec::<String>::new(), "cut at {cut}");
+        // Of a mark that is not whole there is nothing to say: no record was behind it. Some bytes are the same.
+        let differs = (cut..batch.end).find(|at| before[*at] != after[*at]);
+        let is_told = differs.is_some_and(|at| at >= batch.start + RECORD_HEAD);
+        assert_eq!(report.notes.len(), usize::from(is_told), "cut at {cut}");
+        let (_, notes) = open(disk.clone(), SMALL, Retention::default());
+        assert_eq!(notes.len(), usize::from(is_told), "cut at {cut}: {notes:?}");
+    }
+}
+
+#[test]
+fn a_spare_file_that_is_bad_costs_nothing() {
+    let retention = Retention { records: 5, bytes: 0, age_ms: 0 };
+    let disk = SimDisk::new(15);
+    let (mut store, _) = open(disk.clone(), SMALL, retention);
+    let mut removed = 0;
+    for offset in 1..400 {
+        put(&mut store, "a", offset);
+        let slot = store.topics.find("a").unwrap();
+        store.trim(slot, 1).unwrap();
+        while store.clean(1).unwrap().more {}
+        for name in names(&disk) {
+            disk.remove(&name).unwrap();
+            removed += 1;
+        }
+    }
+    assert!(removed > 3, "{removed} spare files");
+}
+
+#[test]
+fn a_store_that_is_refused_keeps_all_its_files() {
+    let (disk, name, ..) = with_a_batch();
+    let mut spare = disk.create(&spare_name(77)).unwrap();
+    spare.write_at(b"of a later version", 0).unwrap();
+    disk.alter(&name, |bytes| {
+        bytes[8] = 1;
+        let checksum = crc32fast::hash(&bytes[..44]);
+        bytes[44..48].copy_from_slice(&checksum.to_le_bytes());
+    });
+    let before = disk.list().unwrap();
+    let refused = Store::open(disk.clone(), 42, SMALL, Box::new(|_| Retention::default()));
+    let Err(OpenError::Version { version: 1, .. }) = refused else { panic!("it was opened") };
+    assert_eq!(disk.list().unwrap(), before);
 }

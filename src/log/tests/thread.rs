@@ -51,12 +51,14 @@ impl Rig {
         let mut batch = LogBatch::default();
         batch.append(append);
         self.logs[usize::from(shard)].flush(&mut batch);
+        assert!(batch.is_empty(), "the channel takes it");
     }
 
     fn post(&mut self, shard: u16, message: LogMessage) {
         let mut batch = LogBatch::default();
         batch.push(message);
         self.logs[usize::from(shard)].flush(&mut batch);
+        assert!(batch.is_empty(), "the channel takes it");
     }
 
     fn answer(&mut self, shard: u16) -> LogAnswer {
