@@ -11,6 +11,7 @@ mod descriptors;
 mod durable;
 mod durable_log;
 mod durable_replay;
+mod durable_reuse;
 mod durable_sessions;
 mod filters;
 mod heartbeat;
