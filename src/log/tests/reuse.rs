@@ -8,17 +8,21 @@ use crate::log::segment::{is_spare, log_name, spare_name};
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::survey::OpenError;
 
+/// One record more of the topic, and what is not to be kept any more goes.
+fn put_and_trim(store: &mut Store<SimDisk>, offset: u64) {
+    put(store, "a", offset);
+    let slot = store.topics.find("a").expect("it has a record");
+    store.trim(slot, 1).unwrap();
+}
+
 /// One record at a time, of which few are kept, until a file has served again.
 fn publish_until_reused(disk: &SimDisk, store: &mut Store<SimDisk>, retention: Retention) -> u64 {
     for offset in 1..10_000 {
         let spares = store.spares.len();
-        put(store, "a", offset);
+        put_and_trim(store, offset);
         if store.spares.len() < spares {
             assert!(offset > retention.records);
             return offset;
-        }
-        if let Some(slot) = store.topics.find("a") {
-            store.trim(slot, 1).unwrap();
         }
         while store.clean(1).unwrap().more {}
         let files = disk.list().unwrap();
@@ -95,9 +99,7 @@ fn a_file_whose_removal_is_not_sure_does_not_serve_again() {
     let (mut store, _) = open(disk.clone(), SMALL, retention);
     let mut failed = 0;
     for offset in 1..400 {
-        put(&mut store, "a", offset);
-        let slot = store.topics.find("a").unwrap();
-        store.trim(slot, 1).unwrap();
+        put_and_trim(&mut store, offset);
         let segments = store.segments.len();
         disk.set_faults(Faults { sync: 2, ..Faults::default() });
         let cleaned = store.clean(1);
@@ -179,9 +181,7 @@ fn a_spare_file_that_is_bad_costs_nothing() {
     let (mut store, _) = open(disk.clone(), SMALL, retention);
     let mut removed = 0;
     for offset in 1..400 {
-        put(&mut store, "a", offset);
-        let slot = store.topics.find("a").unwrap();
-        store.trim(slot, 1).unwrap();
+        put_and_trim(&mut store, offset);
         while store.clean(1).unwrap().more {}
         for name in names(&disk) {
             disk.remove(&name).unwrap();
