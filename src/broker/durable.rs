@@ -217,7 +217,7 @@ impl Broker {
             data,
             ticket: Ticket { shard: self.shard, number: ticket },
         });
-        let frame = kept_frame(&topic, history, offset, data, &mut self.spares);
+        let frame = kept_frame(&topic, history, offset, data, &mut self.frame_memory);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
         let pending = Pending { frame, time: now, except, publisher, ticket, weight };
         durable.pending.push_back(pending);
@@ -313,7 +313,7 @@ impl Broker {
             let before = history.cost();
             let is_mark = frame.is_empty();
             let heard = (!is_mark && is_heard).then(|| frame.clone());
-            let trimmed = history.push(frame, except, time, &mut self.spares);
+            let trimmed = history.push(frame, except, time, &mut self.frame_memory);
             self.tally.trimmed += trimmed as u64;
             self.tally.queue_dropped += history.take_dropped();
             self.retention.account(before, history.cost());

@@ -101,9 +101,10 @@ impl Broker {
                 inbox.received = inbox.received.max(upto);
                 inbox.marked = inbox.received;
             }
-            let frame = kept_frame(&name, history, record.offset, &record.data, &mut self.spares);
+            let frame =
+                kept_frame(&name, history, record.offset, &record.data, &mut self.frame_memory);
             let time = Moment(record.time_ms);
-            history.push(frame, None, time, &mut self.spares);
+            history.push(frame, None, time, &mut self.frame_memory);
             if let Some(id) = id {
                 history.restore_id(id, record.offset, time, now);
             }

@@ -174,7 +174,7 @@ pub struct Broker {
     log_bytes: usize,
     /// What the log has yet to be given; in [`Broker::log_bytes`] already.
     to_log: LogBatch,
-    spares: Spares,
+    frame_memory: Spares,
     /// Its bound; 0: there is no log.
     log_bytes_max: usize,
     last_ticket: u64,
@@ -246,7 +246,7 @@ impl Broker {
             last_ask: 0,
             log_bytes: 0,
             to_log: LogBatch::default(),
-            spares: Spares::default(),
+            frame_memory: Spares::default(),
             log_bytes_max: config.store.directory.as_ref().map_or(0, |_| config.store.backlog),
             last_ticket: 0,
             unasked: VecDeque::new(),

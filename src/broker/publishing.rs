@@ -271,10 +271,10 @@ impl Broker {
             return PublishOutcome::BacklogFull;
         }
         let offset = history.position().offset + 1;
-        let frame = history.frame(name, offset, data, &mut self.spares);
+        let frame = history.frame(name, offset, data, &mut self.frame_memory);
         let except = (!publisher.echo).then_some((publisher.shard, publisher.token));
         let heard = is_heard.then(|| frame.clone());
-        self.tally.trimmed += history.push(frame, except, now, &mut self.spares) as u64;
+        self.tally.trimmed += history.push(frame, except, now, &mut self.frame_memory) as u64;
         if let Some(id) = id {
             self.tally.ids_dropped += history.insert_id(id, offset, now) as u64;
         }

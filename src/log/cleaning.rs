@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, absent};
 use super::index::{self, RunEntry, SlotRange};
 use super::reading::{places, span};
 use super::record::{Kind, Record, Seal};
@@ -397,13 +397,5 @@ impl<D: Disk> Store<D> {
     /// Whether the store has more than it may.
     fn is_over(&self) -> bool {
         self.limits.store_bytes > 0 && self.bytes() > self.limits.store_bytes
-    }
-}
-
-/// What is not there need not be removed.
-fn absent(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

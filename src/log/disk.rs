@@ -35,6 +35,14 @@ pub trait DiskFile {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// What is not there need not be removed.
+pub fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Held by a server, as an exclusive lock, and by whoever only reads, as a shared one.
 pub const LOCK_NAME: &str = "lock";
 

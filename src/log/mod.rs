@@ -7,6 +7,7 @@ mod cleaning;
 mod disk;
 mod files;
 mod index;
+mod indexing;
 mod inspect;
 mod locating;
 mod reading;
