@@ -8,6 +8,7 @@ mod log_batch;
 mod presence;
 mod room;
 mod session;
+mod session_proofs;
 mod session_record;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use session::{
     EndRequest, Holder, RestoreRequest, SessionLine, SessionLines, SessionMessage, SessionState,
     SessionSubscription,
 };
+pub use session_proofs::SessionProofs;
 pub use session_record::{KeptSession, RecordFlaw, SessionRecord};
 
 use crate::filter::Filter;

@@ -11,7 +11,9 @@ use hashbrown::HashMap;
 
 use crate::config;
 use crate::ids::{ConnectionId, Moment, SessionId, ShardId, UserName};
-use crate::message::{Holder, KeptSession, RestoreRequest, SessionMessage, SessionState};
+use crate::message::{
+    Holder, KeptSession, RestoreRequest, SessionMessage, SessionProofs, SessionState,
+};
 use crate::proto::ErrorCode;
 
 /// Clients that wait for the same session to come back.
@@ -36,9 +38,7 @@ pub struct SessionsTally {
 struct Entry {
     /// Where it began: it is found under its whole id only.
     shard: ShardId,
-    /// Secrets of the connections that the client may name: the last one, and the one that it named to get
-    /// there, for it may not have heard of the last one.
-    proofs: [u128; 2],
+    proofs: SessionProofs,
     /// Whose it is, as far as that is known here: not if its connection has authenticated since it got it.
     user: Option<UserName>,
     stage: Stage,
@@ -116,15 +116,15 @@ impl Sessions {
     ) {
         let secret = request.session.secret;
         if let Some((holder, user)) = fresh {
-            let proofs = [request.proof.secret; 2];
-            let shard = request.session.shard;
+            let (shard, proof) = (request.session.shard, request.proof.secret);
+            let proofs = SessionProofs::new(proof);
             let entry = || Entry { shard, proofs, user, stage: Stage::Live(holder) };
             self.entries.entry(secret).or_insert_with(entry);
         }
         let entry = self.entries.get_mut(&secret);
         let Some(entry) = entry.filter(|entry| {
             entry.shard == request.session.shard
-                && entry.proofs.contains(&request.proof.secret)
+                && entry.proofs.contain(request.proof.secret)
                 && request.may_have(entry.user.as_ref())
         }) else {
             messages.push(refusal(request, ErrorCode::SessionNotFound));
@@ -165,7 +165,7 @@ impl Sessions {
         // Without an entry it was fresh.
         let entry = self.entries.entry(session.secret).or_insert_with(|| Entry {
             shard: session.shard,
-            proofs: [connection.secret; 2],
+            proofs: SessionProofs::new(connection.secret),
             user: None,
             stage: Stage::Live(from),
         });
@@ -187,7 +187,7 @@ impl Sessions {
             }
             Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
         }
-        let proofs = entry.proofs;
+        let proofs = entry.proofs.clone();
         self.keep(session, proofs, state, now.after(self.limits.ttl));
     }
 
@@ -204,7 +204,16 @@ impl Sessions {
     pub fn parked_session(&self, session: SessionId) -> Option<KeptSession> {
         let entry = self.entries.get(&session.secret)?;
         let Stage::Parked { state, .. } = &entry.stage else { return None };
-        Some(KeptSession { proofs: entry.proofs, connected: false, state: state.clone() })
+        Some(KeptSession { proofs: entry.proofs.clone(), connected: false, state: state.clone() })
+    }
+
+    /// What a client may name to get a session that this connection has.
+    pub fn proofs(&self, session: SessionId, connection: ConnectionId) -> SessionProofs {
+        match self.entries.get(&session.secret) {
+            Some(entry) => entry.proofs.clone(),
+            // It began there.
+            None => SessionProofs::new(connection.secret),
+        }
     }
 
     fn take_parked(&mut self, session: SessionId) {
@@ -218,7 +227,13 @@ impl Sessions {
     }
 
     /// Parks a session, and lets the oldest make room.
-    fn keep(&mut self, session: SessionId, proofs: [u128; 2], state: SessionState, until: Moment) {
+    fn keep(
+        &mut self,
+        session: SessionId,
+        proofs: SessionProofs,
+        state: SessionState,
+        until: Moment,
+    ) {
         let (shard, user) = (session.shard, state.user.clone());
         let bytes = SESSION_BYTES + state.bytes();
         self.last_number += 1;
@@ -333,7 +348,7 @@ impl Entry {
         state: SessionState,
         messages: &mut Vec<(ShardId, SessionMessage)>,
     ) {
-        self.proofs = [request.connection.secret, request.proof.secret];
+        self.proofs.pass_to(request.connection.secret, request.proof.secret);
         self.user = state.user.clone().or_else(|| request.user.clone());
         self.stage = Stage::Live(request.to);
         messages.push((request.to.shard, SessionMessage::Granted { request, state }));

@@ -27,9 +27,8 @@ pub enum SessionMessage {
     Release { session: SessionId, from: Holder },
     /// To the home: the connection has ended, or has to give the session up.
     Park { session: SessionId, connection: ConnectionId, from: Holder, state: SessionState },
-    /// To the home: a connection has the session, and this is to be kept of it. `proofs`: secrets of the
-    /// connections that a client may name.
-    Keep { session: SessionId, proofs: [u128; 2], state: SessionState },
+    /// To the home: the connection has the session, and this is to be kept of it.
+    Keep { session: SessionId, connection: ConnectionId, state: SessionState },
     /// To the home: the session has ended with its connection, or been left for another one.
     Forget { session: SessionId, from: Holder },
     /// To every shard: which sessions of the user are there? Answered by `Listed`.

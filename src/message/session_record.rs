@@ -3,16 +3,16 @@
 //! Little endian; the log knows whether the bytes are whole:
 //!
 //! ```text
-//!  0 u8   version: 2 with filters, else 1, as it was before there were any
+//!  0 u8   version
 //!  1 u8   0: ended, and nothing follows the secret; 1: with a connection; 2: without
 //!  2 u64  when it was so, Unix ms
 //! 10 u128 secret of its id
-//! 26 u128 secrets of the two connections that may be named
-//! 58 u8   length of its user, 0: nobody's; the user
+//! 26 u8   connections that may be named; of each: u128 its secret
+//!    u8   length of its user, 0: nobody's; the user
 //!    u32  subscriptions; of each:
 //!         u8 length of the channel, the channel
 //!         u8 0: without position; 1: u64 epoch, u64 offset; 128 more: a room that it was in;
-//!            64 more, in version 2: with a filter
+//!            64 more: with a filter
 //!         with a filter: u16 length, the filter as it was written
 //!         u32 ranges of what is acknowledged behind that; of each: u64 first, u64 last
 //! ```
@@ -21,13 +21,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{SessionState, SessionSubscription};
+use super::{SessionProofs, SessionState, SessionSubscription};
 use crate::filter::Filter;
 use crate::ids::{Epoch, Position, TopicName, UserName, check_topic_name};
 
-/// The form of records without filters, and that of records with some.
-const VERSION: u8 = 1;
-const VERSION_FILTERS: u8 = 2;
+/// Of the form above.
+const VERSION: u8 = 3;
 
 /// Of a subscription: it is a room that the session was in.
 const MEMBER: u8 = 128;
@@ -52,8 +51,7 @@ pub struct SessionRecord {
 /// A session that can be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptSession {
-    /// Secrets of the connections that a client may name.
-    pub proofs: [u128; 2],
+    pub proofs: SessionProofs,
     /// A connection had it.
     pub connected: bool,
     pub state: SessionState,
@@ -76,14 +74,13 @@ impl SessionRecord {
             Some(kept) if kept.connected => CONNECTED,
             Some(_) => PARKED,
         };
-        let has_filters = self.kept.as_ref().is_some_and(|kept| {
-            kept.state.subscriptions.iter().any(|subscription| subscription.filter.is_some())
-        });
-        out.extend([if has_filters { VERSION_FILTERS } else { VERSION }, kind]);
+        out.extend([VERSION, kind]);
         out.extend(self.time_ms.to_le_bytes());
         out.extend(self.secret.to_le_bytes());
         if let Some(KeptSession { proofs, state, .. }) = &self.kept {
-            proofs.iter().for_each(|proof| out.extend(proof.to_le_bytes()));
+            let secrets = proofs.as_list();
+            out.push(secrets.len() as u8);
+            secrets.iter().for_each(|secret| out.extend(secret.to_le_bytes()));
             put_text(&mut out, state.user.as_deref().unwrap_or_default());
             out.extend((state.subscriptions.len() as u32).to_le_bytes());
             for SessionSubscription { topic, position, acked, is_member, filter } in
@@ -115,13 +112,12 @@ impl SessionRecord {
 
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordFlaw> {
         let mut rest = Rest(bytes);
-        let may_have_filters = match rest.u8() {
-            Some(VERSION) => false,
-            Some(VERSION_FILTERS) => true,
+        match rest.u8() {
+            Some(VERSION) => {}
             Some(other) => return Err(RecordFlaw::Version(other)),
             None => return Err(RecordFlaw::Content),
-        };
-        let record = rest.record(may_have_filters).ok_or(RecordFlaw::Content)?;
+        }
+        let record = rest.record().ok_or(RecordFlaw::Content)?;
         if rest.0.is_empty() { Ok(record) } else { Err(RecordFlaw::Content) }
     }
 }
@@ -137,7 +133,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn record(&mut self, may_have_filters: bool) -> Option<SessionRecord> {
+    fn record(&mut self) -> Option<SessionRecord> {
         let kind = self.u8()?;
         let (time_ms, secret) = (self.u64()?, self.u128()?);
         let connected = match kind {
@@ -146,7 +142,7 @@ impl<'a> Rest<'a> {
             PARKED => false,
             _ => return None,
         };
-        let proofs = [self.u128()?, self.u128()?];
+        let proofs = self.proofs()?;
         let user = match self.text()? {
             "" => None,
             name => Some(UserName::parse(name)?),
@@ -155,22 +151,26 @@ impl<'a> Rest<'a> {
         // Not as many places as it says: bytes that are not there take no memory.
         let mut subscriptions = Vec::new();
         for _ in 0..count {
-            subscriptions.push(self.subscription(may_have_filters)?);
+            subscriptions.push(self.subscription()?);
         }
         let state = SessionState { user, subscriptions: subscriptions.into() };
         let kept = Some(KeptSession { proofs, connected, state });
         Some(SessionRecord { secret, time_ms, kept })
     }
 
-    fn subscription(&mut self, may_have_filter: bool) -> Option<SessionSubscription> {
+    fn proofs(&mut self) -> Option<SessionProofs> {
+        let mut list = Vec::new();
+        for _ in 0..self.u8()? {
+            list.push(self.u128()?);
+        }
+        SessionProofs::from_list(&list)
+    }
+
+    fn subscription(&mut self) -> Option<SessionSubscription> {
         let topic = self.text().filter(|topic| check_topic_name(topic).is_ok())?;
         let topic = TopicName::new(topic);
         let flags = self.u8()?;
-        let filter = match flags & FILTERED != 0 {
-            true if may_have_filter => Some(self.filter()?),
-            true => return None,
-            false => None,
-        };
+        let filter = if flags & FILTERED != 0 { Some(self.filter()?) } else { None };
         let position = match flags & !(MEMBER | FILTERED) {
             0 => None,
             1 => Some(Position { epoch: Epoch(self.u64()?), offset: self.u64()? }),
@@ -264,7 +264,11 @@ mod tests {
     fn records() -> impl Strategy<Value = SessionRecord> {
         let user = proptest::option::of("[a-zé ]{1,20}");
         let subscriptions = proptest::collection::vec(subscriptions(), 0..6);
-        let kept = (any::<[u128; 2]>(), any::<bool>(), user, subscriptions).prop_map(
+        let proofs = proptest::collection::hash_set(any::<u128>(), 1..=4).prop_map(|secrets| {
+            SessionProofs::from_list(&secrets.into_iter().collect::<Vec<_>>())
+                .expect("some, each once")
+        });
+        let kept = (proofs, any::<bool>(), user, subscriptions).prop_map(
             |(proofs, connected, user, subscriptions)| {
                 let user = user.and_then(|user| UserName::parse(&user));
                 let state = SessionState { user, subscriptions: subscriptions.into() };
@@ -305,45 +309,38 @@ mod tests {
         }
 
         #[test]
-        fn other_versions_are_told_apart(record in records(), version in 3..=u8::MAX) {
+        fn other_versions_are_told_apart(record in records(), version in 1..=u8::MAX) {
+            let version = version ^ VERSION;
             let mut bytes = record.encode().to_vec();
             bytes[0] = version;
             prop_assert_eq!(SessionRecord::decode(&bytes), Err(RecordFlaw::Version(version)));
         }
     }
 
-    /// What programs write, and have written, that know of no filters.
     #[test]
-    fn records_without_filters_are_as_they_were() {
-        let topic = TopicName::new("a");
-        let (acked, filter) = (Box::default(), None);
+    fn a_record_is_as_its_form_says() {
+        let filter = Filter::parse("b").map(Arc::new).ok();
+        let (topic, acked) = (TopicName::new("a"), Box::default());
         let subscription =
             SessionSubscription { topic, position: None, acked, is_member: true, filter };
         let state = SessionState { user: None, subscriptions: [subscription].into() };
-        let kept = Some(KeptSession { proofs: [3, 4], connected: false, state });
-        let mut record = SessionRecord { secret: 2, time_ms: 1, kept };
-        let mut written = vec![1, 2];
+        let proofs = SessionProofs::from_list(&[3, 4]).expect("some, each once");
+        let kept = Some(KeptSession { proofs, connected: false, state });
+        let record = SessionRecord { secret: 2, time_ms: 1, kept };
+        let mut written = vec![3, 2];
         written.extend(1u64.to_le_bytes());
-        [2u128, 3, 4].iter().for_each(|secret| written.extend(secret.to_le_bytes()));
-        written.extend([0, 1, 0, 0, 0, 1, b'a', 128, 0, 0, 0, 0]);
+        written.extend(2u128.to_le_bytes());
+        written.push(2);
+        [3u128, 4].iter().for_each(|secret| written.extend(secret.to_le_bytes()));
+        written.extend([0, 1, 0, 0, 0, 1, b'a', 128 | 64, 1, 0, b'b', 0, 0, 0, 0]);
         assert_eq!(record.encode(), written);
-        assert_eq!(SessionRecord::decode(&written), Ok(record.clone()));
-        let filter = Filter::parse("b").map(Arc::new).unwrap();
-        if let Some(kept) = &mut record.kept {
-            kept.state.subscriptions[0].filter = Some(filter);
-        }
-        let written = record.encode();
-        assert_eq!(written[0], 2);
-        assert!(written.ends_with(&[1, b'a', 128 | 64, 1, 0, b'b', 0, 0, 0, 0]));
-        let mut older = written.to_vec();
-        older[0] = 1;
-        assert_eq!(SessionRecord::decode(&older), Err(RecordFlaw::Content));
+        assert_eq!(SessionRecord::decode(&written), Ok(record));
     }
 
     #[test]
     fn counts_take_no_memory_of_their_own() {
         let state = SessionState::default();
-        let kept = Some(KeptSession { proofs: [1, 2], connected: true, state });
+        let kept = Some(KeptSession { proofs: SessionProofs::new(1), connected: true, state });
         let mut bytes = SessionRecord { secret: 1, time_ms: 2, kept }.encode().to_vec();
         let end = bytes.len();
         bytes[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());

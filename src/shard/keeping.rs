@@ -163,24 +163,22 @@ impl State {
                 self.tell_by(token, self.now.after(interval));
                 continue;
             }
-            let Some((proofs, state)) = self.session_now(token) else { continue };
+            let Some((connection, state)) = self.session_now(token) else { continue };
             if let Some(identity) = self.known_identity(token) {
                 identity.keep.known = true;
             }
-            self.post_session(home, SessionMessage::Keep { session, proofs, state });
+            self.post_session(home, SessionMessage::Keep { session, connection, state });
             if !self.shutdown.has_begun() {
                 self.tell_by(token, self.now.after(refresh));
             }
         }
     }
 
-    /// The session of a connection as its next one would get it.
-    fn session_now(&mut self, token: Token) -> Option<([u128; 2], SessionState)> {
+    /// The session of a connection, which is named with it, as its next one would get it.
+    fn session_now(&mut self, token: Token) -> Option<(ConnectionId, SessionState)> {
         let identity = self.known_identity(token)?;
-        let (ConnectionId { secret, .. }, user) = (identity.connection_id, identity.user.clone());
+        let (connection, user) = (identity.connection_id, identity.user.clone());
         let track = identity.track.take();
-        let proof = track.as_ref().and_then(|track| track.proof);
-        let proofs = [secret, proof.map_or(secret, |proof| proof.secret)];
         let subscriptions = match &track {
             Some(track) => self.listed_subscriptions(token, track),
             None => self.listed_subscriptions(token, &super::identity::Track::default()),
@@ -188,7 +186,7 @@ impl State {
         if let Some(identity) = self.known_identity(token) {
             identity.track = track;
         }
-        Some((proofs, SessionState { user, subscriptions }))
+        Some((connection, SessionState { user, subscriptions }))
     }
 
     /// At home: the log is to have this of a session.
@@ -206,7 +204,7 @@ impl State {
         for (_, message) in messages {
             if let SessionMessage::Granted { request, state } = message {
                 granted = true;
-                let proofs = [request.connection.secret, request.proof.secret];
+                let proofs = self.sessions.proofs(request.session, request.connection);
                 let user = state.user.clone().or_else(|| request.user.clone());
                 let state = SessionState { user, ..state.clone() };
                 let kept = Some(KeptSession { proofs, connected: true, state });

@@ -104,7 +104,8 @@ impl State {
                     self.write_session(session, kept);
                 }
             }
-            SessionMessage::Keep { session, proofs, state } => {
+            SessionMessage::Keep { session, connection, state } => {
+                let proofs = self.sessions.proofs(session, connection);
                 let kept = KeptSession { proofs, connected: true, state };
                 self.write_session(session, Some(kept));
             }

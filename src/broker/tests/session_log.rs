@@ -11,7 +11,8 @@ use crate::broker::SessionLog;
 use crate::config::Config;
 use crate::ids::{Epoch, Moment, SessionId, ShardId};
 use crate::message::{
-    KeptSession, LogAnswer, LogBatch, LogMessage, LogRefusal, LogSlice, SessionRecord, SessionState,
+    KeptSession, LogAnswer, LogBatch, LogMessage, LogRefusal, LogSlice, SessionProofs,
+    SessionRecord, SessionState,
 };
 
 const EPOCH: Epoch = Epoch(7);
@@ -66,7 +67,8 @@ impl World {
                 self.last += 1;
                 self.written.insert(secret, self.last);
                 let state = SessionState { user: None, subscriptions: Box::default() };
-                let kept = Some(KeptSession { proofs: [1, 2], connected: true, state });
+                let kept =
+                    Some(KeptSession { proofs: SessionProofs::new(1), connected: true, state });
                 let record = SessionRecord { secret, time_ms: self.last, kept };
                 self.log.write(SessionId { shard: ShardId(0), secret }, &record);
             }

@@ -253,6 +253,36 @@ proptest! {
     }
 }
 
+/// The client has it on 4 and has heard so. Then what 2 and 3 asked before they were gone arrives.
+#[test]
+fn late_requests_take_no_session_from_its_client() {
+    let mut sessions = Sessions::new(config::Sessions { ttl: TTL, ..config::Sessions::default() });
+    let mut messages = Vec::new();
+    let request = |number: u32, proof: u32| RestoreRequest {
+        session: session(),
+        proof: connection(proof, HOME),
+        to: holder(number, HOME),
+        connection: connection(number, HOME),
+        user: None,
+    };
+    let park = |sessions: &mut Sessions, number: u32, messages: &mut Vec<_>| {
+        let (id, from) = (connection(number, HOME), holder(number, HOME));
+        sessions.park(session(), id, from, state(1), Moment(0), messages);
+    };
+    park(&mut sessions, 1, &mut messages);
+    for number in [4, 2, 3] {
+        sessions.restore(request(number, 1), None, Moment(0), &mut messages);
+        if number != 4 {
+            // Who has it gives it back.
+            park(&mut sessions, if number == 2 { 4 } else { 2 }, &mut messages);
+        }
+    }
+    park(&mut sessions, 3, &mut messages);
+    messages.clear();
+    sessions.restore(request(5, 4), None, Moment(0), &mut messages);
+    assert!(matches!(messages[..], [(HOME, SessionMessage::Granted { .. })]), "{messages:?}");
+}
+
 #[test]
 fn what_is_parked_is_bounded_and_expires() {
     let limits =

@@ -234,7 +234,6 @@ impl Library {
         let Some(gone) = self.last_gone() else { return };
         let (session, connection) = self.readers[gone].pair.clone().expect("it was welcome");
         let index = self.open(false);
-        self.readers[index].contested = self.readers[gone].contested;
         let mut claims = [None; CHANNELS.len()];
         let mut positions = serde_json::Map::new();
         if self.world.random.one_in(2) {
@@ -274,7 +273,7 @@ impl Library {
         }
         if let Some(of) = wanted {
             // The next one wants it too.
-            (self.readers[of].succeeded, self.readers[of].contested) = (false, true);
+            self.readers[of].succeeded = false;
         }
     }
 
@@ -406,8 +405,7 @@ impl Library {
             (Asked::Session { of, .. }, "backlog_full") => self.readers[of].succeeded = false,
             (Asked::Session { .. }, "session_not_found") => {
                 let ttl = self.world.settings.config.sessions.ttl;
-                let may_be = ttl < Duration::from_mins(1) || self.readers[index].contested;
-                assert!(may_be, "{index}: the session is lost");
+                assert!(ttl < Duration::from_mins(1), "{index}: the session is lost");
             }
             (asked, code) => panic!("{index} is refused {asked:?} with {code}"),
         }

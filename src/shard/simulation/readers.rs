@@ -25,9 +25,6 @@ pub struct Reader {
     pub gone: bool,
     /// Somebody goes on where it was.
     pub succeeded: bool,
-    /// Others have wanted its session. What one of them asked before it broke off may come behind what the
-    /// next one asked, and take the session to where nobody is.
-    pub contested: bool,
 }
 
 impl Reader {
@@ -43,7 +40,6 @@ impl Reader {
             unmet: [const { None }; CHANNELS.len()],
             gone: false,
             succeeded: false,
-            contested: false,
         }
     }
 
