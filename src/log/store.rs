@@ -199,18 +199,20 @@ impl<D: Disk> Store<D> {
         !self.pending.is_empty() || !self.batch.is_empty()
     }
 
-    /// Makes sure that there is a segment to append to. After an error nothing can be appended.
-    pub fn prepare(&mut self) -> io::Result<()> {
+    /// Makes sure that there is a segment to append to. After an error nothing can be appended. Returns whether
+    /// that is a new one.
+    pub fn prepare(&mut self) -> io::Result<bool> {
         let full = |active: &Active<D::File>| active.written >= self.limits.segment_bytes;
         // Not before everything is settled: who waits for that hears of it from `sync` alone.
         if !self.has_pending() && self.active.as_ref().is_some_and(full) {
             self.sync()?;
             self.finish_segment();
         }
-        if self.active.is_none() {
+        let begins = self.active.is_none();
+        if begins {
             self.begin_segment()?;
         }
-        Ok(())
+        Ok(begins)
     }
 
     fn begin_segment(&mut self) -> io::Result<()> {

@@ -205,9 +205,13 @@ impl<D: Disk> Log<D> {
         if self.failing.as_ref().is_some_and(|failing| now < failing.retry) {
             return Err(LogRefusal::Disk);
         }
-        if let Err(error) = self.store.prepare() {
-            self.fail(&error);
-            return Err(LogRefusal::Disk);
+        match self.store.prepare() {
+            // Those before it may be what is to be given back, and the next one wants their files.
+            Ok(begins) => self.clean_now |= begins,
+            Err(error) => {
+                self.fail(&error);
+                return Err(LogRefusal::Disk);
+            }
         }
         let kind = Kind::Publication;
         let record = Record { kind, topic, epoch: epoch.0, offset, time_ms, message_id, data };

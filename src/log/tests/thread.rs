@@ -9,6 +9,7 @@ use super::*;
 use crate::config::SyncMode;
 use crate::ids::{Epoch, ShardId};
 use crate::io::Waker;
+use crate::log::segment::is_spare;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::thread::{Clock, Log};
 use crate::mesh::{self, LogPort, LogSender, Port};
@@ -332,4 +333,35 @@ fn what_was_handed_over_before_the_stop_is_kept() {
     assert_eq!(notes, []);
     assert_eq!(store.position("a").next, 501);
     assert_eq!(offsets(&store.read("a", 1, ALL).unwrap()).len(), 500);
+}
+
+/// The clock stands still: it is not time that lets room come back.
+#[test]
+fn room_comes_back_as_files_fill() {
+    let disk = SimDisk::new(5);
+    let wakers = vec![Waker::Simulated(Arc::new(AtomicBool::new(false)))];
+    let (mut ports, control) = mesh::connect(wakers, 1 << 20);
+    let (sender, inbox) = mesh::connect_log();
+    let mut port = sender.port();
+    let retention = Retention { records: 5, bytes: 0, age_ms: 0 };
+    let (store, _) = open(disk.clone(), SMALL, retention);
+    let clock = Clock { started: Instant::now(), unix_start: 1_000_000 };
+    let (mailer, metrics) = (control.mailer(1 << 20), Metrics::new(1));
+    let mut log = Log::new(store, inbox, mailer, metrics, SyncMode::Always, clock);
+    let mut batch = LogBatch::default();
+    let mut served_again = 0;
+    let mut waiting = 0;
+    for offset in 1..=1000 {
+        let text = data("a", offset, 10);
+        batch.append(record(0, "a", offset, &text));
+        port.flush(&mut batch);
+        log.turn_at(Duration::ZERO);
+        assert!(ports[0].receive().is_some(), "it is answered");
+        let files = disk.list().unwrap();
+        assert!(files.len() < 12, "{files:?}");
+        let spares = files.iter().filter(|name| is_spare(name)).count();
+        served_again += usize::from(spares < waiting);
+        waiting = spares;
+    }
+    assert!(served_again > 5, "{served_again}");
 }
