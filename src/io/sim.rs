@@ -177,7 +177,12 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    pub fn new(shard: ShardId, network: Rc<RefCell<Network>>) -> Self {
+    /// One for each shard.
+    pub fn for_shards(count: usize, network: &Rc<RefCell<Network>>) -> Vec<Self> {
+        (0..count as u16).map(|shard| Self::new(ShardId(shard), Rc::clone(network))).collect()
+    }
+
+    fn new(shard: ShardId, network: Rc<RefCell<Network>>) -> Self {
         let submits = network.borrow_mut().random.one_in(2);
         Self {
             shard,

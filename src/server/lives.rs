@@ -8,28 +8,25 @@
 //!
 //! `STENTOR_SIM_SEEDS=10000 cargo test lives` runs so many servers, `STENTOR_SIM_SEED=17` replays one.
 
-use std::cell::RefCell;
+mod life;
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::SharedSeed;
-use foldhash::quality::SeedableRandomState;
+use life::{Life, configuration};
+use memory::Memory;
 
-use crate::config::{ChannelOptions, Config, Level, Namespace};
+use crate::config::Config;
 use crate::ids::{Moment, ShardId};
-use crate::io::Backend;
 use crate::io::seeds;
-use crate::io::sim::{Network, Random, STEADY_CAPACITY, Simulated};
+use crate::io::sim::{Random, STEADY_CAPACITY};
 use crate::log::sim_disk::{Faults, SimDisk};
-use crate::log::simulated::SimulatedLog;
-use crate::mesh;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::Counter;
 use crate::proto::Encoding;
 use crate::shard::simulation::client::{Client, Manner, Place};
-use crate::shard::simulation::{FIRST_KEPT, Outcome, Published, TOPICS, distinct};
-use crate::shard::{Settings, Shard};
+use crate::shard::simulation::{FIRST_KEPT, Published, TOPICS};
 
 const SEEDS: u64 = 1000;
 const LIVES: usize = 4;
@@ -54,14 +51,6 @@ const MET: [Counter; 9] = [
     Counter::StoreRefused,
     Counter::LogUnreadable,
 ];
-
-/// A server between its start and its end.
-struct Life {
-    network: Rc<RefCell<Network>>,
-    shards: Vec<Shard<Simulated>>,
-    log: SimulatedLog,
-    settings: Arc<Settings>,
-}
 
 /// A client, and where it was on each topic before its server went.
 struct Visitor {
@@ -88,12 +77,7 @@ struct World {
     unix_ms: u64,
     life: Life,
     visitors: Vec<Visitor>,
-    published: Vec<Published>,
-    /// By topic and offset.
-    seen: BTreeMap<(usize, u64), usize>,
-    epochs: BTreeMap<usize, String>,
-    /// From this number on publications are of this life.
-    born: usize,
+    memory: Memory,
     steps: u64,
     /// The disk has not failed in this life.
     is_sound: bool,
@@ -117,10 +101,7 @@ impl World {
             unix_ms,
             life,
             visitors: Vec::new(),
-            published: Vec::new(),
-            seen: BTreeMap::new(),
-            epochs: BTreeMap::new(),
-            born: 0,
+            memory: Memory::default(),
             steps: 0,
             is_sound: true,
             shards_max,
@@ -220,11 +201,11 @@ impl World {
             _ => {
                 let burst = if self.random.one_in(4) { 40 } else { 3 };
                 for _ in 0..1 + self.random.below(burst) {
-                    let id = self.published.len();
+                    let id = self.memory.published.len();
                     let client = &mut self.visitors[index].client;
                     if client.publish(&network, topic, id, true, &mut self.random) {
                         let outcome = None;
-                        self.published.push(Published {
+                        self.memory.published.push(Published {
                             topic,
                             client: index,
                             echo: true,
@@ -247,7 +228,7 @@ impl World {
         let mut visitor = self.visitors.swap_remove(index);
         let places = visitor.places();
         visitor.client.reset(&self.life.network);
-        self.note(&visitor);
+        self.memory.note(&visitor);
         let manner = self.manner();
         self.connect(manner, places, None);
     }
@@ -269,7 +250,7 @@ impl World {
             }
         }
         for (index, visitor) in self.visitors.iter_mut().enumerate() {
-            visitor.client.read(&life.network, index, &mut self.published, &mut self.random);
+            visitor.client.read(&life.network, index, &mut self.memory.published, &mut self.random);
         }
         self.note_sessions();
         // Who was closed by the server has something to tell too.
@@ -329,7 +310,7 @@ impl World {
         for mut visitor in visitors {
             places.push((visitor.places(), self.session_of(&visitor)));
             visitor.client.reset(&self.life.network);
-            self.note(&visitor);
+            self.memory.note(&visitor);
         }
         for (met, counter) in self.met.iter_mut().zip(MET) {
             *met += self.life.settings.metrics.total(counter);
@@ -343,39 +324,10 @@ impl World {
         self.life = Life::new(&mut self.random, &self.config, &self.disk, self.unix_ms, known);
         self.shards_max = self.shards_max.max(self.life.shards.len());
         self.is_sound = true;
-        self.born = self.published.len();
+        self.memory.begin_life();
         for (places, session) in places {
             let manner = self.manner();
             self.connect(manner, places, session);
-        }
-    }
-
-    /// What a client saw, when it is over.
-    fn note(&mut self, visitor: &Visitor) {
-        for segment in &visitor.client.segments {
-            let topic = segment.topic;
-            // A channel to which nothing was published has no epoch that would last.
-            let Some(place) = segment.place.as_ref().filter(|place| place.offset > 0) else {
-                continue;
-            };
-            let epoch = self.epochs.entry(topic).or_insert_with(|| place.epoch.clone());
-            assert_eq!(*epoch, place.epoch, "the epoch of {} is another", TOPICS[topic]);
-            for (offset, id) in &place.seen {
-                let first = *self.seen.entry((topic, *offset)).or_insert(*id);
-                assert_eq!(first, *id, "{} has two publications at {offset}", TOPICS[topic]);
-                let refused = self.published[*id].outcome == Some(Outcome::Refused);
-                assert!(*id < self.born || !refused, "{id} was refused, and is at {offset}");
-            }
-            let gone: u64 = place.gaps.iter().map(|(from, to)| to - from + 1).sum();
-            let got = place.seen.len() as u64 + gone;
-            assert_eq!(got, place.offset - place.begin, "{}: {segment:?}", TOPICS[topic]);
-            assert!(topic != KEPT || gone == 0, "a gap where all is kept: {segment:?}");
-            let before = visitor.came_from.iter().find(|(other, _)| *other == topic);
-            if topic == KEPT
-                && let Some((_, before)) = before
-            {
-                assert!(place.begin >= before.offset, "{segment:?} behind {before:?}");
-            }
         }
     }
 
@@ -386,9 +338,9 @@ impl World {
         while !(self.visitors.is_empty()) {
             let mut visitor = self.visitors.swap_remove(0);
             visitor.client.reset(&network);
-            self.note(&visitor);
+            self.memory.note(&visitor);
         }
-        let Some(epoch) = self.epochs.get(&KEPT).cloned() else { return };
+        let Some(epoch) = self.memory.epoch(KEPT).cloned() else { return };
         let (seen, gaps) = (Vec::new(), Vec::new());
         let place = Place { epoch, offset: 0, seen, gaps, begin: 0, unacked: BTreeSet::new() };
         self.connect(Manner::Witness, vec![(KEPT, place)], None);
@@ -401,22 +353,8 @@ impl World {
         network = Rc::clone(&self.life.network);
         let mut reader = self.visitors.swap_remove(0);
         reader.client.reset(&network);
-        self.note(&reader);
-        let [segment] = &reader.client.segments[..] else {
-            panic!("one subscription: {:?}", reader.client.segments)
-        };
-        let place = segment.place.as_ref().expect("it has a history");
-        assert_eq!(place.begin, 0, "recovered from the start");
-        let mut count = vec![0; self.published.len()];
-        place.seen.iter().for_each(|(_, id)| count[*id] += 1);
-        assert!(count.iter().all(|count| *count <= 1), "something is there twice");
-        for (id, publication) in self.published.iter().enumerate() {
-            if publication.topic == KEPT && publication.outcome == Some(Outcome::Accepted) {
-                assert_eq!(count[id], 1, "{id} was acknowledged");
-            }
-        }
-        let last = |topic| self.seen.range((topic, 0)..=(topic, u64::MAX)).count() as u64;
-        assert_eq!(last(KEPT), place.offset, "whoever saw something saw what is there");
+        self.memory.note(&reader);
+        self.memory.judge(&reader);
     }
 }
 
@@ -433,73 +371,6 @@ impl Visitor {
         }
         places
     }
-}
-
-impl Life {
-    fn new(
-        random: &mut Random,
-        config: &Config,
-        disk: &SimDisk,
-        unix_start: u64,
-        session_shards: u16,
-    ) -> Self {
-        let count = 1 + random.below(3);
-        let settings = Arc::new(Settings {
-            config: config.clone(),
-            metrics: Metrics::new(count),
-            connections_max: 1000,
-            unix_start,
-            hasher: SeedableRandomState::with_seed(random.number(), SharedSeed::global_fixed()),
-            session_shards,
-            identity: distinct,
-        });
-        let network = Network::new(random.number());
-        let backends: Vec<_> = (0..count as u16)
-            .map(|shard| Simulated::new(ShardId(shard), Rc::clone(&network)))
-            .collect();
-        let wakers = backends.iter().map(Backend::waker).collect();
-        let (ports, control) = mesh::connect(wakers, config.limits.mesh_backlog);
-        let (sender, inbox) = mesh::connect_log();
-        let shards = backends
-            .into_iter()
-            .zip(ports)
-            .map(|(backend, port)| {
-                Shard::new(backend, port, Some(sender.port()), Arc::clone(&settings))
-            })
-            .collect();
-        let mailer = control.mailer(config.limits.mesh_backlog);
-        let metrics = settings.metrics.clone();
-        let log = SimulatedLog::open(disk, config, inbox, mailer, metrics, unix_start);
-        Self { network, shards, log, settings }
-    }
-}
-
-/// Small bounds, so that they are met.
-fn configuration(random: &mut Random) -> Config {
-    let mut config = Config::default();
-    config.limits.send_queue_size = 1000 + random.below(4000);
-    config.limits.slow_consumer_timeout = Duration::from_secs(20);
-    config.heartbeat.interval = Duration::from_secs(20);
-    config.store.directory = Some("simulated".into());
-    config.sessions.durable = random.one_in(2);
-    config.sessions.durable_interval = Duration::from_millis(1 + random.below(500) as u64);
-    config.store.segment_size = 1000 + random.below(8000);
-    config.store.backlog = if random.one_in(3) { 3000 } else { 1 << 20 };
-    config.store.cache_size = 1 + random.below(5000);
-    config.store.read_memory = 2000 + random.below(30_000);
-    let durable = |name: &str, history_size| Namespace {
-        name: name.to_owned(),
-        options: ChannelOptions {
-            level: Level::Durable,
-            history_size,
-            history_bytes: 1 << 30,
-            history_ttl: Duration::from_secs(1_000_000),
-            ..ChannelOptions::default()
-        },
-    };
-    config.namespaces = vec![durable("kept", 1_000_000), durable("short", 3 + random.below(60))];
-    assert_eq!(TOPICS[SHORT], "short:t");
-    config
 }
 
 #[test]

@@ -342,7 +342,7 @@ fn room_comes_back_as_files_fill() {
     let wakers = vec![Waker::Simulated(Arc::new(AtomicBool::new(false)))];
     let (mut ports, control) = mesh::connect(wakers, 1 << 20);
     let (sender, inbox) = mesh::connect_log();
-    let mut port = sender.port();
+    let port = sender.port();
     let retention = Retention { records: 5, bytes: 0, age_ms: 0 };
     let (store, _) = open(disk.clone(), SMALL, retention);
     let clock = Clock { started: Instant::now(), unix_start: 1_000_000 };

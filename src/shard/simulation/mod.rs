@@ -130,9 +130,7 @@ impl World {
             identity: distinct,
         });
         let network = Network::new(random.number());
-        let backends: Vec<_> = (0..count as u16)
-            .map(|shard| Simulated::new(ShardId(shard), Rc::clone(&network)))
-            .collect();
+        let backends = Simulated::for_shards(count, &network);
         let wakers = backends.iter().map(Backend::waker).collect();
         let (ports, control) = mesh::connect(wakers, settings.config.limits.mesh_backlog);
         let (answers, inbox) = mesh::connect_sidecar().expect("descriptors");
