@@ -57,7 +57,10 @@ pub struct Log<D: Disk> {
     failing: Option<Failing>,
     next_tick: Instant,
     sweep_from: u32,
+    /// There may be something to give back.
     clean_now: bool,
+    /// That has failed since the last tick.
+    cannot_clean: bool,
     stopping: bool,
 }
 
@@ -112,6 +115,7 @@ impl<D: Disk> Log<D> {
             next_tick: clock.started + TICK,
             sweep_from: 0,
             clean_now: true,
+            cannot_clean: false,
             stopping: false,
         }
     }
@@ -146,6 +150,8 @@ impl<D: Disk> Log<D> {
         }
         self.commit(false);
         self.do_jobs();
+        // Nobody waits for what is cleaned.
+        self.mailer.flush();
         self.maintain();
         self.mailer.flush();
     }
@@ -158,13 +164,16 @@ impl<D: Disk> Log<D> {
     }
 
     /// How long there is nothing to do unless somebody asks.
-    fn timeout(&self, now: Instant) -> Duration {
-        if self.clean_now || self.jobs.iter().any(|job| self.mailer.has_room(job.shard())) {
+    pub(super) fn timeout(&self, now: Instant) -> Duration {
+        if self.may_clean(now) || self.jobs.iter().any(|job| self.mailer.has_room(job.shard())) {
             return Duration::ZERO;
         }
         let mut until = self.next_tick;
         if let Some(due) = self.sync_due {
             until = until.min(due);
+        }
+        if let Some(failing) = self.failing.as_ref().filter(|_| self.clean_now) {
+            until = until.min(failing.retry);
         }
         let timeout = until.saturating_duration_since(now);
         let held = self.mailer.has_unsent() || !self.jobs.is_empty();
@@ -207,7 +216,7 @@ impl<D: Disk> Log<D> {
         }
         match self.store.prepare() {
             // Those before it may be what is to be given back, and the next one wants their files.
-            Ok(begins) => self.clean_now |= begins,
+            Ok(begins) => self.clean_now |= begins && !self.cannot_clean,
             Err(error) => {
                 self.fail(&error);
                 return Err(LogRefusal::Disk);
@@ -347,6 +356,12 @@ impl<D: Disk> Log<D> {
         self.answer(ticket, LogAnswer::Refused { topic, offset, reason, ticket: number });
     }
 
+    /// Whether there may be something to give back, and the disk can be asked for it.
+    fn may_clean(&self, now: Instant) -> bool {
+        let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
+        self.clean_now && !failing && !self.store.has_pending()
+    }
+
     /// Trims what has become too old, and gives room back, a bounded amount.
     fn maintain(&mut self) {
         let now = self.now;
@@ -354,6 +369,7 @@ impl<D: Disk> Log<D> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.clean_now = true;
+            self.cannot_clean = false;
             let places = self.store.topic_places();
             for place in (self.sweep_from..places).take(SWEEP_MAX as usize) {
                 self.trim(TopicSlot(place), unix_ms);
@@ -361,8 +377,7 @@ impl<D: Disk> Log<D> {
             let next = self.sweep_from.saturating_add(SWEEP_MAX);
             self.sweep_from = if next < places { next } else { 0 };
         }
-        let failing = self.failing.as_ref().is_some_and(|failing| now < failing.retry);
-        if !self.clean_now || failing || self.store.has_pending() {
+        if !self.may_clean(now) {
             return;
         }
         match self.store.clean(unix_ms) {
@@ -374,6 +389,7 @@ impl<D: Disk> Log<D> {
             }
             Err(error) => {
                 self.clean_now = false;
+                self.cannot_clean = true;
                 if self.store.is_writable() {
                     tracing::warn!(%error, "the durable log cannot give room back");
                 } else {

@@ -25,6 +25,10 @@ const KILLS: usize = 4;
 const KEPT: u64 = 1000;
 /// Publications between two looks at the files.
 const LOOK: u64 = 500;
+/// Publications by which files have served again, some 25 of them.
+const SOON: u64 = 100_000;
+/// Files at a time, those that wait and the indexes among them.
+const FILES_MAX: usize = 30;
 /// Publications on their way at a time, also when the server is killed.
 const WINDOW: u64 = 300;
 
@@ -63,11 +67,12 @@ fn check(server: &Server, known: &mut BTreeMap<u64, u64>) {
 
 /// Names of the log's files that wait to serve again.
 fn spares(folder: &Path) -> BTreeSet<String> {
-    fs::read_dir(folder.join("log"))
+    let names: Vec<_> = fs::read_dir(folder.join("log"))
         .expect("it is there")
         .map(|entry| entry.expect("it is readable").file_name().into_string().expect("a text"))
-        .filter(|name| name.ends_with(".spare"))
-        .collect()
+        .collect();
+    assert!(names.len() < FILES_MAX, "{names:?}");
+    names.into_iter().filter(|name| name.ends_with(".spare")).collect()
 }
 
 /// Publishes until a file has served again, as files do that waited and are gone in a store without a bound, and
@@ -82,6 +87,7 @@ fn publish_until_reuse(
     let (begin, mut waiting) = (*sent, spares(folder));
     let (mut answered, mut until) = (0, None);
     while until.is_none_or(|until| answered < until) {
+        assert!(until.is_some() || answered < SOON, "no file has served again");
         while *sent - begin < answered + WINDOW {
             *sent += 1;
             let (number, data) = (*sent, data(*sent));

@@ -335,28 +335,54 @@ fn what_was_handed_over_before_the_stop_is_kept() {
     assert_eq!(offsets(&store.read("a", 1, ALL).unwrap()).len(), 500);
 }
 
-/// The clock stands still: it is not time that lets room come back.
+/// A log whose clock stands still, and its one shard.
+struct Still {
+    log: Log<SimDisk>,
+    port: Port,
+    requests: LogPort,
+}
+
+impl Still {
+    fn new(disk: &SimDisk, sync: SyncMode) -> Self {
+        let wakers = vec![Waker::Simulated(Arc::new(AtomicBool::new(false)))];
+        let (mut ports, control) = mesh::connect(wakers, 1 << 20);
+        let (sender, inbox) = mesh::connect_log();
+        let retention = Retention { records: 5, bytes: 0, age_ms: 0 };
+        let (store, _) = open(disk.clone(), SMALL, retention);
+        let clock = Clock { started: Instant::now(), unix_start: 1_000_000 };
+        let (mailer, metrics) = (control.mailer(1 << 20), Metrics::new(1));
+        let log = Log::new(store, inbox, mailer, metrics, sync, clock);
+        Self { log, port: ports.remove(0), requests: sender.port() }
+    }
+
+    fn append(&mut self, offset: u64) {
+        let (text, mut batch) = (data("a", offset, 10), LogBatch::default());
+        batch.append(record(0, "a", offset, &text));
+        self.requests.flush(&mut batch);
+        self.log.turn_at(Duration::ZERO);
+    }
+
+    /// Turns until there is nothing to do at once.
+    fn rest(&mut self) {
+        for _ in 0..100 {
+            if !self.log.timeout(Instant::now()).is_zero() {
+                return;
+            }
+            self.log.turn_at(Duration::ZERO);
+        }
+        panic!("it never rests");
+    }
+}
+
 #[test]
 fn room_comes_back_as_files_fill() {
     let disk = SimDisk::new(5);
-    let wakers = vec![Waker::Simulated(Arc::new(AtomicBool::new(false)))];
-    let (mut ports, control) = mesh::connect(wakers, 1 << 20);
-    let (sender, inbox) = mesh::connect_log();
-    let port = sender.port();
-    let retention = Retention { records: 5, bytes: 0, age_ms: 0 };
-    let (store, _) = open(disk.clone(), SMALL, retention);
-    let clock = Clock { started: Instant::now(), unix_start: 1_000_000 };
-    let (mailer, metrics) = (control.mailer(1 << 20), Metrics::new(1));
-    let mut log = Log::new(store, inbox, mailer, metrics, SyncMode::Always, clock);
-    let mut batch = LogBatch::default();
+    let mut still = Still::new(&disk, SyncMode::Always);
     let mut served_again = 0;
     let mut waiting = 0;
     for offset in 1..=1000 {
-        let text = data("a", offset, 10);
-        batch.append(record(0, "a", offset, &text));
-        port.flush(&mut batch);
-        log.turn_at(Duration::ZERO);
-        assert!(ports[0].receive().is_some(), "it is answered");
+        still.append(offset);
+        assert!(still.port.receive().is_some(), "it is answered");
         let files = disk.list().unwrap();
         assert!(files.len() < 12, "{files:?}");
         let spares = files.iter().filter(|name| is_spare(name)).count();
@@ -364,4 +390,17 @@ fn room_comes_back_as_files_fill() {
         waiting = spares;
     }
     assert!(served_again > 5, "{served_again}");
+}
+
+/// While nothing can be cleaned it does not try again and again.
+#[test]
+fn it_rests_until_a_sync_is_due_or_a_failed_disk_is_tried_again() {
+    let mut still = Still::new(&SimDisk::new(5), SyncMode::Interval(Duration::from_mins(1)));
+    still.append(1);
+    still.rest();
+    let disk = SimDisk::new(5);
+    let mut still = Still::new(&disk, SyncMode::Always);
+    disk.set_faults(Faults { sync: 1, ..Faults::default() });
+    still.append(1);
+    still.rest();
 }
