@@ -23,7 +23,7 @@ const WAITING_MAX: usize = 8;
 const EXPIRED_MAX: usize = 256;
 
 /// What a session takes in the tables here, on top of its state.
-const SESSION_BYTES: usize = 256;
+const SESSION_BYTES: usize = 320;
 
 /// What was lost since it was last asked for, for the counters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -152,12 +152,13 @@ impl Sessions {
         }
     }
 
-    /// The connection that had a session has ended, or has given it back.
+    /// The connection that had a session has ended, or has given it back. `told`: its client may have heard of
+    /// that connection.
     pub fn park(
         &mut self,
         session: SessionId,
         connection: ConnectionId,
-        from: Holder,
+        (from, told): (Holder, bool),
         state: SessionState,
         now: Moment,
         messages: &mut Vec<(ShardId, SessionMessage)>,
@@ -170,8 +171,15 @@ impl Sessions {
             stage: Stage::Live(from),
         });
         match &mut entry.stage {
-            Stage::Live(holder) if *holder == from => {}
-            Stage::Moving { from: holder, waiting } if *holder == from => {
+            Stage::Live(holder) | Stage::Moving { from: holder, .. } if *holder == from => {}
+            Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
+        }
+        if !told {
+            entry.proofs.withdraw(connection.secret);
+        }
+        match &mut entry.stage {
+            Stage::Live(_) | Stage::Parked { .. } => {}
+            Stage::Moving { waiting, .. } => {
                 let waiting = mem::take(waiting).into_iter();
                 let (mut waiting, strangers): (Vec<_>, Vec<_>) =
                     waiting.partition(|request| request.may_have(state.user.as_ref()));
@@ -185,7 +193,6 @@ impl Sessions {
                     return;
                 }
             }
-            Stage::Live(_) | Stage::Moving { .. } | Stage::Parked { .. } => return,
         }
         let proofs = entry.proofs.clone();
         self.keep(session, proofs, state, now.after(self.limits.ttl));

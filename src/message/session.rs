@@ -25,8 +25,15 @@ pub enum SessionMessage {
     Refused { request: RestoreRequest, code: ErrorCode },
     /// From the home: another connection is to have the session. Whoever has it still sends `Park`.
     Release { session: SessionId, from: Holder },
-    /// To the home: the connection has ended, or has to give the session up.
-    Park { session: SessionId, connection: ConnectionId, from: Holder, state: SessionState },
+    /// To the home: the connection has ended, or has to give the session up. `told`: its client may have
+    /// heard that it has the session.
+    Park {
+        session: SessionId,
+        connection: ConnectionId,
+        from: Holder,
+        told: bool,
+        state: SessionState,
+    },
     /// To the home: the connection has the session, and this is to be kept of it.
     Keep { session: SessionId, connection: ConnectionId, state: SessionState },
     /// To the home: the session has ended with its connection, or been left for another one.

@@ -49,10 +49,15 @@ impl State {
             self.refuse_restore(token, ErrorCode::SessionNotFound, NOT_FOUND, id);
             return;
         };
-        if session == own && (proof == connection || Some(proof) == named) {
-            // It is there already.
-            let standings = self.broker.standings(token);
-            self.tell_restored(token, &standings, id);
+        if session == own {
+            if proof == connection || Some(proof) == named {
+                // It is there already.
+                let standings = self.broker.standings(token);
+                self.tell_restored(token, &standings, id);
+            } else {
+                // Its home would take it from this connection first.
+                self.refuse_restore(token, ErrorCode::SessionNotFound, NOT_FOUND, id);
+            }
             return;
         }
         let home = self.session_home(session);
@@ -96,8 +101,9 @@ impl State {
                 self.sessions.restore(request, fresh, self.now, &mut messages);
                 self.write_granted(&messages);
             }
-            SessionMessage::Park { session, connection, from, state } => {
+            SessionMessage::Park { session, connection, from, told, state } => {
                 self.count(Counter::SessionsParked, 1);
+                let from = (from, told);
                 self.sessions.park(session, connection, from, state, self.now, &mut messages);
                 if self.keeping.is_some() && !self.write_granted(&messages) {
                     let kept = self.sessions.parked_session(session);
@@ -223,7 +229,8 @@ impl State {
             None => Err(None),
         };
         if let Err(refusal) = adopted {
-            let message = SessionMessage::Park { session, connection, from: to, state };
+            let message =
+                SessionMessage::Park { session, connection, from: to, told: false, state };
             self.post_session(self.session_home(session), message);
             if let Some((code, text)) = refusal {
                 self.session_refused(token, code, text);
@@ -339,6 +346,7 @@ impl State {
             session: session_id,
             connection: connection_id,
             from: Holder { shard: self.id, token },
+            told: true,
             state: SessionState { user, subscriptions },
         };
         Some((self.session_home(session_id), message))

@@ -253,6 +253,30 @@ fn who_did_not_hear_that_it_was_restored_comes_back_with_the_old_pair() {
 }
 
 #[test]
+fn who_has_the_session_does_not_lose_it_by_asking_again() {
+    let (_folder, server) = start(&[]);
+    let (mut peer, pair) = open(&server);
+    subscribe(&mut peer, "kept:a", "");
+    peer.abort();
+    let (mut peer, older) = open(&server);
+    restore(&mut peer, &pair, "");
+    peer.abort();
+    let (mut peer, own) = open(&server);
+    restore(&mut peer, &pair, "");
+    // Another connection might still have it with this pair.
+    let older = Pair { connection: older.connection, ..pair.clone() };
+    expect_error(&mut peer, &older.request(""), "session_not_found");
+    for named in [pair.connection, own.connection] {
+        let named = Pair { session: pair.session.clone(), connection: named };
+        restore(&mut peer, &named, "");
+    }
+    let (mut publisher, _) = open(&server);
+    publish(&mut publisher, "kept:a", "1");
+    assert_eq!(peer.json()["channel"], "kept:a");
+    assert_eq!(server.counter("sessions_moved"), 0);
+}
+
+#[test]
 fn a_session_ends_with_its_time() {
     let (_folder, server) = start(&["--set", "sessions.ttl=1s"]);
     let (mut peer, pair) = open(&server);

@@ -110,11 +110,11 @@ impl World {
         let Some((shard, has)) = self.connections.remove(&number) else { return };
         self.asked.remove(&number);
         if has {
-            self.give_back(number, shard, for_good);
+            self.give_back(number, shard, true, for_good);
         }
     }
 
-    fn give_back(&mut self, number: u32, shard: ShardId, for_good: bool) {
+    fn give_back(&mut self, number: u32, shard: ShardId, told: bool, for_good: bool) {
         let from = holder(number, shard);
         self.version += 1;
         let message = if for_good {
@@ -126,6 +126,7 @@ impl World {
                 session: session(),
                 connection,
                 from,
+                told,
                 state: state(self.version),
             }
         };
@@ -153,7 +154,8 @@ impl World {
                     .then(|| (holder(1, HOME), None));
                 self.sessions.restore(request, fresh, self.now, &mut messages);
             }
-            SessionMessage::Park { session, connection, from, state } => {
+            SessionMessage::Park { session, connection, from, told, state } => {
+                let from = (from, told);
                 self.sessions.park(session, connection, from, state, self.now, &mut messages);
             }
             SessionMessage::Forget { session, from } => {
@@ -186,7 +188,7 @@ impl World {
                         assert!(self.asked.remove(&number), "answered twice");
                         self.had.push(number);
                     }
-                    None => self.give_back(number, shard, false),
+                    None => self.give_back(number, shard, false, false),
                 }
             }
             SessionMessage::Refused { request, code } => {
@@ -200,7 +202,7 @@ impl World {
                 let number = from.token.slot;
                 if self.connections.get(&number).is_some_and(|(_, has)| *has) {
                     self.connections.remove(&number);
-                    self.give_back(number, shard, false);
+                    self.give_back(number, shard, true, false);
                 }
             }
             other => panic!("not for a shard: {other:?}"),
@@ -253,40 +255,53 @@ proptest! {
     }
 }
 
-/// The client has it on 4 and has heard so. Then what 2 and 3 asked before they were gone arrives.
+/// The client has it on 10 and has heard so. Then what others asked before they were gone arrives: of most when they
+/// are gone already, of one before that is noticed.
 #[test]
 fn late_requests_take_no_session_from_its_client() {
     let mut sessions = Sessions::new(config::Sessions { ttl: TTL, ..config::Sessions::default() });
     let mut messages = Vec::new();
-    let request = |number: u32, proof: u32| RestoreRequest {
-        session: session(),
-        proof: connection(proof, HOME),
-        to: holder(number, HOME),
-        connection: connection(number, HOME),
-        user: None,
+    let restore = |sessions: &mut Sessions, number: u32, proof: u32, messages: &mut Vec<_>| {
+        let request = RestoreRequest {
+            session: session(),
+            proof: connection(proof, HOME),
+            to: holder(number, HOME),
+            connection: connection(number, HOME),
+            user: None,
+        };
+        sessions.restore(request, None, Moment(0), messages);
     };
-    let park = |sessions: &mut Sessions, number: u32, messages: &mut Vec<_>| {
+    let park = |sessions: &mut Sessions, number: u32, told: bool, messages: &mut Vec<_>| {
         let (id, from) = (connection(number, HOME), holder(number, HOME));
-        sessions.park(session(), id, from, state(1), Moment(0), messages);
+        sessions.park(session(), id, (from, told), state(1), Moment(0), messages);
     };
-    park(&mut sessions, 1, &mut messages);
-    for number in [4, 2, 3] {
-        sessions.restore(request(number, 1), None, Moment(0), &mut messages);
-        if number != 4 {
-            // Who has it gives it back.
-            park(&mut sessions, if number == 2 { 4 } else { 2 }, &mut messages);
-        }
+    park(&mut sessions, 1, true, &mut messages);
+    restore(&mut sessions, 10, 1, &mut messages);
+    // It has it, and gives it back.
+    restore(&mut sessions, 2, 1, &mut messages);
+    park(&mut sessions, 10, true, &mut messages);
+    for number in 2..9 {
+        let told = number < 3;
+        park(&mut sessions, number, told, &mut messages);
+        restore(&mut sessions, number + 1, 1, &mut messages);
     }
-    park(&mut sessions, 3, &mut messages);
+    park(&mut sessions, 9, false, &mut messages);
     messages.clear();
-    sessions.restore(request(5, 4), None, Moment(0), &mut messages);
+    restore(&mut sessions, 11, 10, &mut messages);
     assert!(matches!(messages[..], [(HOME, SessionMessage::Granted { .. })]), "{messages:?}");
+    // What was before that one is over, and who was never told is nobody.
+    park(&mut sessions, 11, true, &mut messages);
+    for proof in [1, 3, 9] {
+        messages.clear();
+        restore(&mut sessions, 12, proof, &mut messages);
+        assert!(matches!(messages[..], [(HOME, SessionMessage::Refused { .. })]), "{messages:?}");
+    }
 }
 
 #[test]
 fn what_is_parked_is_bounded_and_expires() {
     let limits =
-        config::Sessions { ttl: TTL, max_parked: 3, memory: 2560, ..config::Sessions::default() };
+        config::Sessions { ttl: TTL, max_parked: 3, memory: 2650, ..config::Sessions::default() };
     let mut sessions = Sessions::new(limits);
     let park = |sessions: &mut Sessions, number: u32, subscriptions: usize, now| {
         let session = SessionId { shard: HOME, secret: u128::from(number) };
@@ -294,7 +309,7 @@ fn what_is_parked_is_bounded_and_expires() {
         let state = SessionState { user: None, subscriptions: vec![one; subscriptions].into() };
         let (id, from) = (connection(number, HOME), holder(number, HOME));
         let mut messages = Vec::new();
-        sessions.park(session, id, from, state, Moment(now), &mut messages);
+        sessions.park(session, id, (from, true), state, Moment(now), &mut messages);
         assert!(messages.is_empty());
     };
     let restore = |sessions: &mut Sessions, number: u32, now| {
@@ -358,7 +373,7 @@ fn a_session_is_its_users_alone() {
         let state = SessionState { user: Some(alice.clone()), ..state(1) };
         let (id, from) = (connection(number, HOME), holder(number, HOME));
         let mut messages = Vec::new();
-        sessions.park(session(), id, from, state, Moment(0), &mut messages);
+        sessions.park(session(), id, (from, true), state, Moment(0), &mut messages);
         messages
     };
     let refused = |message: &SessionMessage| {
