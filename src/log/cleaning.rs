@@ -119,8 +119,7 @@ impl<D: Disk> Store<D> {
             }
             cleaning.members.pop();
         }
-        self.write()?;
-        self.sync()?;
+        self.commit()?;
         self.settle_positions(&positions);
         self.cleaning = Some(cleaning);
         Ok(cleaned)
@@ -226,8 +225,7 @@ impl<D: Disk> Store<D> {
             rest = &rest[count..];
         }
         // Synced before anything counts: a copy that is lost must leave the original standing.
-        self.write()?;
-        self.sync()?;
+        self.commit()?;
         self.place(copies, segment);
         Ok(bytes.max(1))
     }
@@ -349,6 +347,8 @@ impl<D: Disk> Store<D> {
         self.files.forget(&log);
         self.files.forget(&index);
         absent(self.disk.remove(&index))?;
+        // Before the records: an index without them says that they are lost.
+        self.disk.sync_folder()?;
         let mut spare = self.spare_of(number);
         match &spare {
             None => absent(self.disk.remove(&log))?,

@@ -6,7 +6,11 @@ use std::path::Path;
 
 use super::disk::{Disk, Folder};
 use super::record::{Kind, Record};
-use super::survey::{End, OpenError, Piece, attempt, identify, segments, walk};
+use super::segment::log_name;
+use super::survey::{
+    End, MISSING, OpenError, Piece, attempt, had_records, identify, orphans, read_index, segments,
+    walk,
+};
 use super::{LogError, Reason};
 use crate::ids::Epoch;
 
@@ -108,7 +112,14 @@ pub fn inspect(folder: &Path) -> Result<Report, LogError> {
 pub(super) fn inspect_disk<D: Disk>(disk: &D) -> Result<Report, OpenError> {
     let mut report = Report::default();
     let Some(id) = identify(disk)? else { return Ok(report) };
-    for segment in segments(disk, id)? {
+    for number in orphans(disk)? {
+        if had_records(disk, id, number) {
+            report.problems.push(format!("{}: {MISSING}", log_name(number)));
+        }
+    }
+    for mut segment in segments(disk, id)? {
+        let index = || read_index(disk, id, segment.number).map(|index| index.end);
+        segment.end = segment.end.or_else(index);
         report.segments += 1;
         report.bytes += segment.length;
         let name = &segment.name;

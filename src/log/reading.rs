@@ -62,14 +62,23 @@ impl<D: Disk> Store<D> {
                 continue;
             }
             let Some(run) = run else { break };
-            let wanted = limits.records - slice.records.len() as u32;
+            let is_lost = |missing: Missing| missing.reason == MissingReason::Lost;
+            let wanted = if slice.records.is_empty() && slice.missing.is_some_and(is_lost) {
+                // Where one is lost the next ones may be, too: they are not read in vain, again and again.
+                1
+            } else {
+                limits.records - slice.records.len() as u32
+            };
             let end = run.end().min(slice.next).min(at + u64::from(wanted.min(SLOTS_MAX)));
             let (name, epoch, segment) = (state.name.clone(), state.epoch, run.segment);
             let places = places(&self.disk, &mut self.files, run, at..end)?;
             let before = slice.records.len();
-            let count = fit(&places, &mut bytes_left, slice.records.is_empty());
+            let count = fit(&places, bytes_left, slice.records.is_empty());
             let flaw = self.read_places(segment, &places[..count], &name, epoch, at, &mut slice)?;
-            at += (slice.records.len() - before) as u64;
+            let done = slice.records.len() - before;
+            at += done as u64;
+            let read = places[..done + usize::from(flaw)].iter().map(|place| place.length as usize);
+            bytes_left = bytes_left.saturating_sub(read.sum());
             if flaw {
                 if !slice.records.is_empty() {
                     break;
@@ -160,14 +169,14 @@ pub(super) fn places<D: Disk>(
 
 /// How many of these records the bytes that are left suffice for; the first one always, where
 /// nothing was read yet.
-fn fit(places: &[Slot], bytes_left: &mut usize, first: bool) -> usize {
+fn fit(places: &[Slot], mut bytes_left: usize, first: bool) -> usize {
     let mut count = 0;
     for place in places {
         let length = place.length as usize;
-        if length > *bytes_left && !(first && count == 0) {
+        if length > bytes_left && !(first && count == 0) {
             break;
         }
-        *bytes_left = bytes_left.saturating_sub(length);
+        bytes_left = bytes_left.saturating_sub(length);
         count += 1;
     }
     count

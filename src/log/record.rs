@@ -47,7 +47,8 @@ impl Seal {
 pub enum Kind {
     /// Begins a batch. Its offset is a position in the segment: everything before that was on disk
     /// when the batch was written, so a flaw there is damage and no torn write. In the place of an epoch it has
-    /// the bytes of the batch, with itself.
+    /// the bytes of the batch, with itself; in that of a time 1 if nothing is written behind the batch before that
+    /// is on disk.
     Mark = 1,
     /// A publication, in the order of its topic.
     Publication = 2,
@@ -98,14 +99,15 @@ impl fmt::Display for Flaw {
 }
 
 impl<'a> Record<'a> {
-    /// A [`Kind::Mark`] for everything before `synced`, at the beginning of so many bytes.
-    pub fn mark(synced: u64, batch_bytes: u64) -> Self {
+    /// A [`Kind::Mark`] for everything before `synced`, at the beginning of so many bytes. `is_awaited`: nothing is
+    /// written behind them before they are on disk.
+    pub fn mark(synced: u64, batch_bytes: u64, is_awaited: bool) -> Self {
         Self {
             kind: Kind::Mark,
             topic: "",
             epoch: batch_bytes,
             offset: synced,
-            time_ms: 0,
+            time_ms: u64::from(is_awaited),
             message_id: None,
             data: &[],
         }
@@ -228,7 +230,7 @@ mod tests {
         let plain = Record { message_id: None, data: b"", kind: Kind::Moved, ..record() };
         let empty_id = Record { message_id: Some(""), ..record() };
         let position = Record { kind: Kind::Position, ..plain };
-        for record in [record(), plain, empty_id, position, Record::mark(99, 40)] {
+        for record in [record(), plain, empty_id, position, Record::mark(99, 40, true)] {
             let mut bytes = Vec::new();
             record.encode(SEAL, &mut bytes);
             assert_eq!(bytes.len(), record.length());

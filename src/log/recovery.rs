@@ -12,11 +12,11 @@ use foldhash::quality::RandomState;
 use super::disk::{Disk, DiskFile};
 use super::index::{self, RunEntry, Slot, SlotRange, Subject};
 use super::record::{Flaw, Kind, Record};
-use super::segment::{HEADER_BYTES, index_name, is_spare};
+use super::segment::{HEADER_BYTES, index_name, is_spare, log_name};
 use super::store::{RetentionOf, Segment, Store, StoreLimits};
 use super::survey::{
-    End, OpenError, Piece, STORE_NAME, STORE_NAME_NEW, SegmentFile, attempt, encode_store,
-    identify, segments, walk,
+    End, FoundIndex, MISSING, OpenError, Piece, STORE_NAME, STORE_NAME_NEW, SegmentFile, attempt,
+    encode_store, had_records, identify, orphans, read_index, segments, walk,
 };
 use super::topics::{Run, Slots, Topic, TopicSlot};
 use crate::ids::TopicName;
@@ -34,6 +34,8 @@ pub enum Note {
     Damaged { file: String, from: u64, to: u64, flaw: Flaw },
     /// The records of the file were looked for all the same.
     HeaderDamaged { file: String },
+    /// The file is not there, or is empty; its index says that it had publications.
+    Missing { file: String },
     /// So many topics may have lost their newest publications in it.
     OffsetsLeftOut { topics: usize },
 }
@@ -43,9 +45,10 @@ impl Note {
     pub fn is_harmless(&self) -> bool {
         match self {
             Self::TailCut { .. } => true,
-            Self::Damaged { .. } | Self::HeaderDamaged { .. } | Self::OffsetsLeftOut { .. } => {
-                false
-            }
+            Self::Damaged { .. }
+            | Self::HeaderDamaged { .. }
+            | Self::Missing { .. }
+            | Self::OffsetsLeftOut { .. } => false,
         }
     }
 }
@@ -60,6 +63,7 @@ impl fmt::Display for Note {
                 write!(f, "{file}: bytes {from} to {to} are damaged: {flaw}")
             }
             Self::HeaderDamaged { file } => write!(f, "{file}: its header is damaged"),
+            Self::Missing { file } => write!(f, "{file}: {MISSING}"),
             Self::OffsetsLeftOut { topics } => write!(
                 f,
                 "{topics} channels may have lost their newest publications; their offsets go on \
@@ -78,6 +82,14 @@ struct Recovery<'n> {
     seen: HashMap<TopicSlot, u32, RandomState>,
     /// The oldest offset that topics keep, where that was written down.
     oldest: HashMap<TopicSlot, u64, RandomState>,
+}
+
+impl Recovery<'_> {
+    /// These segments are lost.
+    fn miss(&mut self, numbers: &[u64]) {
+        self.damages += numbers.len() as u32;
+        self.notes.extend(numbers.iter().map(|number| Note::Missing { file: log_name(*number) }));
+    }
 }
 
 impl<D: Disk> Store<D> {
@@ -105,22 +117,38 @@ impl<D: Disk> Store<D> {
             seen: HashMap::default(),
             oldest: HashMap::default(),
         };
+        let orphans = orphans(&store.disk)?;
+        let is_lost = |number: &u64| had_records(&store.disk, id, *number);
+        let lost: Vec<_> = orphans.iter().copied().filter(is_lost).collect();
+        let mut rest = &lost[..];
         for segment in found {
+            let before = rest.partition_point(|number| *number < segment.number);
+            recovery.miss(&rest[..before]);
+            rest = &rest[before..];
             store.next_number = segment.number + 1;
             if segment.length <= HEADER_BYTES {
                 let name = segment.name;
+                if had_records(&store.disk, id, segment.number) {
+                    recovery.miss(&[segment.number]);
+                }
                 store.disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
                 drop(store.disk.remove(&index_name(segment.number)));
                 continue;
             }
             store.recover_segment(segment, &mut recovery)?;
         }
+        recovery.miss(rest);
+        store.next_number = store.next_number.max(rest.last().map_or(0, |number| number + 1));
         let Recovery { damages, seen, oldest, .. } = recovery;
         store.count_live();
         for (slot, oldest) in oldest {
             store.advance(slot, oldest).map_err(attempt("read its files"))?;
         }
         store.leave_out_offsets(damages, &seen, &mut notes).map_err(attempt("write to it"))?;
+        // Now it is known to the topics.
+        for name in orphans.into_iter().map(index_name) {
+            store.disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
+        }
         Ok((store, notes))
     }
 
@@ -134,7 +162,12 @@ impl<D: Disk> Store<D> {
             recovery.notes.push(Note::HeaderDamaged { file: name.clone() });
         }
         let read = attempt(format!("read its file {name}"));
-        if let Some((end, bytes, entries)) = self.read_index(&segment) {
+        let found = read_index(&self.disk, self.id, number)
+            .filter(|index| segment.end.is_none_or(|said| said == index.end));
+        segment.end = segment.end.or(found.as_ref().map(|index| index.end));
+        // Longer it may be, where what was given up could not be cut off.
+        let whole = found.filter(|index| index.end <= segment.length);
+        if let Some(FoundIndex { end, bytes, entries }) = whole {
             if end < segment.length {
                 // What it held before its last use; where that cannot be cut off, it does no harm.
                 drop(segment.file.cut(end));
@@ -189,20 +222,6 @@ impl<D: Disk> Store<D> {
             recovery.damages = now;
         }
         Ok(())
-    }
-
-    /// The index of a segment, if it is whole and speaks of the segment as it is.
-    fn read_index(
-        &self,
-        segment: &SegmentFile<D::File>,
-    ) -> Option<(u64, u64, Vec<RunEntry<SlotRange>>)> {
-        let file = self.disk.open(&index_name(segment.number)).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.length().ok()?).ok()?];
-        file.read_at(&mut bytes, 0).ok()?;
-        let (end, entries) = index::decode(&bytes, self.id, segment.number)?;
-        // Longer it may be, where what was given up could not be cut off.
-        let fits = segment.end.is_none_or(|said| said == end) && end <= segment.length;
-        fits.then_some((end, bytes.len() as u64, entries))
     }
 
     fn add_segment<S: Count>(
@@ -294,8 +313,7 @@ impl<D: Disk> Store<D> {
             }
             self.add_position(slot);
         }
-        self.write()?;
-        self.sync()?;
+        self.commit()?;
         self.settle_positions(&topics);
         notes.push(Note::OffsetsLeftOut { topics: topics.len() });
         Ok(())

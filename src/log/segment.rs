@@ -43,6 +43,13 @@ pub fn number_of(name: &str) -> Option<u64> {
     (log_name(number) == name).then_some(number)
 }
 
+/// The number of the segment whose index is in the file of that name.
+pub fn number_of_index(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".index")?;
+    let number = digits.parse().ok()?;
+    (index_name(number) == name).then_some(number)
+}
+
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {

@@ -337,14 +337,25 @@ impl<D: Disk> Store<D> {
         self.batch.len()
     }
 
+    /// Writes the batch and makes it durable, with everything before it.
+    pub fn commit(&mut self) -> io::Result<()> {
+        self.write_batch(true)?;
+        self.sync()
+    }
+
     /// Writes the batch. Nobody may be told of it before it is settled.
     pub fn write(&mut self) -> io::Result<()> {
+        self.write_batch(false)
+    }
+
+    /// `is_awaited`: the next thing that happens to the segment is a sync.
+    fn write_batch(&mut self, is_awaited: bool) -> io::Result<()> {
         if self.batch.is_empty() {
             return Ok(());
         }
         let active = self.active.as_mut().expect("the batch was put in for it");
         let mut mark = Vec::with_capacity(RECORD_HEAD);
-        let mark_of = Record::mark(active.synced, self.batch.len() as u64);
+        let mark_of = Record::mark(active.synced, self.batch.len() as u64, is_awaited);
         mark_of.encode(Seal::of(active.number), &mut mark);
         self.batch[..RECORD_HEAD].copy_from_slice(&mark);
         match active.file.write_at(&self.batch, active.written) {
@@ -443,8 +454,7 @@ impl<D: Disk> Store<D> {
 
     /// Ends the active segment in order, so that the next start finds everything finished.
     pub fn close(mut self) -> io::Result<()> {
-        self.write()?;
-        self.sync()?;
+        self.commit()?;
         self.finish_segment();
         Ok(())
     }

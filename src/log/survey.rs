@@ -1,13 +1,17 @@
 //! The segments of a store as they lie on disk, before anybody trusts them: which there are, where
 //! each ends, and the way through one with whatever is damaged in it. Nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
 use super::disk::{Disk, DiskFile, LOCK_NAME};
+use super::index::{self, RunEntry, SlotRange};
 use super::record::{Flaw, Kind, Record, u32_at, u64_at};
-use super::segment::{Found, HEADER_BYTES, Header, HeaderFlaw, Scanner, log_name, number_of};
+use super::segment::{
+    Found, HEADER_BYTES, Header, HeaderFlaw, Scanner, index_name, log_name, number_of,
+    number_of_index,
+};
 
 /// Says that a folder is a store, and which one.
 pub const STORE_NAME: &str = "store";
@@ -115,7 +119,7 @@ pub struct SegmentFile<F> {
     pub file: F,
     /// Bytes in the file.
     pub length: u64,
-    /// Where its records end, if the segment behind it says so.
+    /// Where its records end, if the segment behind it or its index says so.
     pub end: Option<u64>,
     /// Before here may stand what the file held as another segment.
     pub held: u64,
@@ -168,6 +172,41 @@ pub fn segments<D: Disk>(disk: &D, store: u64) -> Result<Vec<SegmentFile<D::File
     Ok(found)
 }
 
+/// Numbers of segments that have an index and no records, in order.
+pub fn orphans<D: Disk>(disk: &D) -> Result<Vec<u64>, OpenError> {
+    let names = disk.list().map_err(attempt("list its files"))?;
+    let logs: BTreeSet<_> = names.iter().filter_map(|name| number_of(name)).collect();
+    let indexes: BTreeSet<_> = names.iter().filter_map(|name| number_of_index(name)).collect();
+    Ok(indexes.difference(&logs).copied().collect())
+}
+
+/// Of a segment that had records and has none.
+pub const MISSING: &str = "the file is missing or empty; its index says that it had publications";
+
+/// Whether a segment whose file is missing or empty had records. Whoever removes a segment removes its index
+/// before them.
+pub fn had_records<D: Disk>(disk: &D, store: u64, number: u64) -> bool {
+    read_index(disk, store, number).is_some_and(|index| index.end > HEADER_BYTES)
+}
+
+/// The index of a segment.
+pub struct FoundIndex {
+    /// Where the segment ends.
+    pub end: u64,
+    /// Of the index itself.
+    pub bytes: u64,
+    pub entries: Vec<RunEntry<SlotRange>>,
+}
+
+/// The index of the segment, if it is whole.
+pub fn read_index<D: Disk>(disk: &D, store: u64, number: u64) -> Option<FoundIndex> {
+    let file = disk.open(&index_name(number)).ok()?;
+    let mut bytes = vec![0; usize::try_from(file.length().ok()?).ok()?];
+    file.read_at(&mut bytes, 0).ok()?;
+    let (end, entries) = index::decode(&bytes, store, number)?;
+    Some(FoundIndex { end, bytes: bytes.len() as u64, entries })
+}
+
 /// What stands in a segment, in order.
 #[derive(Debug)]
 pub enum Piece<'a> {
@@ -203,9 +242,13 @@ pub fn walk<F: DiskFile>(
     let mut scanner = Scanner::new(&segment.file, segment.number, end);
     // Everything before it was on disk, as far as is known without looking.
     let mut synced = segment.end.unwrap_or(0);
-    let mut looked = segment.end.is_some();
+    if segment.header_damaged {
+        // It was on disk before anything else was written.
+        synced = end;
+    }
+    let mut looked = synced > 0;
     // Of the batch that the last mark begins.
-    let mut batch_end = 0;
+    let (mut batch_end, mut is_awaited) = (0, false);
     let mut has_more = false;
     loop {
         let (at, flaw) = match scanner.next()? {
@@ -213,6 +256,7 @@ pub fn walk<F: DiskFile>(
             Some((at, Found::Record(record))) => {
                 if record.kind == Kind::Mark {
                     batch_end = at.saturating_add(record.epoch);
+                    is_awaited = record.time_ms == 1;
                 }
                 visit(Piece::Record { at, record });
                 continue;
@@ -224,6 +268,10 @@ pub fn walk<F: DiskFile>(
             let mut ahead = scanner.fork();
             has_more = ahead.skip_flaw()? < end;
             synced = ahead.synced_later()?;
+        }
+        if at < batch_end && is_awaited && segment.held <= batch_end && batch_end < end {
+            // The file was made longer than the batch, which was on disk by then.
+            synced = synced.max(batch_end);
         }
         if at >= synced {
             let is_unfinished = at < batch_end || has_more || at >= segment.held;

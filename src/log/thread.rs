@@ -252,21 +252,20 @@ impl<D: Disk> Log<D> {
             return;
         }
         let now = self.now;
-        let written = self.store.write().and_then(|()| match self.sync {
-            SyncMode::Os if !at_once => {
+        let written = match self.sync {
+            SyncMode::Os if !at_once => self.store.write().map(|()| {
                 self.store.settle();
-                Ok(true)
-            }
-            SyncMode::Interval(interval) if !at_once => {
-                if *self.sync_due.get_or_insert(now + interval) > now {
-                    return Ok(false);
-                }
-                self.store.sync().map(|()| true)
+                true
+            }),
+            SyncMode::Interval(interval)
+                if !at_once && *self.sync_due.get_or_insert(now + interval) > now =>
+            {
+                self.store.write().map(|()| false)
             }
             SyncMode::Always | SyncMode::Interval(_) | SyncMode::Os => {
-                self.store.sync().map(|()| true)
+                self.store.commit().map(|()| true)
             }
-        });
+        };
         match written {
             Ok(false) => {}
             Ok(true) => self.settled(now),

@@ -54,7 +54,8 @@ fn a_cut_at_every_byte_of_the_last_record_loses_that_record_alone() {
     let mut length = 0;
     whole.alter(&log_name(1), |bytes| length = bytes.len());
     // The mark of the last batch, and its record.
-    let last = Record::mark(0, 0).length() + RECORD_OVERHEAD + "d".len() + data("d", 30, 40).len();
+    let last =
+        Record::mark(0, 0, false).length() + RECORD_OVERHEAD + "d".len() + data("d", 30, 40).len();
     for cut in 1..=last {
         let disk = disk.copy();
         disk.alter(&log_name(1), |bytes| bytes.truncate(length - cut));
@@ -62,7 +63,7 @@ fn a_cut_at_every_byte_of_the_last_record_loses_that_record_alone() {
         assert_eq!(report.problems, Vec::<String>::new(), "cut by {cut}");
         let (mut store, notes) = open(disk.clone(), LARGE, Retention::default());
         // Between two records nothing tells that there was more.
-        let whole_records = [last, Record::mark(0, 0).length()];
+        let whole_records = [last, Record::mark(0, 0, false).length()];
         let clean = cut == last || cut == last - whole_records[1];
         assert_eq!(notes.len(), usize::from(!clean), "cut by {cut}: {notes:?}");
         assert!(notes.iter().all(Note::is_harmless));
@@ -145,6 +146,74 @@ fn a_damaged_end_of_a_channel_leaves_its_offsets_out() {
     assert_eq!(store.position("b:c").next, next + 1);
 }
 
+/// What is lost is told, by a look from outside too, and told once; no offset that was given is given again.
+#[track_caller]
+fn expect_told_and_left_out(disk: &SimDisk, limits: StoreLimits, context: &str) {
+    let problems = inspect_disk(disk).unwrap().problems;
+    assert!(!problems.is_empty(), "{context}");
+    let (mut store, notes) = open(disk.clone(), limits, Retention::default());
+    assert!(notes.iter().any(|note| !note.is_harmless()), "{context}: {notes:?}");
+    let mut kept = 0;
+    for topic in ["a", "b:c", "d"] {
+        kept += served(&mut store, topic).len();
+        assert!(store.position(topic).next > 30, "{context}: {topic} after {notes:?}");
+    }
+    assert!(kept < 90, "{context}");
+    drop(store);
+    let (_, notes) = open(disk.clone(), limits, Retention::default());
+    assert!(!notes.iter().any(|note| matches!(note, Note::OffsetsLeftOut { .. })), "{notes:?}");
+}
+
+#[test]
+fn an_end_that_is_lost_is_no_unfinished_write() {
+    let whole = filled(LARGE, false);
+    let mut length = 0;
+    whole.alter(&log_name(1), |bytes| length = bytes.len());
+    let batch = |topic: &str| 2 * RECORD_OVERHEAD + topic.len() + data(topic, 30, 40).len();
+    let last_two = batch("b:c") + batch("d");
+    for lost in batch("d") + 1..last_two {
+        let disk = whole.copy();
+        disk.alter(&log_name(1), |bytes| bytes[length - lost..].fill(0));
+        // The mark of the last but one must be whole: it says how long its batch is.
+        if lost <= last_two - RECORD_OVERHEAD {
+            expect_told_and_left_out(&disk, LARGE, &format!("the last {lost} bytes"));
+        }
+    }
+}
+
+#[test]
+fn files_that_are_lost_are_told() {
+    let whole = filled(SMALL, true);
+    let logs = whole.list().unwrap().into_iter().filter(|name| name.ends_with(".log"));
+    let logs: Vec<_> = logs.collect();
+    let last = logs.last().unwrap();
+    let garbage = |bytes: &mut Vec<u8>| bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    let disk = whole.copy();
+    disk.alter(last, garbage);
+    disk.remove(&index_name(logs.len() as u64)).unwrap();
+    expect_told_and_left_out(&disk, SMALL, "the last file is garbage, without an index");
+    for length in [0, 60, 200] {
+        let disk = whole.copy();
+        disk.alter(last, |bytes| bytes.truncate(length));
+        expect_told_and_left_out(&disk, SMALL, &format!("the last file has {length} bytes"));
+    }
+    for name in &logs {
+        let disk = whole.copy();
+        disk.remove(name).unwrap();
+        expect_told_and_left_out(&disk, SMALL, &format!("{name} is missing"));
+    }
+    for name in &logs {
+        let disk = whole.copy();
+        disk.alter(name, |bytes| {
+            let middle = bytes.len() / 2;
+            garbage(&mut bytes.split_off(middle));
+            bytes.resize(2 * middle, 0x77);
+        });
+        // The index is believed until somebody reads.
+        assert!(!inspect_disk(&disk).unwrap().problems.is_empty(), "half of {name} is garbage");
+    }
+}
+
 #[test]
 fn a_record_that_turns_bad_while_the_server_runs_is_not_served() {
     let disk = filled(SMALL, true);
@@ -160,6 +229,25 @@ fn a_record_that_turns_bad_while_the_server_runs_is_not_served() {
     disk.alter(&log_name(1), |bytes| bytes.truncate(bytes.len() / 2));
     let left = served(&mut store, "a");
     assert!(left.len() > 10 && left.len() < 30, "{left:?}");
+}
+
+/// Readers get one gap for what is lost together, as far as they may read at once.
+#[test]
+fn what_is_lost_together_is_one_gap() {
+    let disk = filled(LARGE, true);
+    let (mut store, _) = open(disk.clone(), LARGE, Retention::default());
+    disk.alter(&log_name(1), |bytes| {
+        let wanted = data("a", 10, 40);
+        let from = bytes.windows(wanted.len()).position(|window| window == wanted).unwrap();
+        bytes[from..].fill(0);
+    });
+    let slice = store.read("a", 1, ALL).unwrap();
+    assert_eq!(offsets(&slice), (1..=9).collect::<Vec<_>>());
+    let missing = store.read("a", 10, ALL).unwrap().missing.unwrap();
+    assert_eq!((missing.from, missing.to, missing.reason), (10, 30, MissingReason::Lost));
+    let few = ReadLimits { records: 100, bytes: 500 };
+    let missing = store.read("a", 10, few).unwrap().missing.unwrap();
+    assert!(missing.from == 10 && (13..20).contains(&missing.to), "{missing:?}");
 }
 
 #[test]

@@ -60,8 +60,7 @@ fn append<D: Disk>(
 fn put<D: Disk>(store: &mut Store<D>, topic: &str, offset: u64) {
     store.prepare().unwrap();
     append(store, topic, offset, offset, &data(topic, offset, 40)).unwrap();
-    store.write().unwrap();
-    store.sync().unwrap();
+    store.commit().unwrap();
 }
 
 fn offsets(slice: &LogSlice) -> Vec<u64> {

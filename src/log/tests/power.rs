@@ -63,7 +63,9 @@ impl Run {
     fn publish(&mut self, store: &mut Store<SimDisk>) {
         let mut batch: Vec<(&'static str, Vec<u8>)> = Vec::new();
         let mut written = || -> std::io::Result<()> {
-            for _ in 0..=self.random.below(2) {
+            let batches = 1 + self.random.below(2);
+            let is_awaited = self.random.below(2) == 0;
+            for batch_number in 1..=batches {
                 store.prepare()?;
                 for _ in 0..self.random.below(12) {
                     let topic = TOPICS[(self.random.below(9) / 4) as usize];
@@ -77,7 +79,11 @@ impl Run {
                     known.offered.entry(offset).or_default().insert(data.clone());
                     batch.push((topic, data));
                 }
-                store.write()?;
+                if is_awaited && batch_number == batches {
+                    store.commit()?;
+                } else {
+                    store.write()?;
+                }
             }
             store.sync()
         };
