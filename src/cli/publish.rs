@@ -2,7 +2,7 @@
 
 use super::print;
 use super::remote::Remote;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, TOO_BIG};
 use crate::proto::json::{JsonError, Scanner, quote};
 use crate::proto::tags::{Tags, TagsError};
 use anyhow::{Context, bail};
@@ -114,10 +114,13 @@ fn publish_lines(options: &Options, input: impl BufRead + Send + 'static) -> any
         };
         let outcome = match &line {
             Ok(line) if line.trim().is_empty() => continue,
-            Ok(line) => {
-                let outcome = publish_line(&mut client, &options.channel, line, tags.as_ref());
-                outcome.with_context(at_line)?
-            }
+            Ok(line) => match publish_line(&mut client, &options.channel, line, tags.as_ref()) {
+                Err(error @ ClientError::Closed { code: TOO_BIG, .. }) => {
+                    client = options.remote.connect().with_context(at_line)?;
+                    Err(error.to_string())
+                }
+                outcome => outcome.with_context(at_line)?,
+            },
             Err(error) => Err(error.to_string()),
         };
         match outcome {

@@ -40,7 +40,8 @@ pub struct Options {
     /// milliseconds
     #[arg(long, value_name = "PLACE", value_parser = parse_since)]
     since: Option<Begin>,
-    /// Go on behind a position that was reached before
+    /// Go on behind a position that was reached before: the epoch that a subscription prints when it
+    /// begins, and the last offset that was read
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = parse_recover, conflicts_with = "since")]
     recover: Option<Begin>,
     /// Only publications whose tags this is true of
@@ -60,10 +61,26 @@ fn parse_since(text: &str) -> Result<Begin, String> {
 }
 
 fn parse_recover(text: &str) -> Result<Begin, String> {
-    let parts =
-        text.split_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
-    let (epoch, offset) = parts.ok_or("expected an epoch, a colon and an offset")?;
+    let is_epoch =
+        |epoch: &str| epoch.len() == 16 && epoch.bytes().all(|it| it.is_ascii_hexdigit());
+    let parts = text.split_once(':').filter(|(epoch, _)| is_epoch(epoch));
+    let parts = parts.and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
+    let (epoch, offset) = parts.ok_or(
+        "expected an epoch of 16 hex digits, a colon and an offset, as a subscription prints them",
+    )?;
     Ok(Begin::Recover { epoch: epoch.to_owned(), offset })
+}
+
+/// Why a subscription does not begin where it was asked to.
+fn in_words(reason: &str) -> &str {
+    match reason {
+        "epoch" => "the channel has begun anew since then, with other offsets",
+        "trimmed" => "the channel does not keep all of what came behind that any more",
+        "future" => "the channel has not come that far",
+        "no_history" => "the channel keeps no history",
+        "unreadable" => "some of what came behind that cannot be read from the server's disk",
+        other => other,
+    }
 }
 
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
@@ -106,11 +123,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 }
                 left = left.map(|left| left - 1);
             }
-            ServerMessage::Subscribed { channel, not_recovered: None } => {
-                eprintln!("subscribed to {channel}");
-            }
-            ServerMessage::Subscribed { channel, not_recovered: Some(reason) } => {
-                eprintln!("subscribed to {channel}, not from where it was asked: {reason}");
+            ServerMessage::Subscribed { channel, position, not_recovered } => {
+                let at = position.map(|position| format!(" at {position}")).unwrap_or_default();
+                match not_recovered.as_deref() {
+                    None => eprintln!("subscribed to {channel}{at}"),
+                    Some(reason) => eprintln!(
+                        "subscribed to {channel}{at}, not from where it was asked: {}",
+                        in_words(reason)
+                    ),
+                }
             }
             ServerMessage::Gap { channel, from, to } => {
                 eprintln!("{channel} does not keep the publications from {from} to {to} any more");

@@ -6,6 +6,9 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+/// Of the Close frame of a server that got more bytes in a message than it takes: RFC 6455, section 7.4.1.
+pub const TOO_BIG: u16 = 1009;
+
 #[derive(Debug)]
 pub enum ClientError {
     /// The text is the reason.
@@ -70,6 +73,11 @@ impl fmt::Display for ClientError {
             Self::Timeout(duration) => {
                 write!(f, "the server did not answer within {} s", duration.as_secs())
             }
+            Self::Closed { code: TOO_BIG, reason } => write!(
+                f,
+                "closed by the server: {TOO_BIG} {reason}: the message has more bytes than its \
+                 `limits.max_message_size`"
+            ),
             Self::Closed { code, reason } if reason.is_empty() => {
                 write!(f, "closed by the server: {code}")
             }

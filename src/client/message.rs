@@ -12,6 +12,8 @@ pub enum ServerMessage {
     Publication(Publication),
     Subscribed {
         channel: String,
+        /// Behind which it begins, on a channel with history: an epoch, a colon and an offset.
+        position: Option<String>,
         /// Why the subscription does not begin where it was asked to.
         not_recovered: Option<String>,
     },
@@ -118,7 +120,12 @@ impl ServerMessage {
                     Some("subscription_confirm") => {
                         let reason = || data.text("reason").unwrap_or_default().into_owned();
                         let failed = data.raw("recovered") == Some("false");
-                        Self::Subscribed { channel: about(), not_recovered: failed.then(reason) }
+                        let position = data.text("epoch").zip(data.number::<u64>("offset"));
+                        Self::Subscribed {
+                            channel: about(),
+                            position: position.map(|(epoch, offset)| format!("{epoch}:{offset}")),
+                            not_recovered: failed.then(reason),
+                        }
                     }
                     Some("gap") => {
                         let offset = |name| data.number(name).unwrap_or_default();
@@ -190,7 +197,20 @@ mod tests {
         let channel = "a".to_string();
         assert_eq!(
             parse(r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a"}}"#),
-            ServerMessage::Subscribed { channel: channel.clone(), not_recovered: None }
+            ServerMessage::Subscribed {
+                channel: channel.clone(),
+                position: None,
+                not_recovered: None
+            }
+        );
+        let json = r#"{"channel":"system","data":{"type":"subscription_confirm","channel":"a","epoch":"00000000000000ef","offset":7,"recovered":false,"reason":"trimmed"}}"#;
+        assert_eq!(
+            parse(json),
+            ServerMessage::Subscribed {
+                channel: channel.clone(),
+                position: Some("00000000000000ef:7".to_owned()),
+                not_recovered: Some("trimmed".to_owned())
+            }
         );
         assert_eq!(
             parse(r#"{"channel":"system","data":{"type":"unsubscription_confirm","channel":"a"}}"#),

@@ -3,7 +3,7 @@
 mod error;
 mod message;
 
-pub use error::ClientError;
+pub use error::{ClientError, TOO_BIG};
 pub use message::{Publication, Refusal, ServerMessage};
 
 use crate::proto::json::quote;

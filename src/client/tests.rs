@@ -44,7 +44,7 @@ fn a_subscriber_sees_its_confirmation_then_the_publications() {
     let confirmed = client.next_message().unwrap();
     assert_eq!(
         confirmed,
-        ServerMessage::Subscribed { channel: "x".to_string(), not_recovered: None }
+        ServerMessage::Subscribed { channel: "x".to_string(), position: None, not_recovered: None }
     );
     let ServerMessage::Publication(publication) = client.next_message().unwrap() else {
         panic!("not a publication");

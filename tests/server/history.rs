@@ -530,16 +530,19 @@ fn the_command_line_reads_from_the_past() {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
         (text(output.stdout), text(output.stderr))
     };
-    let (lines, errors) = listen(&["--since", "start"], "5");
-    assert_eq!((&*lines, &*errors), ("3\n4\n5\n6\n7\n", "subscribed to short:cli\n"));
-    let (lines, _) = listen(&["--since", "5", "--json"], "1");
-    assert_eq!(lines, "{\"channel\":\"short:cli\",\"offset\":6,\"data\":6}\n");
     let mut peer = Peer::open(&server);
     let epoch =
         query(&mut peer, r#"{"channel":"short:cli"}"#)["epoch"].as_str().unwrap().to_owned();
+    let (lines, errors) = listen(&["--since", "start"], "5");
+    assert_eq!(lines, "3\n4\n5\n6\n7\n");
+    assert_eq!(errors, format!("subscribed to short:cli at {epoch}:2\n"));
+    let (lines, _) = listen(&["--since", "5", "--json"], "1");
+    assert_eq!(lines, "{\"channel\":\"short:cli\",\"offset\":6,\"data\":6}\n");
     let (lines, _) = listen(&["--recover", &format!("{epoch}:6")], "1");
     assert_eq!(lines, "7\n");
-    for wrong in [["--since", "yesterday"], ["--recover", "7"]] {
+    for wrong in
+        [["--since", "yesterday"], ["--recover", "7"], ["--recover", ":7"], ["--recover", "xy:7"]]
+    {
         let output = run(&[&["subscribe", "a"], &wrong[..]].concat());
         assert_eq!(output.status.code(), Some(2), "{output:?}");
     }

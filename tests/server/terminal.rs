@@ -38,7 +38,12 @@ impl Subscriber {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut subscriber = Self { child, stdout, stderr };
-        let mut confirmed: Vec<_> = channels.iter().map(|_| subscriber.error_line()).collect();
+        let without_place = |line: String| match line.split_once(" at ") {
+            Some((begin, _)) => format!("{begin}\n"),
+            None => line,
+        };
+        let mut confirmed: Vec<_> =
+            channels.iter().map(|_| without_place(subscriber.error_line())).collect();
         let mut wanted: Vec<_> =
             channels.iter().map(|channel| format!("subscribed to {channel}\n")).collect();
         confirmed.sort();
@@ -150,6 +155,16 @@ fn a_bad_line_of_stdin_is_reported_and_the_others_are_published() {
     let errors = "stdin, line 2: the channel `system` is reserved (channel_reserved)\n\
                   error: 1 line was not published\n";
     expect(&run_with(&publish, &[], "\n1\n"), 1, "", errors);
+    // And what is too long for it, though that ends the connection.
+    let server = Server::start(&["--max-message-size", "1KiB"]);
+    let mut subscriber = Subscriber::start(&server, &["log"], &["--count", "2"]);
+    let publish = ["publish", "log", "-", "--url", &server.url()];
+    let output = run_with(&publish, &[], &format!("1\n{}\n2\n", "x".repeat(5000)));
+    let errors = "stdin, line 2: closed by the server: 1009 too_big: the message has more bytes than its \
+                  `limits.max_message_size`\nerror: 1 line was not published\n";
+    expect(&output, 1, "", errors);
+    assert_eq!((subscriber.line(), subscriber.line()), ("1\n".into(), "2\n".into()));
+    subscriber.expect_exit(0);
 }
 
 #[test]
