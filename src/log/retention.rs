@@ -38,8 +38,9 @@ impl<D: Disk> Store<D> {
         let before = first.live_first();
         let rules = topic.retention;
         let mut oldest = before;
-        if rules.records > 0 {
-            oldest = oldest.max(settled.saturating_sub(rules.records));
+        // Holes count for nothing: after damage offsets go on far higher.
+        if rules.records > 0 && settled.saturating_sub(rules.records) > before {
+            oldest = oldest.max(topic.first_of_last(rules.records));
         }
         if rules.age_ms > 0 {
             let since_ms = now_ms.saturating_sub(rules.age_ms);

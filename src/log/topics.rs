@@ -130,6 +130,22 @@ impl Topic {
         self.next - u64::from(self.pending)
     }
 
+    /// Offset of the first of the last `count` publications that are settled, or of the oldest.
+    pub fn first_of_last(&self, count: u64) -> u64 {
+        let settled = self.settled();
+        let (mut left, mut first) = (count, settled);
+        for run in self.runs.iter().rev() {
+            let end = run.end().min(settled);
+            let here = end.saturating_sub(run.live_first());
+            if here >= left {
+                return end - left;
+            }
+            left -= here;
+            first = first.min(run.live_first());
+        }
+        first
+    }
+
     /// Bytes of its records, heads and all.
     pub fn bytes(&self) -> u64 {
         self.runs.iter().map(|run| run.bytes).sum()

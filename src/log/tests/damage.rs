@@ -231,6 +231,30 @@ fn a_record_that_turns_bad_while_the_server_runs_is_not_served() {
     assert!(left.len() > 10 && left.len() < 30, "{left:?}");
 }
 
+/// The hole that damage leaves in the offsets is none of the publications that a channel keeps.
+#[test]
+fn what_is_kept_by_number_survives_a_leap_of_offsets() {
+    let retention = Retention { records: 20, bytes: 0, age_ms: 0 };
+    let disk = filled(SMALL, true);
+    let last = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log")).max();
+    disk.remove(&last.unwrap()).unwrap();
+    let (mut store, _) = open(disk, SMALL, retention);
+    let next = store.position("a").next;
+    assert!(next > 1 << 32);
+    let kept = served(&mut store, "a");
+    let slot = store.topics.find("a").unwrap();
+    for offset in next..next + 25 {
+        put(&mut store, "a", offset);
+        store.trim(slot, 1).unwrap();
+        let written = (next..=offset).collect::<Vec<_>>();
+        let all = [&kept[..], &written].concat();
+        let newest = &all[all.len().saturating_sub(20)..];
+        let slice = store.read("a", newest[0], ALL).unwrap();
+        assert_eq!(store.position("a").oldest, newest[0]);
+        assert_eq!(slice.records[0].offset, newest[0]);
+    }
+}
+
 /// Readers get one gap for what is lost together, as far as they may read at once.
 #[test]
 fn what_is_lost_together_is_one_gap() {
