@@ -59,9 +59,12 @@ fn entries_of(topic: &Topic, number: u64) -> Vec<RunEntry<&[Slot]>> {
     let mut proven = topic.home != number;
     for run in topic.runs.iter().filter(|run| run.segment == number) {
         if let Slots::Memory(slots) = &run.slots {
-            proven |= run.end() == topic.next;
+            let is_newest = topic.home == number && run.end() == topic.next;
+            proven |= is_newest;
+            // Copies of older ones do not say that nothing came behind them.
+            let kind = if is_newest { Kind::Publication } else { Kind::Moved };
             let slots = &slots[run.skip as usize..];
-            entries.push(entry(Kind::Publication, run.live_first(), Some(run), slots));
+            entries.push(entry(kind, run.live_first(), Some(run), slots));
         }
     }
     if !proven || topic.oldest > 1 {

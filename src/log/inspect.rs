@@ -6,10 +6,9 @@ use std::path::Path;
 
 use super::disk::{Disk, Folder};
 use super::record::{Kind, Record};
-use super::segment::log_name;
+use super::segment::{HEADER_BYTES, log_name};
 use super::survey::{
-    End, MISSING, OpenError, Piece, attempt, had_records, identify, orphans, read_index, segments,
-    walk,
+    End, MISSING, OpenError, Piece, attempt, identify, orphans, read_index, segments, walk,
 };
 use super::{LogError, Reason};
 use crate::ids::Epoch;
@@ -113,7 +112,7 @@ pub(super) fn inspect_disk<D: Disk>(disk: &D) -> Result<Report, OpenError> {
     let mut report = Report::default();
     let Some(id) = identify(disk)? else { return Ok(report) };
     for number in orphans(disk)? {
-        if had_records(disk, id, number) {
+        if read_index(disk, id, number).is_none_or(|index| index.end > HEADER_BYTES) {
             report.problems.push(format!("{}: {MISSING}", log_name(number)));
         }
     }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use foldhash::quality::RandomState;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, absent};
 use super::index::{self, RunEntry, Slot, SlotRange, Subject};
 use super::record::{Flaw, Kind, Record};
 use super::segment::{HEADER_BYTES, index_name, is_spare, log_name};
@@ -82,14 +82,8 @@ struct Recovery<'n> {
     seen: HashMap<TopicSlot, u32, RandomState>,
     /// The oldest offset that topics keep, where that was written down.
     oldest: HashMap<TopicSlot, u64, RandomState>,
-}
-
-impl Recovery<'_> {
-    /// These segments are lost.
-    fn miss(&mut self, numbers: &[u64]) {
-        self.damages += numbers.len() as u32;
-        self.notes.extend(numbers.iter().map(|number| Note::Missing { file: log_name(*number) }));
-    }
+    /// Indexes of damaged segments, by name: with them the next start knows nothing of the damage.
+    late: Vec<(String, Vec<u8>)>,
 }
 
 impl<D: Disk> Store<D> {
@@ -116,40 +110,73 @@ impl<D: Disk> Store<D> {
             damages: 0,
             seen: HashMap::default(),
             oldest: HashMap::default(),
+            late: Vec::new(),
         };
+        let (empty, found): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|segment| segment.length <= HEADER_BYTES);
+        let numbers: Vec<_> = empty.iter().map(|segment| segment.number).collect();
+        store.next_number = numbers.last().map_or(1, |number| number + 1).max(store.next_number);
+        remove_empty(&store.disk, id, &numbers).map_err(attempt("remove its empty files"))?;
         let orphans = orphans(&store.disk)?;
-        let is_lost = |number: &u64| had_records(&store.disk, id, *number);
-        let lost: Vec<_> = orphans.iter().copied().filter(is_lost).collect();
-        let mut rest = &lost[..];
+        let mut rest = &orphans[..];
         for segment in found {
             let before = rest.partition_point(|number| *number < segment.number);
-            recovery.miss(&rest[..before]);
+            store.miss(&rest[..before], &mut recovery);
             rest = &rest[before..];
-            store.next_number = segment.number + 1;
-            if segment.length <= HEADER_BYTES {
-                let name = segment.name;
-                if had_records(&store.disk, id, segment.number) {
-                    recovery.miss(&[segment.number]);
-                }
-                store.disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
-                drop(store.disk.remove(&index_name(segment.number)));
-                continue;
-            }
+            store.next_number = store.next_number.max(segment.number + 1);
             store.recover_segment(segment, &mut recovery)?;
         }
-        recovery.miss(rest);
+        store.miss(rest, &mut recovery);
         store.next_number = store.next_number.max(rest.last().map_or(0, |number| number + 1));
-        let Recovery { damages, seen, oldest, .. } = recovery;
+        let Recovery { damages, seen, oldest, late, .. } = recovery;
         store.count_live();
         for (slot, oldest) in oldest {
             store.advance(slot, oldest).map_err(attempt("read its files"))?;
         }
         store.leave_out_offsets(damages, &seen, &mut notes).map_err(attempt("write to it"))?;
-        // Now it is known to the topics.
-        for name in orphans.into_iter().map(index_name) {
-            store.disk.remove(&name).map_err(attempt(format!("remove its file {name}")))?;
+        // Now the topics know of it, and it need not be told again.
+        for (name, bytes) in late {
+            drop(store.disk.create(&name).and_then(|mut file| file.write_at(&bytes, 0)));
+        }
+        for name in orphans.iter().copied().map(index_name) {
+            absent(store.disk.remove(&name)).map_err(attempt(format!("remove its file {name}")))?;
+        }
+        if !orphans.is_empty() {
+            store.disk.sync_folder().map_err(attempt("remove its files"))?;
         }
         Ok((store, notes))
+    }
+
+    /// The records of these segments are lost, and their indexes are left.
+    fn miss(&mut self, numbers: &[u64], recovery: &mut Recovery<'_>) {
+        for &number in numbers {
+            let index = read_index(&self.disk, self.id, number);
+            if let Some(FoundIndex { entries, .. }) = &index {
+                self.adopt_positions(number, entries, recovery);
+            }
+            // One that had no records is none.
+            if index.is_none_or(|index| index.end > HEADER_BYTES) {
+                recovery.damages += 1;
+                recovery.notes.push(Note::Missing { file: log_name(number) });
+            }
+        }
+    }
+
+    /// Takes over how far topics were, from the index of a segment whose records are lost.
+    fn adopt_positions(
+        &mut self,
+        number: u64,
+        entries: &[RunEntry<SlotRange>],
+        recovery: &mut Recovery<'_>,
+    ) {
+        for entry in entries {
+            let first = entry.first.saturating_add(entry.slots.count());
+            let (topic, slots) = (entry.topic.clone(), SlotRange { at: 0, count: 0 });
+            // What it says of the oldest is no reason to drop what is left.
+            let position =
+                RunEntry { kind: Kind::Position, topic, first, bytes: 0, slots, ..*entry };
+            self.adopt(number, &position, Slots::Indexed(slots), recovery);
+        }
     }
 
     fn recover_segment(
@@ -166,7 +193,13 @@ impl<D: Disk> Store<D> {
             .filter(|index| segment.end.is_none_or(|said| said == index.end));
         segment.end = segment.end.or(found.as_ref().map(|index| index.end));
         // Longer it may be, where what was given up could not be cut off.
-        let whole = found.filter(|index| index.end <= segment.length);
+        let (whole, cut) = match found {
+            Some(index) if index.end <= segment.length => (Some(index), None),
+            cut => (None, cut),
+        };
+        if let Some(index) = cut {
+            self.adopt_positions(number, &index.entries, recovery);
+        }
         if let Some(FoundIndex { end, bytes, entries }) = whole {
             if end < segment.length {
                 // What it held before its last use; where that cannot be cut off, it does no harm.
@@ -179,6 +212,7 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         let mut runs = Runs::default();
+        let damages_before = recovery.damages;
         let notes = &mut *recovery.notes;
         let damages = &mut recovery.damages;
         let mut synced = HEADER_BYTES;
@@ -208,9 +242,15 @@ impl<D: Disk> Store<D> {
         let (entries, seen): (Vec<_>, Vec<_>) = runs.list.into_iter().unzip();
         let bytes = index::encode(Subject { store: self.id, number, end }, &entries);
         let index = index_name(number);
-        let written = self.disk.create(&index).and_then(|mut file| file.write_at(&bytes, 0));
-        let indexed = written.is_ok().then(|| index::decode(&bytes, self.id, number)).flatten();
-        self.add_segment(number, end, indexed.as_ref().map_or(0, |_| bytes.len() as u64), &entries);
+        let is_damaged = recovery.damages > damages_before;
+        let written = !is_damaged
+            && self.disk.create(&index).and_then(|mut file| file.write_at(&bytes, 0)).is_ok();
+        let indexed = written.then(|| index::decode(&bytes, self.id, number)).flatten();
+        let index_bytes = if written || is_damaged { bytes.len() as u64 } else { 0 };
+        self.add_segment(number, end, index_bytes, &entries);
+        if is_damaged {
+            recovery.late.push((index, bytes));
+        }
         let ranges = indexed.map(|(_, entries)| entries);
         for (place, (entry, seen)) in entries.iter().zip(seen).enumerate() {
             let slots = match &ranges {
@@ -276,7 +316,9 @@ impl<D: Disk> Store<D> {
         if end >= topic.next {
             topic.next = end;
             topic.home = number;
-            recovery.seen.insert(slot, recovery.damages);
+            if entry.kind != Kind::Moved {
+                recovery.seen.insert(slot, recovery.damages);
+            }
         }
     }
 
@@ -334,6 +376,21 @@ fn write_again<F: DiskFile>(file: &mut F, from: u64, to: u64) -> std::io::Result
     file.sync()
 }
 
+/// Removes segments that were being made, or were given up before their first record. Of one that had records the
+/// index stays, for it says so.
+fn remove_empty<D: Disk>(disk: &D, store: u64, numbers: &[u64]) -> std::io::Result<()> {
+    let had = |number: &&u64| had_records(disk, store, **number);
+    let indexes = numbers.iter().filter(|number| !had(number)).map(|number| index_name(*number));
+    for name in indexes {
+        absent(disk.remove(&name))?;
+    }
+    if !numbers.is_empty() {
+        // Before the records: an index without them says that they are lost.
+        disk.sync_folder()?;
+    }
+    numbers.iter().try_for_each(|number| disk.remove(&log_name(*number)))
+}
+
 /// Removes the files that were kept for later segments. One that lost its name in a power loss may have two:
 /// then it is a segment already.
 fn remove_spares<D: Disk>(disk: &D) -> Result<(), OpenError> {
@@ -383,11 +440,12 @@ impl Runs {
     fn add(&mut self, at: u64, record: &Record<'_>, damages: u32) {
         let slot = Slot { at: at as u32, length: record.length() as u32 };
         let position = record.kind == Kind::Position;
+        let kind = record.kind;
         let bytes = if position { record.oldest() } else { u64::from(slot.length) };
         if let Some(&newest) = self.newest.get(record.topic) {
             let (run, seen) = &mut self.list[newest];
             let follows = !position
-                && run.kind != Kind::Position
+                && run.kind == kind
                 && run.epoch == record.epoch
                 && run.first + run.slots.len() as u64 == record.offset;
             if follows {
@@ -405,7 +463,7 @@ impl Runs {
         };
         self.newest.insert(topic.clone(), self.list.len());
         let entry = RunEntry {
-            kind: if position { Kind::Position } else { Kind::Publication },
+            kind,
             topic,
             epoch: record.epoch,
             first: record.offset,

@@ -5,7 +5,7 @@ use std::io;
 use super::disk::Disk;
 use super::reading::places;
 use super::store::Store;
-use super::topics::TopicSlot;
+use super::topics::{Run, TopicSlot};
 
 /// What is kept of a topic; whatever is beyond the first bound that is reached goes, oldest first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +36,7 @@ impl<D: Disk> Store<D> {
         // What is not settled may yet be taken back, and the newest stays for its bytes.
         let settled = topic.settled();
         let before = first.live_first();
+        let mut gone = 0;
         let rules = topic.retention;
         let mut oldest = before;
         // Holes count for nothing: after damage offsets go on far higher.
@@ -49,13 +50,12 @@ impl<D: Disk> Store<D> {
             self.note_earliest(slot, first, since_ms);
         }
         if oldest > before {
-            self.advance(slot, oldest.min(settled))?;
+            gone += self.advance(slot, oldest.min(settled))?;
         }
         if rules.bytes > 0 {
-            self.trim_bytes(slot, rules.bytes)?;
+            gone += self.trim_bytes(slot, rules.bytes)?;
         }
-        let topic = self.topics.get_mut(slot).expect("it is still there");
-        Ok(topic.oldest.saturating_sub(before))
+        Ok(gone)
     }
 
     /// The first publication from `from` on whose time is `since_ms` or later; if there is none, the
@@ -103,15 +103,17 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn trim_bytes(&mut self, slot: TopicSlot, bytes_max: u64) -> io::Result<()> {
+    fn trim_bytes(&mut self, slot: TopicSlot, bytes_max: u64) -> io::Result<u64> {
+        let mut trimmed = 0;
         loop {
-            let Some(topic) = self.topics.get(slot) else { return Ok(()) };
+            let Some(topic) = self.topics.get(slot) else { return Ok(trimmed) };
             let excess = topic.bytes().saturating_sub(bytes_max);
-            let Some(run) = topic.runs.first().filter(|_| excess > 0) else { return Ok(()) };
-            let last = topic.settled().saturating_sub(1);
-            let (from, end) = (run.live_first(), run.end().min(last));
+            let Some(run) = topic.runs.first().filter(|_| excess > 0) else { return Ok(trimmed) };
+            // There may be a hole before the next one.
+            let newest = topic.runs.last().map_or(0, Run::end).min(topic.settled());
+            let (from, end) = (run.live_first(), run.end().min(newest.saturating_sub(1)));
             if from >= end {
-                return Ok(());
+                return Ok(trimmed);
             }
             let end = end.min(from + 512);
             let mut gone = 0;
@@ -123,13 +125,13 @@ impl<D: Disk> Store<D> {
                 gone += u64::from(place.length);
                 oldest += 1;
             }
-            self.advance(slot, oldest)?;
+            trimmed += self.advance(slot, oldest)?;
         }
     }
 
-    /// Makes `oldest` the first offset that is kept of a topic.
-    pub(super) fn advance(&mut self, slot: TopicSlot, oldest: u64) -> io::Result<()> {
-        let Some(topic) = self.topics.get(slot) else { return Ok(()) };
+    /// Makes `oldest` the first offset that is kept of a topic. Returns how many publications went.
+    pub(super) fn advance(&mut self, slot: TopicSlot, oldest: u64) -> io::Result<u64> {
+        let Some(topic) = self.topics.get(slot) else { return Ok(0) };
         // Looked up first: after an error nothing has changed.
         let partial = topic.run_from(oldest).filter(|run| run.live_first() < oldest);
         let lengths = match partial {
@@ -141,7 +143,9 @@ impl<D: Disk> Store<D> {
         };
         let topic = self.topics.get_mut(slot).expect("it was just there");
         let segments = &mut self.segments;
+        let mut trimmed = 0;
         let mut gone = |segment: u64, count: u32| {
+            trimmed += u64::from(count);
             if let Some(segment) = segments.get_mut(&segment) {
                 segment.live = segment.live.saturating_sub(u64::from(count));
             }
@@ -155,6 +159,6 @@ impl<D: Disk> Store<D> {
             run.bytes = run.bytes.saturating_sub(lengths);
         }
         topic.oldest = topic.oldest.max(oldest);
-        Ok(())
+        Ok(trimmed)
     }
 }

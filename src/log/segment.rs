@@ -36,18 +36,23 @@ pub fn is_spare(name: &str) -> bool {
     number.is_some_and(|number| spare_name(number) == name)
 }
 
+/// There is one before it, and one behind it.
+fn is_number(number: u64) -> bool {
+    (1..u64::MAX).contains(&number)
+}
+
 /// The number of the segment whose records are in the file of that name.
 pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let number = digits.parse().ok()?;
-    (log_name(number) == name).then_some(number)
+    (is_number(number) && log_name(number) == name).then_some(number)
 }
 
 /// The number of the segment whose index is in the file of that name.
 pub fn number_of_index(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".index")?;
     let number = digits.parse().ok()?;
-    (index_name(number) == name).then_some(number)
+    (is_number(number) && index_name(number) == name).then_some(number)
 }
 
 /// What a segment says of itself.

@@ -172,7 +172,9 @@ impl<D: Disk> Log<D> {
         if let Some(due) = self.sync_due {
             until = until.min(due);
         }
-        if let Some(failing) = self.failing.as_ref().filter(|_| self.clean_now) {
+        // What is pending has a time of its own.
+        let cleans = self.clean_now && !self.store.has_pending();
+        if let Some(failing) = self.failing.as_ref().filter(|_| cleans) {
             until = until.min(failing.retry);
         }
         let timeout = until.saturating_duration_since(now);

@@ -231,6 +231,90 @@ fn a_record_that_turns_bad_while_the_server_runs_is_not_served() {
     assert!(left.len() > 10 && left.len() < 30, "{left:?}");
 }
 
+/// A copy of older publications behind what is lost does not say that nothing is.
+#[test]
+fn moved_copies_are_no_proof_of_the_end() {
+    let disk = SimDisk::new(7);
+    let kept = Retention::default();
+    let retention_of = |topic: &TopicName| Retention {
+        records: if topic.starts_with('x') { 1 } else { 0 },
+        bytes: 0,
+        age_ms: 0,
+    };
+    let (mut store, _) = Store::open(disk.clone(), 42, SMALL, Box::new(retention_of)).unwrap();
+    // In the first file little of `a` and much that goes; the end of `a` is in a later one.
+    put(&mut store, "a", 1);
+    let mut offset = 0;
+    let mut fill = |store: &mut Store<SimDisk>, until: u64| {
+        while *store.segments.keys().last().unwrap() < until {
+            offset += 1;
+            put(store, "x", offset);
+            store.trim(store.topics.find("x").unwrap(), 1).unwrap();
+        }
+    };
+    fill(&mut store, 2);
+    put(&mut store, "a", 2);
+    fill(&mut store, 3);
+    while store.clean(1).unwrap().more {}
+    assert!(!store.segments.contains_key(&1), "{:?}", store.segments.keys());
+    fill(&mut store, 5);
+    let slot = store.topics.find("a").unwrap();
+    let holder = store.topics.get(slot).unwrap().runs.last().unwrap().segment;
+    store.close().unwrap();
+    disk.remove(&log_name(holder)).unwrap();
+    let (store, notes) = open(disk, SMALL, kept);
+    assert!(store.position("a").next > 2, "{notes:?}");
+}
+
+/// What began in a file that is lost is known by its index.
+#[test]
+fn channels_of_a_lost_file_go_on_behind_it() {
+    let disk = filled(SMALL, true);
+    let (mut store, _) = open(disk.clone(), SMALL, Retention::default());
+    for offset in 1..=3 {
+        put(&mut store, "new", offset);
+    }
+    let epoch = store.position("new").epoch;
+    store.close().unwrap();
+    let last = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log")).max();
+    for length in [None, Some(0), Some(100)] {
+        let disk = disk.copy();
+        match length {
+            None => disk.remove(last.as_ref().unwrap()).unwrap(),
+            Some(length) => disk.alter(last.as_ref().unwrap(), |bytes| bytes.truncate(length)),
+        }
+        let (store, notes) = open(disk.clone(), SMALL, Retention::default());
+        assert!(!notes.is_empty(), "{length:?}");
+        let position = store.position("new");
+        assert!(position.next > 3 && position.epoch == epoch, "{length:?}: {position:?}");
+        drop(store);
+        let (store, _) = open(disk, SMALL, Retention::default());
+        assert_eq!(store.position("new"), position, "{length:?}");
+    }
+}
+
+/// A start that fails before the offsets have gone on leaves what the next one needs to know.
+#[test]
+fn a_start_that_fails_forgets_no_damage() {
+    let whole = filled(SMALL, true);
+    let last =
+        whole.list().unwrap().into_iter().filter(|name| name.ends_with(".log")).max().unwrap();
+    for length in [0, 100] {
+        let disk = whole.copy();
+        disk.alter(&last, |bytes| bytes.truncate(length));
+        disk.set_room(Some(disk.used()));
+        let failed = Store::open(disk.clone(), 42, SMALL, Box::new(|_| Retention::default()));
+        assert!(failed.is_err(), "there is no room for the positions");
+        disk.set_room(None);
+        expect_told_and_left_out(&disk, SMALL, &format!("{length} bytes, and a start that failed"));
+    }
+    // An index that nobody can read is no reason not to start.
+    let disk = whole.copy();
+    disk.remove(&last).unwrap();
+    disk.alter(&last.replace("log", "index"), |bytes| bytes.truncate(30));
+    expect_told_and_left_out(&disk, SMALL, "neither the file nor its index");
+}
+
 /// The hole that damage leaves in the offsets is none of the publications that a channel keeps.
 #[test]
 fn what_is_kept_by_number_survives_a_leap_of_offsets() {
